@@ -1,1 +1,5 @@
-//! (to be written)
+//! The lock: what was found for what a spec asks. Text in, [`model::Lock`] out, and back.
+//!
+//! Pure: no files, no clock. Must never know the network or how pins are found.
+
+pub mod model;
