@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, TreeId};
 
-use super::op::{OpKind, Tier};
+use super::op::OpKind;
+use crate::spec::model::Tier;
 
 immbuild_cas::id! {
     /// Names an action: the cache key.
@@ -93,7 +94,7 @@ impl Canonical for Action<'_> {
                 out.str(name);
                 out.str(value);
             });
-            out.str(surroundings.tier.name());
+            out.str(surroundings.tier.as_str());
             out.u32(surroundings.policy);
             out.bool(surroundings.caches == CacheState::Warm);
         });

@@ -2,6 +2,7 @@
 
 pub mod action;
 pub mod op;
+pub mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 

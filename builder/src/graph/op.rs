@@ -3,6 +3,7 @@
 //! Must never know sandboxes, how a pin is fetched, or tar.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{Digest, TreeId};
@@ -11,6 +12,7 @@ use immbuild_cas::path::RelPath;
 use super::file_op::{FileOp, Owner};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::platform::Platform;
+use crate::spec::model::Tier;
 
 immbuild_cas::id! {
     /// Names an op: its definition with its inputs' op ids. Known before anything is built.
@@ -50,22 +52,6 @@ pub struct Unpack {
     pub preserve: bool,
 }
 
-/// The least guarantee of an executing step (DESIGN §6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// The surroundings are constants.
-    Isolated,
-}
-
-impl Tier {
-    /// As a spec writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Isolated => "isolated",
-        }
-    }
-}
-
 /// One process in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecOp {
@@ -87,6 +73,8 @@ pub struct ExecOp {
     pub epoch: Epoch,
     /// What its programs run on.
     pub platform: Platform,
+    /// How long it may take. In no id: it decides whether there is a result, not which.
+    pub timeout: Option<Duration>,
 }
 
 /// What an op does.
@@ -207,7 +195,7 @@ fn encode_exec(op: &ExecOp, out: &mut Encoder) {
     out.bytes(&op.user.to_canonical());
     out.sequence(op.secrets.iter(), |out, name| out.str(name));
     out.sequence(op.caches.iter(), |out, path| out.bytes(path.as_bytes()));
-    out.str(op.tier.name());
+    out.str(op.tier.as_str());
     out.i64(op.epoch.seconds());
     out.str(&op.platform.to_string());
 }

@@ -60,7 +60,7 @@ const CHECKS: &[Check] = &[
         ])
     }),
     ("examples", |_| examples::build_all()),
-    ("matrix", |arguments| matrix::run(arguments.full)),
+    ("matrix", |arguments| matrix::run_matrix(arguments.full)),
 ];
 
 fn main() -> ExitCode {
