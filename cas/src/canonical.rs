@@ -153,6 +153,11 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Starts at the first byte, for fields without a tag.
+    pub fn over(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (head, tail) = self.0.split_at_checked(count).ok_or(DecodeError::Short)?;
         self.0 = tail;

@@ -2,7 +2,8 @@
 
 use std::error::Error;
 
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
+use crate::spec::model::Ident;
 
 /// The exit statuses of SPEC C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,23 @@ impl Failure {
     /// An error with everything that caused it.
     pub fn of(exit: Exit, error: &dyn Error) -> Self {
         Self::new(exit, diagnostic_of(error))
+    }
+
+    /// Points at the source it is about, where nothing points yet.
+    #[must_use]
+    pub fn at(mut self, place: Place, source: &Ident) -> Self {
+        if let Some(first) = self.diagnostics.first_mut()
+            && first.place.is_none()
+        {
+            first.place = Some(place);
+            let message = std::mem::take(&mut first.message);
+            first.cause = Some(match first.cause.take() {
+                Some(cause) => format!("{message}: {cause}"),
+                None => message,
+            });
+            first.message = format!("cannot use source `{source}`");
+        }
+        self
     }
 
     /// Says what to type next, where nothing says so yet.
