@@ -279,6 +279,11 @@ impl<R: Read> VerifiedReader<R> {
             expected,
         }
     }
+
+    /// What is read from.
+    pub fn inner(&self) -> &R {
+        &self.inner
+    }
 }
 
 impl<R: Read> Read for VerifiedReader<R> {

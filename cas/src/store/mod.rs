@@ -3,8 +3,12 @@
 //! Directories and trees are blobs in their canonical encoding: `DirectoryId`, `TreeId` and `BlobId` of one object have
 //! the same digest. A read by digest has one possible value or fails.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod local;
 mod memory;
 
+pub use local::{Count, FsckReport, GcReport, LocalStore, Scratch, Stat};
 pub use memory::MemoryStore;
 
 use std::io::{self, Read};
@@ -59,6 +63,12 @@ pub enum StoreError {
         found: String,
         /// What this version writes.
         known: String,
+    },
+    /// Garbage can only be collected while nobody else uses the store.
+    #[error("the store `{path}` is in use by another process")]
+    Busy {
+        /// Directory of the store.
+        path: String,
     },
     /// The file system refused.
     #[error("cannot {action} `{path}`")]
