@@ -34,6 +34,26 @@ pub(super) struct Module {
     pub(super) url: String,
 }
 
+impl<'a> Level<'a> {
+    /// The repository whose root tree is `tree`.
+    pub(super) fn new(
+        repo: &'a Repository,
+        tree: ObjectId,
+        root: RelPath,
+        modules: Option<&'a dyn Modules>,
+    ) -> Result<Self, GitError> {
+        let modules = match modules {
+            Some(modules) => Some((modules, declared(repo, tree)?)),
+            None => None,
+        };
+        Ok(Self {
+            repo,
+            root,
+            modules,
+        })
+    }
+}
+
 /// Turns git trees into directories.
 pub(super) struct Import<'a> {
     pub(super) store: &'a dyn Store,
@@ -44,7 +64,7 @@ pub(super) struct Import<'a> {
 }
 
 /// One repository among those a tree is put together from.
-struct Level<'a> {
+pub(super) struct Level<'a> {
     repo: &'a Repository,
     /// Where its root is in the outermost repository.
     root: RelPath,
@@ -72,7 +92,7 @@ impl Import<'_> {
         if let Some(known) = self.known(&key)? {
             return Ok(known);
         }
-        let level = self.level(repo, root.detach(), RelPath::root(), self.modules)?;
+        let level = Level::new(repo, root.detach(), RelPath::root(), self.modules)?;
         let tree = Tree::new(self.directory(&level, id, subdir)?);
         let tree_id = self.store.put_tree(&tree)?;
         let record = Record {
@@ -92,24 +112,6 @@ impl Import<'_> {
             Some(id) => Ok(self.store.tree(id).ok()),
             None => Ok(None),
         }
-    }
-
-    fn level<'l>(
-        &self,
-        repo: &'l Repository,
-        tree: ObjectId,
-        root: RelPath,
-        modules: Option<&'l dyn Modules>,
-    ) -> Result<Level<'l>, GitError> {
-        let modules = match modules {
-            Some(modules) => Some((modules, declared(repo, tree)?)),
-            None => None,
-        };
-        Ok(Level {
-            repo,
-            root,
-            modules,
-        })
     }
 
     fn directory(
@@ -180,15 +182,15 @@ impl Import<'_> {
         ))
     }
 
-    fn submodule(
+    /// The directory of a submodule at this commit.
+    pub(super) fn submodule(
         &self,
         level: &Level<'_>,
         commit: ObjectId,
         at: &RelPath,
     ) -> Result<DirectoryId, GitError> {
         let Some((modules, declared)) = &level.modules else {
-            let empty = Directory::new(Meta::root(Mode::DIRECTORY));
-            return Ok(self.store.put_directory(&empty)?);
+            return empty(self.store);
         };
         let path = at
             .strip_prefix(&level.root)
@@ -207,9 +209,14 @@ impl Import<'_> {
             .tree_id()
             .map_err(|error| object(commit, &error))?
             .detach();
-        let level = self.level(&repo, tree, at.clone(), Some(&*modules))?;
+        let level = Level::new(&repo, tree, at.clone(), Some(&*modules))?;
         self.directory(&level, tree, at)
     }
+}
+
+/// A directory with nothing in it.
+pub(super) fn empty(store: &dyn Store) -> Result<DirectoryId, GitError> {
+    Ok(store.put_directory(&Directory::new(Meta::root(Mode::DIRECTORY)))?)
 }
 
 /// A regular file with the modes that git knows.

@@ -6,9 +6,14 @@ use std::path::{Path, PathBuf};
 use gix::{ObjectId, Repository};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::Store;
+use immbuild_cas::tree::Tree;
 
 use super::import::{Import, Module, Modules, object};
+use super::worktree::{Part, Worktree};
 use super::{GitError, GitTree, cause, open_options};
+
+/// How many uncommitted changes an error names.
+const SHOWN: usize = 5;
 
 /// What is wanted from a repository of this machine.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +34,9 @@ pub struct Local<'a> {
 }
 
 /// The tree at a revision of a repository of this machine, with all content put into the store.
+///
+/// When that revision is the one checked out, uncommitted changes below `subdir` are an error, or are taken with it. A
+/// revision that is not checked out is taken as it was committed, whatever the working tree has.
 pub fn local(request: &Local<'_>, store: &dyn Store) -> Result<GitTree, GitError> {
     let repo = discover(request.path)?;
     let shown = request.path.display().to_string();
@@ -40,13 +48,45 @@ pub fn local(request: &Local<'_>, store: &dyn Store) -> Result<GitTree, GitError
         modules: request.submodules.then_some(&modules as &dyn Modules),
         omit: &omit,
     };
-    let tree = import.tree(&repo, &commit, request.subdir)?;
+    let committed = committed(&commit)?;
+    let mut tree = None;
+    if is_head(&repo, &commit) {
+        let head = commit
+            .tree_id()
+            .map_err(|error| object(commit.id, &error))?
+            .detach();
+        let part = Part {
+            subdir: request.subdir,
+            omit: &omit,
+            submodules: request.submodules,
+        };
+        let changed = Worktree::scan(&repo, head, part)?.filter(|found| !found.changes.is_empty());
+        if let Some(found) = changed {
+            if !request.dirty {
+                let count = found.changes.len();
+                let mut first = found.changes;
+                first.truncate(SHOWN);
+                return Err(GitError::Dirty { first, count });
+            }
+            tree = Some(Tree::new(found.take(&import, request.subdir)?));
+        }
+    }
+    let dirty = tree.is_some();
+    let tree = match tree {
+        Some(tree) => tree,
+        None => import.tree(&repo, &commit, request.subdir)?,
+    };
     Ok(GitTree {
         tree,
         commit: commit.id.to_string(),
-        time: committed(&commit)?,
-        dirty: false,
+        time: committed,
+        dirty,
     })
+}
+
+/// Is this the commit that is checked out? Only then does the working tree have a say.
+fn is_head(repo: &Repository, commit: &gix::Commit<'_>) -> bool {
+    repo.head_id().is_ok_and(|head| head == commit.id)
 }
 
 /// The committer's time in seconds.

@@ -10,6 +10,7 @@
 mod import;
 mod local;
 mod remote;
+mod worktree;
 
 use std::fmt;
 use std::io;
