@@ -1,1 +1,7 @@
-//! (to be written)
+//! Finds what a spec asks for and brings it into the store: effects, network included.
+//!
+//! Must never know the graph, the sandbox, or how a lock is written.
+
+pub mod git;
+pub mod http;
+pub mod unpack;
