@@ -8,7 +8,7 @@ pub mod conformance;
 mod local;
 mod memory;
 
-pub use local::{Count, FsckReport, GcReport, LocalStore, Scratch, Stat};
+pub use local::{Count, FsckReport, GcReport, Incoming, LocalStore, Scratch, Stat};
 pub use memory::MemoryStore;
 
 use std::io::{self, Read};

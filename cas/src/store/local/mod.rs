@@ -23,6 +23,7 @@
 mod files;
 mod fsck;
 mod gc;
+mod incoming;
 mod index;
 mod pack;
 mod record;
@@ -31,6 +32,7 @@ mod snapshot;
 pub use files::Scratch;
 pub use fsck::FsckReport;
 pub use gc::GcReport;
+pub use incoming::Incoming;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
