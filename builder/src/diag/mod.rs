@@ -2,9 +2,11 @@
 //!
 //! The only home of `annotate-snippets`. Must never know the clock, terminals or any format.
 
+mod nearest;
 mod render;
 mod source;
 
+pub use nearest::nearest;
 pub use render::{Report, ReportPlace, Style, render, render_all};
 pub use source::{Place, Position, SourceFile, Span};
 

@@ -44,11 +44,10 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
     }
     if let Some(place) = &diagnostic.place {
         let text = &place.file.text;
-        // The renderer wants character boundaries inside the text.
+        // The renderer wants character boundaries inside the text. A value of many lines is marked in its first.
         let start = text.floor_char_boundary(place.span.start);
-        let end = text
-            .ceil_char_boundary(place.span.end.min(text.len()))
-            .max(start);
+        let end = text.ceil_char_boundary(place.span.end).max(start);
+        let end = text[start..end].find('\n').map_or(end, |at| start + at);
         let snippet = Snippet::source(text.as_str())
             .path(place.file.name.as_str())
             .annotation(AnnotationKind::Primary.span(start..end));
@@ -96,7 +95,7 @@ pub struct Report {
     pub hint: Option<String>,
 }
 
-/// Where, in lines and columns from 1 and in bytes from 0.
+/// Where, in lines and columns from 1.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ReportPlace {
     /// The file's name.
@@ -109,10 +108,6 @@ pub struct ReportPlace {
     pub end_line: usize,
     /// The column behind the last character.
     pub end_column: usize,
-    /// The first byte, from 0.
-    pub start: usize,
-    /// The byte after the last one.
-    pub end: usize,
 }
 
 impl From<&Diagnostic> for Report {
@@ -128,8 +123,6 @@ impl From<&Diagnostic> for Report {
                 column: from.column,
                 end_line: to.line,
                 end_column: to.column,
-                start: place.span.start,
-                end: place.span.end,
             }
         });
         Self {
@@ -204,7 +197,7 @@ hint: check the tag
             concat!(
                 r#"{"severity":"error","message":"cannot lock source `debian`","#,
                 r#""cause":"manifest for `debian:12` not found (HTTP 404)","#,
-                r#""place":{"file":"spec.toml","line":4,"column":9,"end_line":4,"end_column":20,"start":38,"end":49},"#,
+                r#""place":{"file":"spec.toml","line":4,"column":9,"end_line":4,"end_column":20},"#,
                 r#""hint":"check the tag"}"#
             )
         );
@@ -217,6 +210,24 @@ hint: check the tag
             start: 900,
             end: 950,
         };
-        assert!(render(&diagnostic, Style::Plain).contains("spec.toml:5:1"));
+        assert!(render(&diagnostic, Style::Plain).contains("spec.toml:4:20"));
+    }
+
+    #[test]
+    fn a_span_of_many_lines_is_marked_in_its_first() {
+        let mut diagnostic = example();
+        diagnostic.place.as_mut().expect("has one").span = Span { start: 0, end: 30 };
+        diagnostic.cause = None;
+        diagnostic.hint = None;
+        assert_eq!(
+            render(&diagnostic, Style::Plain),
+            "\
+error: cannot lock source `debian`
+ --> spec.toml:1:1
+  |
+1 | immbuild = 1
+  | ^^^^^^^^^^^^
+"
+        );
     }
 }

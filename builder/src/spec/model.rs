@@ -81,6 +81,49 @@ pub struct Resolved {
     pub outputs: Vec<Output>,
 }
 
+impl Resolved {
+    /// What `wanted` needs, each stage after those it starts from and copies from, `wanted` last. Nothing when there
+    /// is no such stage.
+    pub fn needed(&self, wanted: &str) -> Vec<&Stage> {
+        let mut order = Vec::new();
+        self.visit(wanted, &mut BTreeSet::new(), &mut order);
+        order
+    }
+
+    fn visit<'s>(&'s self, name: &str, seen: &mut BTreeSet<&'s Ident>, order: &mut Vec<&'s Stage>) {
+        let Some((name, stage)) = self.stages.get_key_value(name) else {
+            return;
+        };
+        if seen.insert(name) {
+            for origin in stage.origins() {
+                if let Origin::Stage(name) = origin {
+                    self.visit(name.as_str(), seen, order);
+                }
+            }
+            order.push(stage);
+        }
+    }
+}
+
+impl Stage {
+    /// What it starts from and what its steps read, in the order written.
+    pub fn origins(&self) -> impl Iterator<Item = &Origin> {
+        let steps = self.steps.iter().filter_map(|step| match &step.verb {
+            Verb::Copy(copy) => Some(&copy.from.origin),
+            Verb::Unpack(unpack) => Some(&unpack.from.origin),
+            _ => None,
+        });
+        self.from.iter().map(|base| &base.origin).chain(steps)
+    }
+
+    /// Does a step of it execute anything?
+    pub fn executes(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step.verb, Verb::Run(_)))
+    }
+}
+
 /// The least guarantee of a step that executes. Ordered: more is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
