@@ -25,3 +25,6 @@ pub use json::CanonicalJson;
 pub use key::{ImageId, ImageKey};
 pub use manifest::Manifest;
 pub use read::{Document, ReadError};
+
+#[cfg(test)]
+mod tests;
