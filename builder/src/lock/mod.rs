@@ -2,4 +2,9 @@
 //!
 //! Pure: no files, no clock. Must never know the network or how pins are found.
 
+mod check;
+mod file;
 pub mod model;
+
+pub use check::{Check, Outdated, Why, check, requests};
+pub use file::{parse, write};

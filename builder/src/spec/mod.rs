@@ -6,7 +6,7 @@
 //!
 //! Pure: no files, no clock, no environment. Must never know the network or how pins are found.
 
-mod document;
+pub(crate) mod document;
 mod fields;
 mod keys;
 pub mod model;

@@ -90,6 +90,34 @@ impl Resolved {
         order
     }
 
+    /// The platforms each image source is wanted for: an image is taken for the platform of the stage that uses it, and
+    /// for the image's own when no stage does.
+    pub fn image_platforms(&self) -> BTreeMap<&Ident, BTreeSet<Platform>> {
+        let images = self
+            .sources
+            .iter()
+            .filter(|(_, source)| matches!(source.kind, SourceKind::Image(_)));
+        images
+            .map(|(name, _)| {
+                let uses = |stage: &&Stage| {
+                    stage
+                        .origins()
+                        .any(|origin| matches!(origin, Origin::Source(it) if it == name))
+                };
+                let mut platforms: BTreeSet<Platform> = self
+                    .stages
+                    .values()
+                    .filter(uses)
+                    .map(|stage| stage.platform)
+                    .collect();
+                if platforms.is_empty() {
+                    platforms.insert(self.platform);
+                }
+                (name, platforms)
+            })
+            .collect()
+    }
+
     fn visit<'s>(&'s self, name: &str, seen: &mut BTreeSet<&'s Ident>, order: &mut Vec<&'s Stage>) {
         let Some((name, stage)) = self.stages.get_key_value(name) else {
             return;

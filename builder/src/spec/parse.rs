@@ -6,7 +6,7 @@ use std::sync::Arc;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::tree::Mode;
 
-use super::document::{self, Data, Entry, Table};
+use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
     COPY, Form, IMAGE, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP, UNPACK,
@@ -1342,14 +1342,4 @@ fn read_output(reader: &mut Reader<'_>, table: &Table) -> Option<Output> {
         path: path.value,
         span: path.span,
     })
-}
-
-/// Reads the text of a spec.
-pub(super) fn document(
-    name: &str,
-    text: &str,
-) -> (Arc<SourceFile>, Result<Table, Vec<Diagnostic>>) {
-    let file = document::source_file(name, text);
-    let table = document::parse(&file);
-    (file, table)
 }
