@@ -94,7 +94,7 @@ fn directory(store: &dyn Store) -> Directory {
         size: 6,
         meta,
     };
-    let name = Name::new(b"hello").expect("a name");
+    let name = Name::new(*b"hello").expect("a name");
     directory.insert(name, Entry::File(file)).expect("a file");
     directory
 }

@@ -28,6 +28,8 @@ mod index;
 mod pack;
 mod record;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use files::Scratch;
 pub use fsck::FsckReport;

@@ -644,29 +644,28 @@ impl Packs {
             }
             let index = self.path(&name, "idx");
             let entries = Index::open(&index).and_then(|index| index.entries());
-            let mut lost = entries.is_err();
+            let mut is_right = entries.is_ok();
+            let mut whole = BTreeMap::new();
             for (digest, place) in entries.unwrap_or_default() {
-                match header(&file, place.offset).map_err(failed("read", &path))? {
-                    Some((found, length)) if found == digest && length == place.length => {}
-                    _ => {
-                        lost = true;
-                        continue;
-                    }
-                }
                 let bytes = content(&file, place).map_err(failed("read", &path))?;
-                if Digest::of(&bytes) == digest {
-                    checked.objects += 1;
-                } else {
-                    take_out(&path, &digest, place).map_err(failed("write", &path))?;
+                let there = header(&file, place.offset).map_err(failed("read", &path))?;
+                if there == Some((digest, place.length)) && Digest::of(&bytes) == digest {
+                    whole.insert(digest, place);
+                    continue;
+                }
+                is_right = false;
+                take_out(&path, &digest, place).map_err(failed("write", &path))?;
+                if there.is_none_or(|(digest, _)| *digest.as_bytes() != NONE) {
                     checked.damaged.push((digest, bytes));
-                    lost = true;
                 }
             }
-            if lost && is_at(&file, &path) {
-                let entries = recover(&file).map_err(failed("read", &path))?;
-                self.workspace.write(&index, &index::encode(&entries))?;
+            if !is_right && is_at(&file, &path) {
+                // A damaged header hides what is behind it from a scan, but not from the index.
+                whole.extend(recover(&file).map_err(failed("read", &path))?);
+                self.workspace.write(&index, &index::encode(&whole))?;
                 checked.indexes += 1;
             }
+            checked.objects += whole.len() as u64;
         }
         *state = State::default();
         Ok(checked)
