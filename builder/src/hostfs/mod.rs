@@ -9,6 +9,7 @@ pub mod materialise;
 pub mod origins;
 mod pool;
 pub mod scan;
+pub mod seal;
 pub mod stat_cache;
 mod walk;
 pub mod xattr;
@@ -19,6 +20,8 @@ use std::path::Path;
 use immbuild_cas::path::{Name, PathError, RelPath, escape};
 use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::{DirectoryError, LinksError};
+
+use crate::pattern::PatternError;
 
 /// Why a directory cannot be read as a tree, or a tree not be written as a directory.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,14 @@ pub enum HostFsError {
         first: String,
         /// The other.
         second: String,
+    },
+    /// An ignore file that cannot be read as one.
+    #[error("`{path}` is no list of patterns")]
+    Pattern {
+        /// The ignore file.
+        path: String,
+        /// What is wrong with it.
+        source: PatternError,
     },
     /// A path was found twice.
     #[error(transparent)]

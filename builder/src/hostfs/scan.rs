@@ -26,6 +26,7 @@ use super::pool::{self, Jobs};
 use super::stat_cache::{StatCache, Time};
 use super::walk::{self, Stamp};
 use super::{HostFsError, join, shown, xattr};
+use crate::pattern::{Patterns, Selection};
 
 /// The name that the only entry of the tree has when the source is one file.
 pub const ONE_FILE: &[u8] = b"file";
@@ -44,6 +45,10 @@ const KEPT: u64 = 64 * 1024 * 1024;
 pub struct Scan<'a> {
     /// The directory or file. If it is a link, what the link means.
     pub root: &'a Path,
+    /// Which paths below the root are taken; all of them if nothing is said.
+    pub selection: Option<&'a Selection>,
+    /// Names of files that say, as `.gitignore` does, what beside and below them is not taken.
+    pub ignore: &'a [String],
     /// Files and directories of this machine that are no part of it, as absolute paths. `.git` never is.
     pub leave_out: &'a [PathBuf],
     /// Whether modes, owners, attributes and hard links are kept, or made 0644, 0755 and 0:0 and separate.
@@ -99,6 +104,8 @@ pub fn ingest_directory(
 ) -> Result<Scanned, HostFsError> {
     let scan = Scan {
         root: directory,
+        selection: None,
+        ignore: &[],
         leave_out: &[],
         preserve: true,
         threads,
@@ -132,7 +139,19 @@ struct Node {
     handle: OwnedFd,
     path: RelPath,
     meta: Meta,
+    /// What the ignore files above it say.
+    ignores: Option<Arc<Ignores>>,
+    /// Whether it is there also when nothing in it is.
+    is_picked: bool,
     entries: Mutex<Vec<(Name, Entry)>>,
+}
+
+/// The patterns of an ignore file, and of those above it.
+struct Ignores {
+    above: Option<Arc<Ignores>>,
+    /// The directory the file is in.
+    directory: RelPath,
+    patterns: Patterns,
 }
 
 enum Job {
@@ -262,8 +281,12 @@ impl<'a> Scanner<'a> {
     ) -> Result<(), HostFsError> {
         let node = match job {
             Job::Directory(place) => {
-                let node = self.open(worker, place)?;
-                self.list(worker, &node, jobs)?;
+                let mut node = self.open(worker, place)?;
+                let listed =
+                    walk::list(&node.handle).map_err(|error| self.reading(&node.path, error))?;
+                self.read_ignores(&mut node, &listed)?;
+                let node = Arc::new(node);
+                self.list(worker, &node, listed, jobs)?;
                 node
             }
             Job::Files(node, names) => {
@@ -274,7 +297,7 @@ impl<'a> Scanner<'a> {
         self.release(node)
     }
 
-    fn open(&self, worker: &mut Worker, place: Place) -> Result<Arc<Node>, HostFsError> {
+    fn open(&self, worker: &mut Worker, place: Place) -> Result<Node, HostFsError> {
         let (path, handle) = match &place {
             None => (RelPath::root(), self.root.handle.try_clone()),
             Some((parent, name)) => (
@@ -289,13 +312,53 @@ impl<'a> Scanner<'a> {
         } else {
             Meta::root(Mode::DIRECTORY)
         };
-        Ok(Arc::new(Node {
+        let is_picked = match (&place, self.scan.selection) {
+            (Some(_), Some(selection)) => selection.picks(&path, true),
+            _ => true,
+        };
+        let ignores = place.as_ref().and_then(|(parent, _)| parent.ignores.clone());
+        Ok(Node {
             place,
             handle,
             path,
             meta,
+            ignores,
+            is_picked,
             entries: Mutex::default(),
-        }))
+        })
+    }
+
+    /// Puts what the ignore files in this directory say before what those above it say.
+    fn read_ignores(
+        &self,
+        node: &mut Node,
+        listed: &[(Name, FileType)],
+    ) -> Result<(), HostFsError> {
+        for wanted in self.scan.ignore {
+            let is_there = listed.iter().any(|(name, kind)| {
+                name.as_bytes() == wanted.as_bytes() && *kind == FileType::RegularFile
+            });
+            if !is_there {
+                continue;
+            }
+            let name = Name::new(wanted.as_bytes()).expect("a listed name is a name");
+            let path = join(&self.root.path, &node.path, &name)?;
+            let mut text = Vec::new();
+            walk::open_file(&node.handle, wanted.as_bytes())
+                .and_then(|file| fs::File::from(file).read_to_end(&mut text))
+                .map_err(|error| self.opening(&path, error))?;
+            let patterns =
+                Patterns::of_ignore_file(&text).map_err(|source| HostFsError::Pattern {
+                    path: self.shown(&path),
+                    source,
+                })?;
+            node.ignores = Some(Arc::new(Ignores {
+                above: node.ignores.take(),
+                directory: node.path.clone(),
+                patterns,
+            }));
+        }
+        Ok(())
     }
 
     /// Takes in what is in a directory: links at once, files at once if they are few, the rest as jobs.
@@ -303,10 +366,9 @@ impl<'a> Scanner<'a> {
         &self,
         worker: &mut Worker,
         node: &Arc<Node>,
+        listed: Vec<(Name, FileType)>,
         jobs: &Jobs<Job, HostFsError>,
     ) -> Result<(), HostFsError> {
-        let listed =
-            walk::list(&node.handle).map_err(|error| self.reading(&node.path, error))?;
         let mut files = Vec::new();
         let mut entries = Vec::new();
         for (name, kind) in listed {
@@ -343,16 +405,30 @@ impl<'a> Scanner<'a> {
         self.files(worker, node, files)
     }
 
-    /// Is this entry of a directory part of the source?
-    fn is_part(&self, node: &Node, name: &Name, _kind: FileType) -> Result<bool, HostFsError> {
+    /// Is this entry of a directory part of the source, or may something below it be?
+    fn is_part(&self, node: &Node, name: &Name, kind: FileType) -> Result<bool, HostFsError> {
         if name.as_bytes() == b".git" && self.store.is_none() {
             return Ok(false);
         }
-        if self.leave_out.is_empty() {
+        // Nearly always there is nothing to ask, and then no path need be made.
+        if self.leave_out.is_empty() && self.scan.selection.is_none() && node.ignores.is_none() {
             return Ok(true);
         }
         let path = join(&self.root.path, &node.path, name)?;
-        Ok(!self.leave_out.contains(&path))
+        let is_directory = kind == FileType::Directory;
+        let is_selected = self.scan.selection.is_none_or(|selection| {
+            if is_directory {
+                selection.may_pick_below(&path)
+            } else {
+                selection.picks(&path, false)
+            }
+        });
+        Ok(is_selected
+            && !self.leave_out.contains(&path)
+            && !node
+                .ignores
+                .as_ref()
+                .is_some_and(|ignores| ignores.contain(&path, is_directory)))
     }
 
     fn files(
@@ -548,6 +624,13 @@ impl<'a> Scanner<'a> {
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner);
             entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            if entries.is_empty()
+                && !done.is_picked
+                && let Some((parent, _)) = done.place
+            {
+                node = parent;
+                continue;
+            }
             let mut directory = Directory::new(done.meta);
             for (name, entry) in entries {
                 directory
@@ -588,6 +671,24 @@ impl<'a> Scanner<'a> {
         HostFsError::Changed {
             path: self.shown(path),
         }
+    }
+}
+
+impl Ignores {
+    /// The nearest file that speaks of the path decides, and in it the last pattern. What is below an ignored directory
+    /// is never asked for.
+    fn contain(&self, path: &RelPath, is_directory: bool) -> bool {
+        let mut next = Some(self);
+        while let Some(ignores) = next {
+            let said = path
+                .strip_prefix(&ignores.directory)
+                .and_then(|path| ignores.patterns.matches(&path, is_directory));
+            if let Some(is_ignored) = said {
+                return is_ignored;
+            }
+            next = ignores.above.as_deref();
+        }
+        false
     }
 }
 

@@ -63,10 +63,10 @@ pub fn write(file: impl AsFd, xattrs: &Xattrs) -> io::Result<()> {
 
 /// Takes away every attribute that is not part of an image.
 pub fn clean(file: impl AsFd) -> io::Result<()> {
-    for name in names(&file)? {
-        if name != LABEL && XattrName::new(&name).is_none() {
-            fremovexattr(&file, &*name)?;
-        }
+    let found = read(&file)?;
+    let overlay = found.overlay.into_iter().map(|(name, _)| name);
+    for name in overlay.chain(found.dropped) {
+        fremovexattr(&file, &*name)?;
     }
     Ok(())
 }
