@@ -76,13 +76,13 @@ impl Writer {
         self.0.push(b'}');
     }
 
-    fn sequence<T: ToJson>(&mut self, values: &[T]) {
+    fn list(&mut self, values: impl Iterator<Item = impl FnOnce(&mut Self)>) {
         self.0.push(b'[');
-        for (index, value) in values.iter().enumerate() {
+        for (index, write) in values.enumerate() {
             if index > 0 {
                 self.0.push(b',');
             }
-            value.write(self);
+            write(self);
         }
         self.0.push(b']');
     }
@@ -121,12 +121,16 @@ pub struct Fields<'a> {
 impl Fields<'_> {
     /// A field that is always there.
     pub fn field<T: ToJson + ?Sized>(&mut self, name: &str, value: &T) {
+        self.name(name);
+        value.write(self.out);
+    }
+
+    fn name(&mut self, name: &str) {
         if !std::mem::take(&mut self.first) {
             self.out.0.push(b',');
         }
         self.out.string(name);
         self.out.0.push(b':');
-        value.write(self.out);
     }
 
     /// A field that is there when it has a value.
@@ -205,7 +209,7 @@ impl ToJson for Digest {
 
 impl<T: ToJson> ToJson for Vec<T> {
     fn write(&self, out: &mut Writer) {
-        out.sequence(self);
+        out.list(self.iter().map(|value| |out: &mut Writer| value.write(out)));
     }
 }
 
@@ -263,6 +267,36 @@ impl Json {
             Self::String(_) => "a string",
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
+        }
+    }
+}
+
+/// In the form of [`CanonicalJson`], for people; a number that is no integer from 0 to 2^64 - 1 as `?`.
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = Writer(Vec::new());
+        self.write(&mut out);
+        f.write_str(&String::from_utf8_lossy(&out.0))
+    }
+}
+
+impl Json {
+    fn write(&self, out: &mut Writer) {
+        match self {
+            Self::Null => out.0.extend_from_slice(b"null"),
+            Self::Bool(value) => value.write(out),
+            Self::Integer(value) => out.0.extend_from_slice(value.to_string().as_bytes()),
+            Self::OtherNumber => out.0.push(b'?'),
+            Self::String(text) => text.write(out),
+            Self::Array(items) => {
+                out.list(items.iter().map(|item| |out: &mut Writer| item.write(out)));
+            }
+            Self::Object(object) => out.object(|fields| {
+                for (name, value) in object {
+                    fields.name(name);
+                    value.write(fields.out);
+                }
+            }),
         }
     }
 }
