@@ -1,1 +1,4 @@
-fn main() {}
+//! The `immbuild` program.
+fn main() {
+    immbuild::exec::sandbox::supervise_if_asked();
+}

@@ -1,2 +1,2 @@
-//! (to be written)
+//! Executing steps: what runs a process, and under which promises.
 pub mod sandbox;
