@@ -56,7 +56,11 @@ impl IdMap {
             .into_iter()
             .map(|file| Ok(covers(&fs::read_to_string(file)?)))
             .collect::<io::Result<Vec<_>>>()?;
-        Ok(if range == [true, true] { Self::Range } else { Self::Single })
+        Ok(if range == [true, true] {
+            Self::Range
+        } else {
+            Self::Single
+        })
     }
 }
 
@@ -70,7 +74,11 @@ fn covers(map: &str) -> bool {
             Some((start, start + count))
         })
         .collect();
-    let has = |from, to| extents.iter().any(|&(start, end)| start <= from && to <= end);
+    let has = |from, to| {
+        extents
+            .iter()
+            .any(|&(start, end)| start <= from && to <= end)
+    };
     has(0, 1) && has(1, u64::from(COUNT))
 }
 
@@ -131,8 +139,12 @@ pub(super) const NAMESPACE_FIX: &str = "allow user namespaces: `sysctl user.max_
 /// Call it while the process has one thread.
 pub fn enter_if_needed() -> Result<IdMap, EnterError> {
     if geteuid().is_root() {
-        let capabilities = rustix::thread::capabilities(None).map_err(|e| EnterError::Proc(e.into()))?;
-        if !capabilities.effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+        let capabilities =
+            rustix::thread::capabilities(None).map_err(|e| EnterError::Proc(e.into()))?;
+        if !capabilities
+            .effective
+            .contains(rustix::thread::CapabilitySet::SYS_ADMIN)
+        {
             return Err(EnterError::Capability);
         }
         return IdMap::of_this_process().map_err(EnterError::Proc);
@@ -143,7 +155,10 @@ pub fn enter_if_needed() -> Result<IdMap, EnterError> {
     }
     let mut arguments = std::env::args_os();
     let name = arguments.next().unwrap_or_default();
-    let error = Command::new("/proc/self/exe").arg0(name).args(arguments).exec();
+    let error = Command::new("/proc/self/exe")
+        .arg0(name)
+        .args(arguments)
+        .exec();
     Err(EnterError::Restart(error))
 }
 
@@ -160,7 +175,10 @@ pub(super) fn subordinate_ids() -> Option<Subordinate> {
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = user_name(&passwd, uid);
     let start = |file| first_range(&fs::read_to_string(file).ok()?, name, uid);
-    let ranges = Subordinate { uid: start("/etc/subuid")?, gid: start("/etc/subgid")? };
+    let ranges = Subordinate {
+        uid: start("/etc/subuid")?,
+        gid: start("/etc/subgid")?,
+    };
     (on_path("newuidmap") && on_path("newgidmap")).then_some(ranges)
 }
 
@@ -195,10 +213,22 @@ fn enter_range(ranges: &Subordinate) -> Result<(), EnterError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let count = (COUNT - 1).to_string();
     let arguments = |own: u32, start: u32| {
-        [pid.clone(), "0".into(), own.to_string(), "1".into(), "1".into(), start.to_string(), count.clone()]
+        [
+            pid.clone(),
+            "0".into(),
+            own.to_string(),
+            "1".into(),
+            "1".into(),
+            start.to_string(),
+            count.clone(),
+        ]
     };
     let mut waiting = Command::new("/bin/sh")
-        .args(["-c", "read -r go && u=$1 g=$2 && newuidmap $u && newgidmap $g", "sh"])
+        .args([
+            "-c",
+            "read -r go && u=$1 g=$2 && newuidmap $u && newgidmap $g",
+            "sh",
+        ])
         .arg(arguments(uid, ranges.uid).join(" "))
         .arg(arguments(gid, ranges.gid).join(" "))
         .stdin(Stdio::piped())
@@ -213,13 +243,22 @@ fn enter_range(ranges: &Subordinate) -> Result<(), EnterError> {
     drop(go);
     let mut message = String::new();
     let mut stderr = waiting.stderr.take().expect("stderr is piped");
-    stderr.read_to_string(&mut message).map_err(EnterError::Restart)?;
+    stderr
+        .read_to_string(&mut message)
+        .map_err(EnterError::Restart)?;
     let status = waiting.wait().map_err(EnterError::Restart)?;
     if status.success() {
         return Ok(());
     }
-    let program = if message.contains("newgidmap") { "newgidmap" } else { "newuidmap" };
-    Err(EnterError::Helper { program, message: message.trim().to_owned() })
+    let program = if message.contains("newgidmap") {
+        "newgidmap"
+    } else {
+        "newuidmap"
+    };
+    Err(EnterError::Helper {
+        program,
+        message: message.trim().to_owned(),
+    })
 }
 
 fn enter_single() -> Result<(), EnterError> {
@@ -237,7 +276,10 @@ fn enter_single() -> Result<(), EnterError> {
     Ok(())
 }
 
-#[allow(unsafe_code, reason = "unshare of file descriptor tables is unsafe, the wrapper is one for all")]
+#[allow(
+    unsafe_code,
+    reason = "unshare of file descriptor tables is unsafe, the wrapper is one for all"
+)]
 pub(super) fn unshare(flags: UnshareFlags) -> io::Result<()> {
     debug_assert!(!flags.contains(UnshareFlags::FILES));
     // SAFETY: only unsharing the descriptor table could invalidate what Rust holds; no caller does.

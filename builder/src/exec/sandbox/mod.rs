@@ -193,18 +193,22 @@ impl SandboxError {
             Self::Overlay(_) => Some(
                 "keep the store on a local file system with extended attributes (ext4, xfs, btrfs, tmpfs); overlay in user namespaces needs Linux 5.11",
             ),
-            Self::Limit { .. } => {
-                Some("raise the hard limit of this session, for example in /etc/security/limits.conf")
+            Self::Limit { .. } => Some(
+                "raise the hard limit of this session, for example in /etc/security/limits.conf",
+            ),
+            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
+                "neither the program nor, for a script or a dynamic program, its interpreter may be missing",
+            ),
+            Self::Mount { path, source }
+                if path == Path::new("proc") && source.raw_os_error() == Some(libc::EPERM) =>
+            {
+                Some(
+                    "this container covers parts of /proc: run outside it, or give it an uncovered /proc",
+                )
             }
-            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("neither the program nor, for a script or a dynamic program, its interpreter may be missing")
-            }
-            Self::Mount { path, source } if path == Path::new("proc") && source.raw_os_error() == Some(libc::EPERM) => {
-                Some("this container covers parts of /proc: run outside it, or give it an uncovered /proc")
-            }
-            Self::Cache { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("a link in the tree leads the mount point to a directory that does not exist: name that directory")
-            }
+            Self::Cache { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
+                "a link in the tree leads the mount point to a directory that does not exist: name that directory",
+            ),
             Self::Killed => Some("look for the out-of-memory killer in the kernel's log"),
             _ => None,
         }
@@ -224,7 +228,10 @@ impl From<Failure> for SandboxError {
             Stage::Cache => Self::Cache { path, source },
             Stage::Limit => Self::Limit { name: what, source },
             Stage::Directory => Self::Directory { path, source },
-            Stage::Program => Self::Program { program: path, source },
+            Stage::Program => Self::Program {
+                program: path,
+                source,
+            },
             Stage::Setup => Self::Setup { what, source },
             Stage::Killed => Self::Killed,
         }
@@ -260,7 +267,9 @@ pub fn run(
     cancel: &AtomicBool,
 ) -> Result<Ended, SandboxError> {
     let request = to_request(job, ids)?;
-    let deadline = job.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = job
+        .timeout
+        .and_then(|timeout| Instant::now().checked_add(timeout));
     let wait = Wait { cancel, deadline };
     let Some(_locks) = lock_caches(&job.caches, &wait)? else {
         return wait.ended_early(job);
@@ -268,11 +277,16 @@ pub fn run(
     let (mut connection, theirs) = UnixStream::pair().map_err(SandboxError::Supervisor)?;
     let (mut reader, writer) = io::pipe().map_err(SandboxError::Supervisor)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(SUPERVISOR).env_clear().stdin(OwnedFd::from(theirs));
+    command
+        .arg0(SUPERVISOR)
+        .env_clear()
+        .stdin(OwnedFd::from(theirs));
     if job.terminal {
         drop(writer);
     } else {
-        command.stdout(writer.try_clone().map_err(SandboxError::Supervisor)?).stderr(writer);
+        command
+            .stdout(writer.try_clone().map_err(SandboxError::Supervisor)?)
+            .stderr(writer);
     }
     let mut child = command.spawn().map_err(SandboxError::Supervisor)?;
     // The command holds our copies of the supervisor's ends.
@@ -294,9 +308,14 @@ pub fn run(
         return wait.ended_early(job);
     }
     match Report::decode(&report) {
-        Some(Report::Ended(status)) => Ok(Ended { status, upper: job.scratch.join(mounts::UPPER) }),
+        Some(Report::Ended(status)) => Ok(Ended {
+            status,
+            upper: job.scratch.join(mounts::UPPER),
+        }),
         Some(Report::Failed(failure)) => Err(failure.into()),
-        None => Err(SandboxError::Supervisor(io::Error::other(format!("it ended with {exit}")))),
+        None => Err(SandboxError::Supervisor(io::Error::other(format!(
+            "it ended with {exit}"
+        )))),
     }
 }
 
@@ -305,18 +324,30 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
         return Err(SandboxError::NotReady);
     }
     if !ids.holds(job.uid) || !ids.holds(job.gid) {
-        return Err(SandboxError::Ids { uid: job.uid, gid: job.gid });
+        return Err(SandboxError::Ids {
+            uid: job.uid,
+            gid: job.gid,
+        });
     }
-    let bad_name = |name: &&String| name.is_empty() || name.contains(['/', '\0']) || [".", ".."].contains(&name.as_str());
+    let bad_name = |name: &&String| {
+        name.is_empty() || name.contains(['/', '\0']) || [".", ".."].contains(&name.as_str())
+    };
     if let Some(name) = job.secrets.iter().map(|(name, _)| name).find(bad_name) {
         return Err(SandboxError::SecretName(name.clone()));
     }
     let to_path = |path: &RelPath| PathBuf::from(OsStr::from_bytes(path.as_bytes()));
     let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|source| SandboxError::Scratch { path: path.to_owned(), source })
+        std::path::absolute(path).map_err(|source| SandboxError::Scratch {
+            path: path.to_owned(),
+            source,
+        })
     };
     Ok(Request {
-        lowers: job.lowers.iter().map(|lower| absolute(lower)).collect::<Result<_, _>>()?,
+        lowers: job
+            .lowers
+            .iter()
+            .map(|lower| absolute(lower))
+            .collect::<Result<_, _>>()?,
         scratch: absolute(job.scratch)?,
         argv: job.argv.clone(),
         env: job.env.clone(),
@@ -342,24 +373,36 @@ struct Wait<'a> {
 
 impl Wait<'_> {
     fn is_over(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.cancel.load(Ordering::Relaxed)
+            || self
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     fn ended_early(&self, job: &Job<'_>) -> Result<Ended, SandboxError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(SandboxError::Cancelled);
         }
-        Ok(Ended { status: Status::TimedOut, upper: job.scratch.join(mounts::UPPER) })
+        Ok(Ended {
+            status: Status::TimedOut,
+            upper: job.scratch.join(mounts::UPPER),
+        })
     }
 }
 
 /// Two overlays must not write to one directory. Sorted, so that two jobs cannot wait for each other.
-fn lock_caches(caches: &[(RelPath, PathBuf)], wait: &Wait<'_>) -> Result<Option<Vec<std::fs::File>>, SandboxError> {
+fn lock_caches(
+    caches: &[(RelPath, PathBuf)],
+    wait: &Wait<'_>,
+) -> Result<Option<Vec<std::fs::File>>, SandboxError> {
     let mut directories: Vec<&PathBuf> = caches.iter().map(|(_, host)| host).collect();
     directories.sort();
     let mut locks = Vec::new();
     for path in directories {
-        let failed = |source| SandboxError::Cache { path: path.clone(), source };
+        let failed = |source| SandboxError::Cache {
+            path: path.clone(),
+            source,
+        };
         let directory = std::fs::File::open(path).map_err(failed)?;
         loop {
             match directory.try_lock() {
@@ -393,15 +436,26 @@ fn relay(
 ) -> io::Result<bool> {
     let mut buffer = vec![0; 64 << 10];
     while !wait.is_over() {
-        let until = wait.deadline.map_or(TICK, |deadline| deadline.saturating_duration_since(Instant::now()).min(TICK));
-        let timeout = Timespec { tv_sec: 0, tv_nsec: until.subsec_nanos().into() };
-        let mut sources = [PollFd::new(connection, PollFlags::IN), PollFd::new(reader, PollFlags::IN)];
+        let until = wait.deadline.map_or(TICK, |deadline| {
+            deadline.saturating_duration_since(Instant::now()).min(TICK)
+        });
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: until.subsec_nanos().into(),
+        };
+        let mut sources = [
+            PollFd::new(connection, PollFlags::IN),
+            PollFd::new(reader, PollFlags::IN),
+        ];
         match poll(&mut sources, Some(&timeout)) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         }
-        let (answered, ready) = (!sources[0].revents().is_empty(), !sources[1].revents().is_empty());
+        let (answered, ready) = (
+            !sources[0].revents().is_empty(),
+            !sources[1].revents().is_empty(),
+        );
         // Output first, so that a busy step cannot be taken for one that has ended.
         if ready && let count @ 1.. = reader.read(&mut buffer)? {
             output(&buffer[..count]);

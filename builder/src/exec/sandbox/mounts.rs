@@ -86,7 +86,8 @@ fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
     let kept = |name: &&[u8]| name.starts_with(b"user.") && !name.starts_with(overlay);
     for name in names[..length].split(|byte| *byte == 0).filter(kept) {
         let mut value = vec![0; 64 << 10];
-        let length = rustix::fs::getxattr(from, name, value.as_mut_slice()).at(Stage::Scratch, at(from))?;
+        let length =
+            rustix::fs::getxattr(from, name, value.as_mut_slice()).at(Stage::Scratch, at(from))?;
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .at(Stage::Scratch, at(to))?;
     }
@@ -145,8 +146,12 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     rustix::mount::mount_change("/", private).at(Stage::Mount, "/")?;
     std::env::set_current_dir(&request.scratch).at(Stage::Scratch, &request.scratch)?;
 
-    overlay(&root_layers(request.lowers.len()), UPPER, "work", "root")
-        .map_err(|failure| Failure { stage: Stage::Overlay, ..failure })?;
+    overlay(&root_layers(request.lowers.len()), UPPER, "work", "root").map_err(|failure| {
+        Failure {
+            stage: Stage::Overlay,
+            ..failure
+        }
+    })?;
     constants()?;
     let outside = open_directory("/")?;
     let scratch = open_directory(".")?;
@@ -169,10 +174,15 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     }
     secrets(request)?;
     for (number, (at, _)) in request.caches.iter().enumerate() {
-        let (upper, work) = (format!("cache{number}/upper"), format!("cache{number}/work"));
+        let (upper, work) = (
+            format!("cache{number}/upper"),
+            format!("cache{number}/work"),
+        );
         let target = Path::new("/").join(at);
-        overlay("empty", &upper, &work, &target)
-            .map_err(|failure| Failure { stage: Stage::Cache, ..failure })?;
+        overlay("empty", &upper, &work, &target).map_err(|failure| Failure {
+            stage: Stage::Cache,
+            ..failure
+        })?;
     }
 
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
@@ -199,8 +209,14 @@ fn overlay(lower: &str, upper: &str, work: &str, target: impl AsRef<Path>) -> Re
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{OVERLAY_OPTIONS}");
     let options = std::ffi::CString::new(options).expect("the names are ours");
     let target = target.as_ref();
-    rustix::mount::mount("overlay", target, "overlay", MountFlags::NOATIME, Some(options.as_c_str()))
-        .at(Stage::Mount, target)
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NOATIME,
+        Some(options.as_c_str()),
+    )
+    .at(Stage::Mount, target)
 }
 
 /// Mounts what is at `source`, relative to the scratch directory, onto `target` inside.
@@ -220,41 +236,70 @@ fn attach(mount: OwnedFd, target: &str) -> Result<(), Failure> {
 }
 
 /// A new file system with its defaults.
-fn new_mount(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
-    let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Stage::Mount, kind)?;
+fn new_mount(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Failure> {
+    let context =
+        rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Stage::Mount, kind)?;
     for (name, value) in options {
         rustix::mount::fsconfig_set_string(&context, *name, *value).at(Stage::Mount, kind)?;
     }
     rustix::mount::fsconfig_create(&context).at(Stage::Mount, kind)?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Stage::Mount, kind)
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .at(Stage::Mount, kind)
 }
 
 /// One read-only file system that holds every constant file; its parts are mounted where they belong.
 fn constants() -> Result<(), Failure> {
-    attach(new_mount("ramfs", &[], MountAttrFlags::empty())?, "constants")?;
+    attach(
+        new_mount("ramfs", &[], MountAttrFlags::empty())?,
+        "constants",
+    )?;
     let directories = [
-        "empty", "etc", "proc", "sys", "sys/fs", "sys/kernel", "sys/kernel/random",
-        "sys/kernel/seccomp", "sys/net", "sys/net/core", "sys/net/ipv4", "sys/vm",
+        "empty",
+        "etc",
+        "proc",
+        "sys",
+        "sys/fs",
+        "sys/kernel",
+        "sys/kernel/random",
+        "sys/kernel/seccomp",
+        "sys/net",
+        "sys/net/core",
+        "sys/net/ipv4",
+        "sys/vm",
     ];
     for name in directories {
         let path = Path::new("constants").join(name);
         fs::create_dir(&path).at(Stage::Mount, &path)?;
     }
-    let tables = [("etc", ETC_FILES.as_slice()), ("proc", &PROC_FILES), ("sys", &PROC_SYS_FILES)];
+    let tables = [
+        ("etc", ETC_FILES.as_slice()),
+        ("proc", &PROC_FILES),
+        ("sys", &PROC_SYS_FILES),
+    ];
     for (directory, files) in tables {
         for (name, text) in files {
-            write(&Path::new("constants").join(directory).join(name), text.as_bytes(), FILE)?;
+            write(
+                &Path::new("constants").join(directory).join(name),
+                text.as_bytes(),
+                FILE,
+            )?;
         }
     }
     write(Path::new("constants/nothing"), b"", FILE)?;
-    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let read_only =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount_remount("constants", read_only, "").at(Stage::Mount, "constants")
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let mut file = File::create_new(path).at(Stage::Mount, path)?;
     file.write_all(content).at(Stage::Mount, path)?;
-    file.set_permissions(fs::Permissions::from_mode(mode)).at(Stage::Mount, path)
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .at(Stage::Mount, path)
 }
 
 /// `/proc` of the new pid namespace, with everything that is not a process covered.
@@ -294,11 +339,22 @@ fn proc() -> Result<(), Failure> {
 /// same file is the host's, and root would change it for everybody.
 fn limit_pids() {
     let release = rustix::system::uname();
-    let mut numbers = release.release().to_bytes().split(|byte| !byte.is_ascii_digit());
-    let mut number = || std::str::from_utf8(numbers.next()?).ok()?.parse::<u32>().ok();
+    let mut numbers = release
+        .release()
+        .to_bytes()
+        .split(|byte| !byte.is_ascii_digit());
+    let mut number = || {
+        std::str::from_utf8(numbers.next()?)
+            .ok()?
+            .parse::<u32>()
+            .ok()
+    };
     if (number(), number()) >= (Some(6), Some(14)) {
         // A machine with more than 512 processors refuses so small a size; the limit of the user stays.
-        let _ = fs::write("/proc/sys/kernel/pid_max", super::policy::PROCESSES.to_string());
+        let _ = fs::write(
+            "/proc/sys/kernel/pid_max",
+            super::policy::PROCESSES.to_string(),
+        );
     }
 }
 
@@ -319,7 +375,11 @@ fn devices(outside: &OwnedFd) -> Result<(), Failure> {
         fs::create_dir(&path).at(Stage::Mount, &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).at(Stage::Mount, &path)?;
     }
-    let pts = new_mount("devpts", &[("mode", "0620"), ("ptmxmode", "0666")], attributes)?;
+    let pts = new_mount(
+        "devpts",
+        &[("mode", "0620"), ("ptmxmode", "0666")],
+        attributes,
+    )?;
     attach(pts, "/dev/pts")
 }
 
@@ -336,6 +396,7 @@ fn secrets(request: &Request) -> Result<(), Failure> {
         let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
         rustix::fs::chown(&path, Some(uid), Some(gid)).at(Stage::Mount, &path)?;
     }
-    let read_only = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let read_only =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount_remount(target.as_str(), read_only, "").at(Stage::Mount, &target)
 }

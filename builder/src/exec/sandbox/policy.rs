@@ -95,7 +95,10 @@ pub(super) const SECRETS: &str = "run/secrets";
 pub(super) const PROC_FILES: [(&str, &str); 15] = [
     ("cmdline", "\n"),
     ("cpuinfo", CPUINFO),
-    ("devices", "Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n"),
+    (
+        "devices",
+        "Character devices:\n  1 mem\n  5 /dev/tty\n\nBlock devices:\n",
+    ),
     (
         "filesystems",
         "nodev\tproc\nnodev\ttmpfs\nnodev\tdevpts\nnodev\tramfs\nnodev\toverlay\n",
@@ -116,7 +119,10 @@ pub(super) const PROC_FILES: [(&str, &str); 15] = [
         "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime 0\n\
          processes 1\nprocs_running 1\nprocs_blocked 0\nsoftirq 0\n",
     ),
-    ("swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
+    (
+        "swaps",
+        "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
+    ),
     ("uptime", "0.00 0.00\n"),
     ("version", "Linux version 6.1.0 (immbuild) #1\n"),
     ("vmstat", ""),
@@ -154,12 +160,21 @@ pub(super) const PROC_SYS_FILES: [(&str, &str); 25] = [
     ("kernel/overflowgid", "65534\n"),
     ("kernel/overflowuid", "65534\n"),
     ("kernel/pid_max", "4096\n"),
-    ("kernel/random/boot_id", "00000000-0000-4000-8000-000000000000\n"),
+    (
+        "kernel/random/boot_id",
+        "00000000-0000-4000-8000-000000000000\n",
+    ),
     ("kernel/random/entropy_avail", "256\n"),
     ("kernel/random/poolsize", "256\n"),
-    ("kernel/random/uuid", "00000000-0000-4000-8000-000000000000\n"),
+    (
+        "kernel/random/uuid",
+        "00000000-0000-4000-8000-000000000000\n",
+    ),
     ("kernel/randomize_va_space", "0\n"),
-    ("kernel/seccomp/actions_avail", "kill_process kill_thread errno allow\n"),
+    (
+        "kernel/seccomp/actions_avail",
+        "kill_process kill_thread errno allow\n",
+    ),
     ("kernel/shmmax", "18446744073692774399\n"),
     ("kernel/threads-max", "4096\n"),
     ("kernel/version", "#1\n"),

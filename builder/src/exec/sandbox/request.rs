@@ -152,7 +152,11 @@ impl Request {
                 Ok((name, from.bytes()?.to_vec()))
             })?,
             terminal: from.u8()? == 1,
-            ids: if from.u8()? == 1 { IdMap::Range } else { IdMap::Single },
+            ids: if from.u8()? == 1 {
+                IdMap::Range
+            } else {
+                IdMap::Single
+            },
         };
         from.finish()?;
         Ok(request)

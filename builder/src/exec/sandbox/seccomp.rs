@@ -49,7 +49,9 @@ pub(super) fn filters() -> Vec<BpfProgram> {
     let not_permitted = BTreeMap::from([
         (
             libc::SYS_ioctl,
-            TERMINAL_INPUT.map(|request| rule(&[(1, SeccompCmpOp::Eq, request)])).into(),
+            TERMINAL_INPUT
+                .map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]))
+                .into(),
         ),
         // Address randomisation stays off: the query (all bits) and what keeps the bit pass.
         (
@@ -101,14 +103,22 @@ fn no_x32() -> BpfProgram {
     vec![
         instruction(LOAD_NUMBER, 0, 0, 0),
         instruction(JUMP_IF_GREATER_OR_EQUAL, 0, 1, X32_BIT),
-        instruction(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs()),
+        instruction(
+            RETURN,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs(),
+        ),
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
 
 /// Puts the programs in force for this process and all it starts. Needs `CAP_SYS_ADMIN` in its user
 /// namespace, because `no_new_privs` must stay off: set-user-id programs work inside.
-#[allow(unsafe_code, reason = "seccomp(2) has no safe wrapper that leaves no_new_privs off")]
+#[allow(
+    unsafe_code,
+    reason = "seccomp(2) has no safe wrapper that leaves no_new_privs off"
+)]
 pub(super) fn install(filters: &[BpfProgram]) -> std::io::Result<()> {
     for filter in filters {
         let program = libc::sock_fprog {
@@ -118,7 +128,12 @@ pub(super) fn install(filters: &[BpfProgram]) -> std::io::Result<()> {
         // SAFETY: `program` points to `len` instructions, which the kernel copies before it returns;
         // the two `sock_filter` types are the kernel's.
         let result = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program)
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
         };
         if result != 0 {
             return Err(std::io::Error::last_os_error());

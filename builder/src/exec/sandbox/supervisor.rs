@@ -38,9 +38,13 @@ use super::{Status, mounts, seccomp, terminal};
 /// Reads one request from standard input, runs it, answers there. The step's output goes to the
 /// supervisor's own. Gives the exit code of the supervisor.
 pub(super) fn supervise() -> i32 {
-    let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else { return 1 };
+    let Ok(stdin) = io::stdin().as_fd().try_clone_to_owned() else {
+        return 1;
+    };
     let mut builder = UnixStream::from(stdin);
-    let Some((request, terminal)) = receive(&mut builder) else { return 1 };
+    let Some((request, terminal)) = receive(&mut builder) else {
+        return 1;
+    };
     let report = execute(&request, terminal.as_ref(), &builder).unwrap_or_else(Report::Failed);
     // A builder that is gone needs no answer.
     i32::from(builder.write_all(&report.to_canonical()).is_err())
@@ -52,11 +56,19 @@ fn receive(builder: &mut UnixStream) -> Option<(Request, Option<OwnedFd>)> {
     let mut bytes = vec![0; usize::try_from(u64::from_le_bytes(length)).ok()?];
     builder.read_exact(&mut bytes).ok()?;
     let request = Request::decode(&bytes).ok()?;
-    let terminal = if request.terminal { Some(terminal::receive(builder).ok()?) } else { None };
+    let terminal = if request.terminal {
+        Some(terminal::receive(builder).ok()?)
+    } else {
+        None
+    };
     Some((request, terminal))
 }
 
-fn execute(request: &Request, terminal: Option<&OwnedFd>, builder: &UnixStream) -> Result<Report, Failure> {
+fn execute(
+    request: &Request,
+    terminal: Option<&OwnedFd>,
+    builder: &UnixStream,
+) -> Result<Report, Failure> {
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     mounts::prepare(request)?;
     let filters = seccomp::filters();
@@ -64,7 +76,7 @@ fn execute(request: &Request, terminal: Option<&OwnedFd>, builder: &UnixStream) 
     let (mut reports, reporter) = io::pipe().at(Stage::Setup, "pipe")?;
     let Some(init) = clone_init().at(Stage::Namespaces, "clone3")? else {
         drop((go, reports));
-        let result = init(request, terminal, &filters, go_reader, &reporter);
+        let result = init(request, terminal, &filters, go_reader);
         finish(&reporter, result);
     };
     drop((go_reader, reporter));
@@ -84,7 +96,11 @@ fn execute(request: &Request, terminal: Option<&OwnedFd>, builder: &UnixStream) 
     let mut report = Vec::new();
     reports.read_to_end(&mut report).at(Stage::Setup, "pipe")?;
     Ok(Report::decode(&report).unwrap_or_else(|| {
-        Report::Failed(Failure { stage: Stage::Killed, detail: Vec::new(), errno: 0 })
+        Report::Failed(Failure {
+            stage: Stage::Killed,
+            detail: Vec::new(),
+            errno: 0,
+        })
     }))
 }
 
@@ -95,7 +111,10 @@ fn finish(mut reporter: &PipeWriter, result: Result<Status, Failure>) -> ! {
     exit_at_once()
 }
 
-#[allow(unsafe_code, reason = "ending a forked child without running what the parent registered")]
+#[allow(
+    unsafe_code,
+    reason = "ending a forked child without running what the parent registered"
+)]
 fn exit_at_once() -> ! {
     // SAFETY: `_exit` takes no pointer and does not return.
     unsafe { libc::_exit(0) }
@@ -126,7 +145,11 @@ fn clone_init() -> io::Result<Option<Init>> {
     // SAFETY: without CLONE_VM and without a stack this is a fork; the supervisor has one thread, so
     // the child finds no lock held. Both pointers live through the call.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, &raw mut arguments, size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw mut arguments,
+            size_of::<libc::clone_args>(),
+        )
     };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -165,15 +188,18 @@ fn init(
     terminal: Option<&OwnedFd>,
     filters: &[BpfProgram],
     mut go: PipeReader,
-    reporter: &PipeWriter,
 ) -> Result<Status, Failure> {
     if !matches!(go.read(&mut [0]), Ok(1)) {
         exit_at_once();
     }
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).at(Stage::Setup, "prctl")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .at(Stage::Setup, "prctl")?;
     // The supervisor keeps its end open while it lives: it may have died before the line above.
     let mut supervisor = [PollFd::new(&go, PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     if poll(&mut supervisor, Some(&now)) != Ok(0) {
         exit_at_once();
     }
@@ -183,12 +209,23 @@ fn init(
     loopback_up().at(Stage::Setup, "loopback interface")?;
     start_clocks_at_zero().at(Stage::Namespaces, "time namespace")?;
     mounts::enter(request)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Stage::Setup, "prctl")?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(Stage::Setup, "prctl")?;
 
+    let (mut failures, failed) = io::pipe().at(Stage::Setup, "pipe")?;
     let Some(step) = fork().at(Stage::Setup, "fork")? else {
         let failure = become_step(request, terminal, filters);
-        finish(reporter, Err(failure));
+        finish(&failed, Err(failure));
     };
+    drop(failed);
+    // Ends with nothing read when exec closes the other end.
+    let mut failure = Vec::new();
+    failures
+        .read_to_end(&mut failure)
+        .at(Stage::Setup, "pipe")?;
+    if let Some(Report::Failed(failure)) = Report::decode(&failure) {
+        return Err(failure);
+    }
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == step => return Ok(to_status(status)),
@@ -220,7 +257,10 @@ fn start_clocks_at_zero() -> io::Result<()> {
     unshare(UnshareFlags::NEWTIME)?;
     let offset = |clock| -clock_gettime(clock).tv_sec;
     let (monotonic, boot) = (offset(ClockId::Monotonic), offset(ClockId::Boottime));
-    fs::write("/proc/self/timens_offsets", format!("monotonic {monotonic} 0\nboottime {boot} 0\n"))
+    fs::write(
+        "/proc/self/timens_offsets",
+        format!("monotonic {monotonic} 0\nboottime {boot} 0\n"),
+    )
 }
 
 #[allow(unsafe_code, reason = "interface flags are set by ioctl(2)")]
@@ -246,7 +286,10 @@ fn become_step(request: &Request, terminal: Option<&OwnedFd>, filters: &[BpfProg
         attach_streams(terminal)?;
         default_signals();
         for (name, resource, limit) in LIMITS {
-            let limit = Rlimit { current: limit, maximum: limit };
+            let limit = Rlimit {
+                current: limit,
+                maximum: limit,
+            };
             rustix::process::setrlimit(resource, limit).at(Stage::Limit, name)?;
         }
         set_personality().at(Stage::Setup, "personality")?;
@@ -304,7 +347,13 @@ pub(super) fn set_personality() -> io::Result<()> {
 fn new_session_keyring() {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous key ring.
-    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            JOIN_SESSION_KEYRING,
+            std::ptr::null::<u8>(),
+        )
+    };
 }
 
 fn drop_privileges(request: &Request, filters: &[BpfProgram]) -> Result<(), Failure> {
@@ -332,7 +381,14 @@ fn drop_privileges(request: &Request, filters: &[BpfProgram]) -> Result<(), Fail
 #[allow(unsafe_code, reason = "close_range(2) has no safe wrapper")]
 fn close_other_files() -> io::Result<()> {
     // SAFETY: only marks descriptors, closes none.
-    match unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } {
+    match unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            3,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -342,8 +398,16 @@ fn close_other_files() -> io::Result<()> {
 fn execute_program(request: &Request) -> Result<std::convert::Infallible, Failure> {
     let program = request.argv.first().map_or(b"".as_slice(), Vec::as_slice);
     let name = Path::new(std::ffi::OsStr::from_bytes(program));
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Errno::INVAL).at(Stage::Program, name);
-    let argv = request.argv.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>()?;
+    let text = |bytes: &[u8]| {
+        CString::new(bytes)
+            .map_err(|_| Errno::INVAL)
+            .at(Stage::Program, name)
+    };
+    let argv = request
+        .argv
+        .iter()
+        .map(|word| text(word))
+        .collect::<Result<Vec<_>, _>>()?;
     let env = request
         .env
         .iter()
@@ -365,15 +429,23 @@ fn candidates(program: &[u8], path: Option<&Vec<u8>>) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
-    let directories = path.map_or(b"".as_slice(), Vec::as_slice).split(|byte| *byte == b':');
+    let directories = path
+        .map_or(b"".as_slice(), Vec::as_slice)
+        .split(|byte| *byte == b':');
     let absolute = directories.filter(|directory| directory.starts_with(b"/"));
-    absolute.map(|directory| [directory, b"/", program].concat()).collect()
+    absolute
+        .map(|directory| [directory, b"/", program].concat())
+        .collect()
 }
 
 #[allow(unsafe_code, reason = "execve(2) takes arrays of pointers")]
 fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
     let pointers = |words: &[CString]| -> Vec<*const libc::c_char> {
-        words.iter().map(|word| word.as_ptr()).chain([std::ptr::null()]).collect()
+        words
+            .iter()
+            .map(|word| word.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, env) = (pointers(argv), pointers(env));
     // SAFETY: both arrays end with null and point to strings that live through the call.
@@ -388,7 +460,10 @@ mod tests {
     #[test]
     fn a_word_without_slash_is_looked_for_in_absolute_directories_only() {
         let path = b"/a::rel:/b".to_vec();
-        assert_eq!(candidates(b"x", Some(&path)), [b"/a/x".to_vec(), b"/b/x".to_vec()]);
+        assert_eq!(
+            candidates(b"x", Some(&path)),
+            [b"/a/x".to_vec(), b"/b/x".to_vec()]
+        );
         assert_eq!(candidates(b"./x", Some(&path)), [b"./x".to_vec()]);
         assert_eq!(candidates(b"x", None), Vec::<Vec<u8>>::new());
     }

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 /// Hands standard input to the supervisor, whose own is the connection.
@@ -15,7 +15,10 @@ pub(super) fn send(supervisor: &UnixStream, input: impl AsFd) -> io::Result<()> 
     let descriptors = [input.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)), "the space is for one");
+    assert!(
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)),
+        "the space is for one"
+    );
     let byte = [io::IoSlice::new(b"t")];
     sendmsg(supervisor, &byte, &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
@@ -26,12 +29,20 @@ pub(super) fn receive(builder: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
-    recvmsg(builder, &mut [io::IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    recvmsg(
+        builder,
+        &mut [io::IoSliceMut::new(&mut byte)],
+        &mut ancillary,
+        RecvFlags::CMSG_CLOEXEC,
+    )?;
     let messages = ancillary.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
         _ => None,
     });
-    messages.flatten().next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    messages
+        .flatten()
+        .next()
+        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Makes the calling process a job of its own in the foreground. Without a terminal there is no
