@@ -166,7 +166,7 @@ impl Pinner<'_> {
         };
         let request = Scan {
             root: &root,
-            selection: &selection,
+            selection: Some(&selection),
             ignore: &path.ignore,
             leave_out: &self.leave_out,
             preserve: path.preserve,

@@ -19,9 +19,9 @@ use crate::graph::action::{ActionId, BaseTimes, CacheState};
 use crate::graph::apply::{FileOpError, resolve_owner};
 use crate::graph::op::ExecOp;
 use crate::hostfs::HostFsError;
-use crate::hostfs::ingest::{Ingest, ingest_upper, seal_upper};
-use crate::hostfs::materialise::{Materialise, materialise, materialise_delta};
-use crate::hostfs::times::Times;
+use crate::hostfs::ingest::{Ingested, ingest_upper};
+use crate::hostfs::materialise::{Materialise, Materialised, Purpose, Times};
+use crate::hostfs::seal::seal_upper;
 use crate::layer::mtimes::Mtimes;
 use crate::ports::{Event, Events, Run, Sandbox};
 
@@ -211,6 +211,21 @@ impl Embedded<'_> {
         Ok(directories)
     }
 
+    fn warn(&self, run: &Run<'_>, ingested: &Ingested) {
+        let step = run.origin.label();
+        let sockets = ingested
+            .sockets
+            .iter()
+            .map(|path| format!("step `{step}` left the socket `{path}`, which is no part of an image"));
+        let attributes = ingested.dropped.iter().map(|(path, name)| {
+            let name = String::from_utf8_lossy(name);
+            format!("step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image")
+        });
+        for text in sockets.chain(attributes) {
+            self.events.event(Event::Warning { text, hint: None });
+        }
+    }
+
     /// No file that a step left may hold a secret it was given.
     fn refuse_leaks(
         &self,
@@ -302,20 +317,8 @@ impl Sandbox for Embedded<'_> {
                 log: blob,
             });
         }
-        let ingested = ingest_upper(
-            &Ingest {
-                upper: &ended.upper,
-                base: &stack.tree,
-                threads: self.threads,
-            },
-            self.store,
-        )?;
-        for warning in &ingested.warnings {
-            self.events.event(Event::Warning {
-                text: format!("step `{}`: {warning}", run.origin.label()),
-                hint: None,
-            });
-        }
+        let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
+        self.warn(run, &ingested);
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
         self.refuse_leaks(&changes, &secrets)?;
         if !changes.changes.is_empty() {
@@ -324,9 +327,16 @@ impl Sandbox for Embedded<'_> {
                 times: stack.times.as_ref(),
                 epoch: op.epoch,
             };
-            seal_upper(&ended.upper, &stack.tree, &changes, &maker.hostfs_times())?;
-            let key = maker.key(Some(stack.tree.id()), ingested.tree.id());
-            self.store.publish_snapshot(&key, scratch)?;
+            let known = maker.known(&ingested.tree)?;
+            let times = Times {
+                epoch: op.epoch,
+                known: &known,
+            };
+            // Where it cannot be sealed it is written anew when a later step needs it.
+            if seal_upper(&ended.upper, &changes, times)? {
+                let key = maker.key(Some(stack.tree.id()), ingested.tree.id());
+                self.store.publish_snapshot(&key, scratch)?;
+            }
         }
         Ok(ingested.tree)
     }
@@ -340,12 +350,44 @@ struct SnapshotMaker<'a> {
 }
 
 impl SnapshotMaker<'_> {
-    fn hostfs_times(&self) -> Times<'_> {
-        Times {
-            source: self.embedded.store,
-            epoch: self.epoch,
-            base: self.times.map(|(tree, table)| (tree, table)),
-        }
+    /// The times of `tree`: an entry that is as it was in the base image has its time there.
+    fn known(
+        &self,
+        tree: &Tree,
+    ) -> Result<impl Fn(&RelPath) -> Option<(i64, u32)> + Sync + use<'_>, RunError> {
+        let changed = match self.times {
+            Some((base, _)) => delta(self.embedded.store, base, tree)?,
+            None => Delta::default(),
+        };
+        Ok(move |path: &RelPath| {
+            let (_, table) = self.times?;
+            if changed.changes.contains_key(path) {
+                return None;
+            }
+            let time = table.get(path)?;
+            Some((time.seconds(), time.nanoseconds()))
+        })
+    }
+
+    fn materialise<T>(
+        &self,
+        tree: &Tree,
+        write: impl FnOnce(&Materialise<'_>) -> Result<T, HostFsError>,
+    ) -> Result<T, RunError> {
+        let known = self.known(tree)?;
+        let embedded = self.embedded;
+        Ok(write(&Materialise {
+            directories: embedded.store,
+            blobs: embedded.blobs,
+            times: Times {
+                epoch: self.epoch,
+                known: &known,
+            },
+            purpose: Purpose::Snapshot {
+                highest_id: embedded.ids.highest(),
+            },
+            threads: embedded.threads,
+        })?)
     }
 
     /// Everything that decides what a snapshot shows.
@@ -364,43 +406,28 @@ impl SnapshotMaker<'_> {
         Digest::of(&out.into_bytes())
     }
 
-    /// A whole tree; nothing for an empty one.
+    /// A whole tree.
     fn whole(&self, id: TreeId) -> Result<Vec<PathBuf>, RunError> {
-        let store = self.embedded.store;
-        let tree = store.tree(&id)?;
+        let tree = self.embedded.store.tree(&id)?;
         self.find_or_make(&self.key(None, id), |into| {
-            materialise(
-                &Materialise {
-                    tree: &tree,
-                    times: self.hostfs_times(),
-                    threads: self.embedded.threads,
-                },
-                store,
-                self.embedded.blobs,
-                into,
-            )
+            self.materialise(&tree, |materialise| materialise.tree(&tree, into))
         })
     }
 
     /// What one tree has over another.
     fn step(&self, lower: TreeId, upper: TreeId) -> Result<Vec<PathBuf>, RunError> {
         let store = self.embedded.store;
+        let tree = store.tree(&upper)?;
+        let changes = delta(store, &store.tree(&lower)?, &tree)?;
         self.find_or_make(&self.key(Some(lower), upper), |into| {
-            materialise_delta(
-                &store.tree(&lower)?,
-                &store.tree(&upper)?,
-                &self.hostfs_times(),
-                store,
-                self.embedded.blobs,
-                into,
-            )
+            self.materialise(&tree, |materialise| materialise.delta(&tree, &changes, into))
         })
     }
 
     fn find_or_make(
         &self,
         key: &Digest,
-        make: impl FnOnce(&Path) -> Result<(), HostFsError>,
+        make: impl FnOnce(&Path) -> Result<Materialised, RunError>,
     ) -> Result<Vec<PathBuf>, RunError> {
         let store = self.embedded.store;
         if let Some(found) = store.snapshot(key)? {
