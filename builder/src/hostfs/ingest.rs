@@ -116,10 +116,7 @@ enum Kind {
         /// Once it is known.
         blob: Option<BlobId>,
     },
-    Other {
-        inode: Inode,
-        entry: Entry,
-    },
+    Other(Entry),
 }
 
 /// Device and inode.
@@ -135,12 +132,20 @@ impl Upper<'_> {
         Ok(Upper { path, root })
     }
 
-    fn failed(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> HostFsError {
+    fn failed(
+        &self,
+        action: &'static str,
+        path: &RelPath,
+    ) -> impl FnOnce(io::Error) -> HostFsError {
         HostFsError::io(action, shown(self.path, path))
     }
 
     fn open_directory(&self, path: &RelPath) -> Result<OwnedFd, HostFsError> {
-        let name = if path.is_root() { b"." } else { path.as_bytes() };
+        let name = if path.is_root() {
+            b"."
+        } else {
+            path.as_bytes()
+        };
         walk::open_directory(&self.root, name).map_err(self.failed("open", path))
     }
 
@@ -182,13 +187,14 @@ impl Upper<'_> {
             })
             .collect();
         let totals = (jobs.len() as u64, jobs.iter().map(|job| job.size).sum());
-        let blobs: BTreeMap<Inode, BlobId> = pool::run(threads, jobs, Vec::new, |blobs, job, _| {
-            blobs.push((job.inode, self.store_file(&job, store)?));
-            Ok::<(), HostFsError>(())
-        })?
-        .into_iter()
-        .flatten()
-        .collect();
+        let blobs: BTreeMap<Inode, BlobId> =
+            pool::run(threads, jobs, Vec::new, |blobs, job, _| {
+                blobs.push((job.inode, self.store_file(&job, store)?));
+                Ok::<(), HostFsError>(())
+            })?
+            .into_iter()
+            .flatten()
+            .collect();
         for found in found.values_mut() {
             if let Kind::File { inode, blob, .. } = &mut found.kind {
                 *blob = blobs.get(inode).copied();
@@ -268,8 +274,7 @@ impl Reader<'_> {
         handle: &OwnedFd,
         is_seen: bool,
     ) -> Result<bool, HostFsError> {
-        let stat =
-            fstat(handle).map_err(|error| self.upper.failed("read", path)(error.into()))?;
+        let stat = fstat(handle).map_err(|error| self.upper.failed("read", path)(error.into()))?;
         let (xattrs, is_opaque) = self.xattrs(path, handle)?;
         let base = match is_seen && !is_opaque {
             true => self.base.find(path)?,
@@ -310,7 +315,7 @@ impl Reader<'_> {
                     uid: stat.st_uid,
                     gid: stat.st_gid,
                 });
-                Kind::Other { inode, entry }
+                Kind::Other(entry)
             }
             FileType::Fifo => {
                 // No attribute of a pipe can be changed, so it has those it had.
@@ -322,7 +327,7 @@ impl Reader<'_> {
                     kind: SpecialKind::Fifo,
                     meta: meta_of(&stat, xattrs),
                 });
-                Kind::Other { inode, entry }
+                Kind::Other(entry)
             }
             FileType::CharacterDevice if stat.st_rdev == 0 => Kind::Whiteout,
             FileType::Socket => {
@@ -345,11 +350,7 @@ impl Reader<'_> {
     }
 
     /// The attributes of an open file or directory, and whether it is opaque.
-    fn xattrs(
-        &mut self,
-        path: &RelPath,
-        handle: &OwnedFd,
-    ) -> Result<(Xattrs, bool), HostFsError> {
+    fn xattrs(&mut self, path: &RelPath, handle: &OwnedFd) -> Result<(Xattrs, bool), HostFsError> {
         let found = xattr::read(handle).map_err(self.upper.failed("read", path))?;
         let dropped = found.dropped.into_iter().map(|name| (path.clone(), name));
         self.dropped.extend(dropped);
@@ -378,7 +379,7 @@ impl Found {
     fn entry(&self) -> Option<Entry> {
         match &self.kind {
             Kind::Whiteout | Kind::Directory { .. } => None,
-            Kind::Other { entry, .. } => Some(entry.clone()),
+            Kind::Other(entry) => Some(entry.clone()),
             Kind::File {
                 size, meta, blob, ..
             } => Some(Entry::File(File {
@@ -470,7 +471,7 @@ fn merge_links(
         for path in group {
             let is_in = match found.get(path) {
                 Some(Found {
-                    kind: Kind::File { .. } | Kind::Other { .. },
+                    kind: Kind::File { .. } | Kind::Other(_),
                     ..
                 }) => !regrouped.contains(path) && is_untouched(path),
                 Some(_) => false,
@@ -514,7 +515,11 @@ impl SparseReader {
     fn rewind(&mut self) -> io::Result<()> {
         self.file.rewind()?;
         self.at = 0;
-        self.end = if self.size <= Self::SMALL { self.size } else { 0 };
+        self.end = if self.size <= Self::SMALL {
+            self.size
+        } else {
+            0
+        };
         self.is_hole = false;
         Ok(())
     }

@@ -16,7 +16,7 @@ use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, DirectorySource, StoreError, read_error};
 use immbuild_cas::tree::{
     Change, Delta, Directory, Entry, File, LinkGroups, Meta, Mode, Special, SpecialKind, Symlink,
-    Tree, XattrName, Xattrs,
+    Tree, XattrName,
 };
 use rustix::fs::{
     AtFlags, FileType, Gid, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
@@ -338,7 +338,11 @@ impl Target<'_> {
         }
     }
 
-    fn failed(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> HostFsError {
+    fn failed(
+        &self,
+        action: &'static str,
+        path: &RelPath,
+    ) -> impl FnOnce(io::Error) -> HostFsError {
         HostFsError::io(action, shown(self.path, path))
     }
 
@@ -349,7 +353,11 @@ impl Target<'_> {
     }
 
     fn finish_directory(&self, path: &RelPath, meta: &Meta) -> Result<(), HostFsError> {
-        let name = if path.is_root() { b"." } else { path.as_bytes() };
+        let name = if path.is_root() {
+            b"."
+        } else {
+            path.as_bytes()
+        };
         walk::open_directory(&self.root, name)
             .and_then(|handle| self.finish(&handle, path, meta))
             .map_err(self.failed("set mode, owner and times of", path))
@@ -379,12 +387,7 @@ impl Target<'_> {
         Ok(mknodat(&self.root, path.as_bytes(), kind, mode, 0)?)
     }
 
-    fn make_file(
-        &self,
-        path: &RelPath,
-        file: &File,
-        buffer: &mut [u8],
-    ) -> Result<(), HostFsError> {
+    fn make_file(&self, path: &RelPath, file: &File, buffer: &mut [u8]) -> Result<(), HostFsError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         let handle = openat(&self.root, path.as_bytes(), flags, mode)

@@ -67,7 +67,9 @@ pub enum HostFsError {
         source: DirectoryError,
     },
     /// An attribute by which overlayfs speaks to itself, in a place or form that overlayfs did not write.
-    #[error("`{path}` has the attribute `{name}`, which is not part of an image and was not written by overlayfs")]
+    #[error(
+        "`{path}` has the attribute `{name}`, which is not part of an image and was not written by overlayfs"
+    )]
     Overlay {
         /// The entry.
         path: String,

@@ -227,7 +227,9 @@ impl<'a> Scanner<'a> {
                 let entry = self.file(&mut worker, &self.root.handle, &RelPath::root(), name)?;
                 let mut directory = Directory::new(Meta::root(Mode::DIRECTORY));
                 let name = Name::new(ONE_FILE).expect("it is a name");
-                directory.insert(name, entry).expect("any directory can hold a file");
+                directory
+                    .insert(name, entry)
+                    .expect("any directory can hold a file");
                 *self.done() = Some(self.sink.put_directory(&directory)?);
                 vec![worker]
             }
@@ -316,7 +318,9 @@ impl<'a> Scanner<'a> {
             (Some(_), Some(selection)) => selection.picks(&path, true),
             _ => true,
         };
-        let ignores = place.as_ref().and_then(|(parent, _)| parent.ignores.clone());
+        let ignores = place
+            .as_ref()
+            .and_then(|(parent, _)| parent.ignores.clone());
         Ok(Node {
             place,
             handle,
@@ -431,12 +435,7 @@ impl<'a> Scanner<'a> {
                 .is_some_and(|ignores| ignores.contain(&path, is_directory)))
     }
 
-    fn files(
-        &self,
-        worker: &mut Worker,
-        node: &Node,
-        names: Vec<Name>,
-    ) -> Result<(), HostFsError> {
+    fn files(&self, worker: &mut Worker, node: &Node, names: Vec<Name>) -> Result<(), HostFsError> {
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
             let entry = self.file(worker, &node.handle, &node.path, &name)?;
@@ -464,8 +463,8 @@ impl<'a> Scanner<'a> {
                 return Ok(self.found(worker, path, &stamp, Content::known(blob), plain(&stat)));
             }
         }
-        let file = walk::open_file(parent, name.as_bytes())
-            .map_err(|error| self.opening(&path, error))?;
+        let file =
+            walk::open_file(parent, name.as_bytes()).map_err(|error| self.opening(&path, error))?;
         let stat = fstat(&file).map_err(|error| self.reading(&path, error.into()))?;
         let stamp = Stamp::of(&stat);
         if walk::file_type(&stat) != FileType::RegularFile {
@@ -569,8 +568,7 @@ impl<'a> Scanner<'a> {
     fn symlink(&self, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
         let path = join(&self.root.path, &node.path, name)?;
         let reading = |error: Errno| self.reading(&path, error.into());
-        let target =
-            readlinkat(&node.handle, name.as_bytes(), Vec::new()).map_err(reading)?;
+        let target = readlinkat(&node.handle, name.as_bytes(), Vec::new()).map_err(reading)?;
         let (uid, gid) = if self.scan.preserve {
             let stat = statat(&node.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(reading)?;
@@ -746,4 +744,492 @@ fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
         RelPath::new(below.as_os_str().as_encoded_bytes()).ok()
     };
     paths.iter().filter_map(real).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use immbuild_cas::digest::Digest;
+    use immbuild_cas::store::{BlobSource, DirectorySource, MemoryStore, Record, StoreError};
+    use immbuild_cas::tree::to_listing;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::process::Command;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+    use tempfile::TempDir;
+
+    const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+    /// A directory made by a shell script under umask 022.
+    fn directory(script: &str) -> TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        shell(directory.path(), script);
+        directory
+    }
+
+    fn shell(directory: &Path, script: &str) {
+        let status = Command::new("sh")
+            .args(["-euc", &format!("umask 022\n{script}")])
+            .current_dir(directory)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{script}");
+    }
+
+    fn plainly(root: &Path) -> Scan<'_> {
+        Scan {
+            root,
+            selection: None,
+            ignore: &[],
+            leave_out: &[],
+            preserve: false,
+            threads: TWO,
+            started: later(10),
+        }
+    }
+
+    /// So many seconds from now: what was touched just now counts as touched long ago.
+    fn later(seconds: i64) -> Time {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        (now.as_secs().cast_signed() + seconds, 0)
+    }
+
+    fn listing(options: &Scan<'_>) -> String {
+        let store = MemoryStore::new();
+        let scanned = scan(options, &StatCache::default(), &store).unwrap();
+        to_listing(&store, &scanned.tree).unwrap()
+    }
+
+    /// The paths in the listing of a tree of files and directories.
+    fn paths(listing: &str) -> Vec<&str> {
+        listing
+            .lines()
+            .map(|line| line.split_whitespace().nth(3).unwrap())
+            .collect()
+    }
+
+    fn failure(options: &Scan<'_>) -> String {
+        scan(options, &StatCache::default(), &MemoryStore::new())
+            .unwrap_err()
+            .to_string()
+    }
+
+    const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03 6";
+
+    #[test]
+    fn modes_owners_and_links_of_a_checkout_do_not_count() {
+        let expected = format!(
+            "d 0755 0:0 /\n\
+             d 0755 0:0 /bin\n\
+             f 0755 0:0 /bin/run {HELLO}\n\
+             f 0644 0:0 /data {HELLO}\n\
+             l      0:0 /link -> ../no/where\n\
+             f 0644 0:0 /other {HELLO}\n"
+        );
+        let script = "mkdir bin; echo hello > bin/run; chmod +x bin/run; ln -s ../no/where link\n";
+        for (umask, rest) in [
+            ("022", "echo hello > data; echo hello > other"),
+            ("077", "echo hello > other; ln other data; chmod 2700 ."),
+            ("000", "echo hello > data; ln data other; chmod 6666 data"),
+        ] {
+            let directory = directory(&format!("umask {umask}; {script}{rest}"));
+            assert_eq!(listing(&plainly(directory.path())), expected, "{umask}");
+        }
+    }
+
+    #[test]
+    fn everything_is_kept_that_is_to_be_preserved() {
+        let directory = directory(
+            "chmod 700 .; mkdir d; chmod 2750 d; echo hello > d/a; chown 1:2 d/a; chmod 4711 d/a; ln d/a b\n\
+             setfattr -n user.note -v hi d/a; setfattr -n trusted.own -v x d; ln -s a d/l; chown -h 3:4 d/l",
+        );
+        let options = Scan {
+            preserve: true,
+            ..plainly(directory.path())
+        };
+        let store = MemoryStore::new();
+        let scanned = scan(&options, &StatCache::default(), &store).unwrap();
+        let expected = format!(
+            "d 0700 0:0 /\n\
+             f 4711 1:2 /b {HELLO}\n\
+             x          user.note=6869\n\
+             d 2750 0:0 /d\n\
+             h          /d/a => /b\n\
+             l      3:4 /d/l -> a\n"
+        );
+        assert_eq!(to_listing(&store, &scanned.tree).unwrap(), expected);
+        let dropped = (RelPath::new(*b"d").unwrap(), b"trusted.own"[..].into());
+        assert_eq!(scanned.dropped, [dropped]);
+    }
+
+    #[test]
+    fn what_is_never_part_of_a_source_is_left_out() {
+        let directory = directory(
+            "mkdir -p .git sub/.git out store/a; touch .git/x sub/.git/y sub/f spec.toml spec.lock out/image.tar store/a/b",
+        );
+        let there = |name: &str| directory.path().join(name);
+        let leave_out = [
+            there("spec.toml"),
+            there("spec.lock"),
+            there("out/image.tar"),
+            there("store"),
+            there("not/there"),
+            PathBuf::from("/elsewhere"),
+        ];
+        let options = Scan {
+            leave_out: &leave_out,
+            ..plainly(directory.path())
+        };
+        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+        // Also when the source is named by a link.
+        let link = tempfile::tempdir().unwrap();
+        let link = link.path().join("l");
+        symlink(directory.path(), &link).unwrap();
+        let options = Scan {
+            leave_out: &leave_out,
+            ..plainly(&link)
+        };
+        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+    }
+
+    #[test]
+    fn patterns_pick_and_remove() {
+        let directory = directory(
+            "mkdir -p a/b empty c; touch a/x.c a/x.o a/b/y.c a/b/keep.o c/z.o; mkfifo c/pipe\n\
+             printf '*.o\\n/c/pipe\\n' > .immignore; printf '!keep.o\\n' > a/b/.immignore",
+        );
+        let ignore = [".immignore".to_owned()];
+        let all = Scan {
+            ignore: &ignore,
+            ..plainly(directory.path())
+        };
+        assert_eq!(
+            paths(&listing(&all)),
+            [
+                "/",
+                "/.immignore",
+                "/a",
+                "/a/b",
+                "/a/b/.immignore",
+                "/a/b/keep.o",
+                "/a/b/y.c",
+                "/a/x.c",
+                "/c",
+                "/empty"
+            ]
+        );
+        let selection = Selection::new(&["*.o".into(), "*.c".into()], &["y.c".into()]).unwrap();
+        let some = Scan {
+            selection: Some(&selection),
+            ..all
+        };
+        assert_eq!(
+            paths(&listing(&some)),
+            ["/", "/a", "/a/b", "/a/b/keep.o", "/a/x.c"]
+        );
+    }
+
+    #[test]
+    fn an_ignore_file_that_is_none_is_named() {
+        let directory = directory("mkdir d; printf 'a[z-a]' > d/.immignore");
+        let ignore = [".immignore".to_owned()];
+        let options = Scan {
+            ignore: &ignore,
+            ..plainly(directory.path())
+        };
+        let path = directory.path().display();
+        assert_eq!(
+            failure(&options),
+            format!("`{path}/d/.immignore` is no list of patterns")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_in_an_image_is_named() {
+        for (script, what) in [
+            ("mkdir d; mkfifo d/x", "a named pipe"),
+            ("mkdir d; mknod d/x c 1 3", "a device"),
+        ] {
+            let directory = directory(script);
+            let path = directory.path().display();
+            assert_eq!(
+                failure(&plainly(directory.path())),
+                format!("`{path}/d/x` is {what}, which cannot be part of an image")
+            );
+        }
+        let directory = directory("mkdir d");
+        let path = directory.path().join("d/x");
+        let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(
+            failure(&plainly(directory.path())),
+            format!(
+                "`{}` is a socket, which cannot be part of an image",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn a_missing_or_unreadable_file_is_named() {
+        let directory = directory("chmod 755 .; mkdir d; echo secret > d/x; chmod 000 d/x");
+        let path = directory.path().display();
+        assert_eq!(
+            failure(&plainly(&directory.path().join("no"))),
+            format!("cannot find `{path}/no`")
+        );
+        // Root reads everything, so another user tries, on a thread of its own.
+        let message = thread::scope(|scope| {
+            let another = scope.spawn(|| {
+                let user = rustix::fs::Uid::from_raw(65_534);
+                if rustix::process::geteuid().is_root() {
+                    rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+                }
+                failure(&plainly(directory.path()))
+            });
+            another.join().unwrap()
+        });
+        assert_eq!(message, format!("cannot open `{path}/d/x`"));
+    }
+
+    #[test]
+    fn one_file_is_a_source_by_itself() {
+        let directory = directory("echo hello > program; chmod 700 program; ln -s program link");
+        for name in ["program", "link"] {
+            let store = MemoryStore::new();
+            let path = directory.path().join(name);
+            let scanned = scan(&plainly(&path), &StatCache::default(), &store).unwrap();
+            assert!(scanned.is_file);
+            assert_eq!(
+                to_listing(&store, &scanned.tree).unwrap(),
+                format!("d 0755 0:0 /\nf 0755 0:0 /file {HELLO}\n")
+            );
+            let blob = BlobId::new(Digest::of(b"hello\n"));
+            assert_eq!(scanned.origins.read(&blob).unwrap(), b"hello\n");
+        }
+    }
+
+    #[test]
+    fn names_are_any_bytes_and_paths_are_deep() {
+        let directory = tempfile::tempdir().unwrap();
+        let odd = OsStr::from_bytes(b"a\xff\n b");
+        fs::write(directory.path().join(odd), "x").unwrap();
+        let deep = "d/".repeat(250);
+        fs::create_dir_all(directory.path().join(&deep)).unwrap();
+        fs::write(directory.path().join(&deep).join("f"), "hello\n").unwrap();
+        let listing = listing(&plainly(directory.path()));
+        assert!(listing.contains(" /a\\xff\\x0a\\x20b "), "{listing}");
+        let last = format!("f 0644 0:0 /{deep}f {HELLO}");
+        assert_eq!(listing.lines().last(), Some(&*last));
+    }
+
+    #[test]
+    fn a_path_longer_than_an_image_can_have_is_an_error() {
+        let directory = directory(
+            "name=$(printf '%0200d' 0); i=0; while [ $i -lt 21 ]; do mkdir $name; cd -P $name; i=$((i+1)); done",
+        );
+        assert!(failure(&plainly(directory.path())).ends_with("cannot be named in an image"));
+        // What removes it must not go by its path either.
+        shell(directory.path(), "rm -rf 0*");
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read_again() {
+        let directory = directory(
+            "mkdir d; i=0; while [ $i -lt 200 ]; do echo $i > d/$i; i=$((i+1)); done; echo hello > a",
+        );
+        let store = MemoryStore::new();
+        let options = plainly(directory.path());
+        let cold = scan(&options, &StatCache::default(), &store).unwrap();
+        let bytes = 10 * 2 + 90 * 3 + 100 * 4 + 6;
+        assert_eq!(
+            cold.report,
+            ScanReport {
+                files: 201,
+                cached: 0,
+                bytes_hashed: bytes,
+            }
+        );
+        let warm = scan(&options, &cold.stat_cache, &store).unwrap();
+        assert_eq!(warm.tree, cold.tree);
+        assert_eq!(
+            warm.report,
+            ScanReport {
+                files: 201,
+                cached: 201,
+                bytes_hashed: 0,
+            }
+        );
+        // Of the same length, with the old time of modification: the time of change tells.
+        shell(
+            directory.path(),
+            "touch -r a /tmp/.stamp.$$; echo hallo > a; touch -r /tmp/.stamp.$$ a; rm /tmp/.stamp.$$",
+        );
+        let changed = scan(&options, &warm.stat_cache, &store).unwrap();
+        assert_ne!(changed.tree, cold.tree);
+        assert_eq!(
+            changed.report,
+            ScanReport {
+                files: 201,
+                cached: 200,
+                bytes_hashed: 6,
+            }
+        );
+    }
+
+    #[test]
+    fn a_file_touched_just_before_the_scan_is_read_again() {
+        let directory = directory("echo hello > a");
+        let store = MemoryStore::new();
+        let options = Scan {
+            started: later(0),
+            ..plainly(directory.path())
+        };
+        let cold = scan(&options, &StatCache::default(), &store).unwrap();
+        let warm = scan(&options, &cold.stat_cache, &store).unwrap();
+        assert_eq!((warm.report.cached, warm.report.bytes_hashed), (0, 6));
+    }
+
+    #[test]
+    fn what_is_known_of_one_directory_says_nothing_of_its_copy() {
+        let directory = directory("mkdir one; echo hello > one/a; cp -a one two");
+        let store = MemoryStore::new();
+        let (one, two) = (directory.path().join("one"), directory.path().join("two"));
+        let first = scan(&plainly(&one), &StatCache::default(), &store).unwrap();
+        let second = scan(&plainly(&two), &first.stat_cache, &store).unwrap();
+        assert_eq!(second.tree, first.tree);
+        assert_eq!(second.report.bytes_hashed, 6);
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_while_it_is_read_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        fs::write(&path, vec![1; 64 << 20]).unwrap();
+        let is_done = AtomicBool::new(false);
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                while !is_done.load(Ordering::Relaxed) {
+                    io::Write::write_all(&mut log, b"more").unwrap();
+                    thread::sleep(Duration::from_micros(100));
+                }
+            });
+            let error = scan(
+                &plainly(directory.path()),
+                &StatCache::default(),
+                &MemoryStore::new(),
+            );
+            is_done.store(true, Ordering::Relaxed);
+            error
+        });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            format!("`{}` changed while it was being read", path.display())
+        );
+    }
+
+    /// A store during whose work a file is replaced by one of the same length.
+    struct Replacing(MemoryStore, PathBuf);
+
+    impl BlobSource for Replacing {
+        fn open(&self, id: &BlobId) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+            self.0.open(id)
+        }
+    }
+
+    impl DirectorySource for Replacing {
+        fn directory(&self, id: &DirectoryId) -> Result<Arc<Directory>, StoreError> {
+            self.0.directory(id)
+        }
+    }
+
+    impl DirectorySink for Replacing {
+        fn put_directory(&self, directory: &Directory) -> Result<DirectoryId, StoreError> {
+            self.0.put_directory(directory)
+        }
+    }
+
+    impl Store for Replacing {
+        fn has(&self, id: &BlobId) -> Result<bool, StoreError> {
+            self.0.has(id)
+        }
+
+        fn put(&self, source: &mut dyn Read) -> Result<(BlobId, u64), StoreError> {
+            let put = self.0.put(source);
+            fs::write(&self.1, "hallo\n").unwrap();
+            put
+        }
+
+        fn record(&self, kind: &str, key: &Digest) -> Result<Option<Record>, StoreError> {
+            self.0.record(kind, key)
+        }
+
+        fn put_record(&self, kind: &str, key: &Digest, record: &Record) -> Result<(), StoreError> {
+            self.0.put_record(kind, key, record)
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_copied_is_an_error() {
+        let directory = directory("echo hello > a");
+        let path = directory.path().join("a");
+        let store = Replacing(MemoryStore::new(), path.clone());
+        let error = ingest_directory(directory.path(), &store, TWO).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("`{}` changed while it was being read", path.display())
+        );
+    }
+
+    #[test]
+    fn content_is_found_again_unless_it_changed() {
+        let directory = directory("echo hello > small");
+        let big = vec![7; 100_000];
+        fs::write(directory.path().join("big"), &big).unwrap();
+        fs::write(directory.path().join("gone"), &big[1..]).unwrap();
+        let store = MemoryStore::new();
+        let scanned = scan(&plainly(directory.path()), &StatCache::default(), &store).unwrap();
+        let id = |bytes: &[u8]| BlobId::new(Digest::of(bytes));
+        let origins = &scanned.origins;
+        assert_eq!(origins.read(&id(&big)).unwrap(), big);
+        assert!(!store.has(&id(&big)).unwrap(), "nothing was copied");
+        shell(
+            directory.path(),
+            "echo hallo > small; echo x >> big; rm gone",
+        );
+        assert_eq!(origins.read(&id(b"hello\n")).unwrap(), b"hello\n");
+        let changed = |bytes: &[u8], name: &str| {
+            let error = origins.read(&id(bytes)).unwrap_err();
+            let path = directory.path().join(name).display().to_string();
+            assert!(
+                matches!(&error, StoreError::Changed { path: found } if *found == path),
+                "{error:?}"
+            );
+        };
+        changed(&big, "big");
+        changed(&big[1..], "gone");
+        assert!(matches!(
+            origins.read(&id(b"?")),
+            Err(StoreError::Missing(_))
+        ));
+    }
+
+    #[test]
+    fn an_imported_directory_is_in_the_store() {
+        let directory = directory("mkdir .git; echo hello > .git/a; chmod 600 .git/a; mkfifo p");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let store = MemoryStore::new();
+        let imported = ingest_directory(directory.path(), &store, TWO).unwrap();
+        assert_eq!(
+            to_listing(&store, &imported.tree).unwrap(),
+            format!("d 0755 0:0 /\nd 0755 0:0 /.git\nf 0600 0:0 /.git/a {HELLO}\np 0644 0:0 /p\n")
+        );
+        assert!(store.has(&BlobId::new(Digest::of(b"hello\n"))).unwrap());
+        assert!(imported.origins.is_empty());
+    }
 }

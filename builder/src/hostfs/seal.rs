@@ -11,9 +11,7 @@ use std::path::Path;
 
 use immbuild_cas::path::RelPath;
 use immbuild_cas::tree::{Change, Delta};
-use rustix::fs::{
-    AtFlags, FileType, Mode, futimens, mknodat, statat, unlinkat, utimensat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, futimens, mknodat, unlinkat, utimensat};
 
 use super::materialise::Times;
 use super::{HostFsError, join, shown, walk, xattr};
@@ -57,7 +55,11 @@ struct Seal<'a> {
 }
 
 impl Seal<'_> {
-    fn failed(&self, action: &'static str, path: &RelPath) -> impl FnOnce(io::Error) -> HostFsError {
+    fn failed(
+        &self,
+        action: &'static str,
+        path: &RelPath,
+    ) -> impl FnOnce(io::Error) -> HostFsError {
         HostFsError::io(action, shown(self.path, path))
     }
 
@@ -111,23 +113,13 @@ impl Seal<'_> {
         if path.is_root() {
             return true;
         }
-        let mut first = path.as_bytes().to_vec();
-        first.push(b'/');
-        // The first path that begins with `path/`, if there is one, is the first that is not less than it.
-        let after = (Bound::Excluded(path), Bound::Unbounded);
-        self.delta
-            .changes
-            .range::<RelPath, _>(after)
-            .map(|(other, _)| other.as_bytes())
-            .find(|other| *other >= &first[..])
-            .is_some_and(|other| other.starts_with(&first))
+        let first = [path.as_bytes(), b"/"].concat();
+        let after = (Bound::Included(&first[..]), Bound::Unbounded);
+        let next = self.delta.changes.range::<[u8], _>(after).next();
+        next.is_some_and(|(other, _)| other.as_bytes().starts_with(&first))
     }
 
-    fn make_whiteout(
-        &self,
-        path: &RelPath,
-        there: Option<FileType>,
-    ) -> Result<(), HostFsError> {
+    fn make_whiteout(&self, path: &RelPath, there: Option<FileType>) -> Result<(), HostFsError> {
         match there {
             Some(FileType::CharacterDevice) => return Ok(()),
             // A socket that took the place of what was removed.
@@ -162,5 +154,9 @@ impl Seal<'_> {
 }
 
 fn name(path: &RelPath) -> &[u8] {
-    if path.is_root() { b"." } else { path.as_bytes() }
+    if path.is_root() {
+        b"."
+    } else {
+        path.as_bytes()
+    }
 }

@@ -160,11 +160,23 @@ mod tests {
         assert_eq!(cache.get(&stamp(3, 100)), Some(blob("c")));
         assert_eq!(cache.get(&stamp(4, 100)), None);
         for other in [
-            Stamp { file: (2, 2), ..known },
+            Stamp {
+                file: (2, 2),
+                ..known
+            },
             Stamp { size: 6, ..known },
-            Stamp { mtime: (100, 8), ..known },
-            Stamp { ctime: (100, 8), ..known },
-            Stamp { mode: 0o100_755, ..known },
+            Stamp {
+                mtime: (100, 8),
+                ..known
+            },
+            Stamp {
+                ctime: (100, 8),
+                ..known
+            },
+            Stamp {
+                mode: 0o100_755,
+                ..known
+            },
         ] {
             assert_eq!(cache.get(&other), None, "{other:?}");
         }
