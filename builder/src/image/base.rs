@@ -3,9 +3,11 @@
 use immbuild_cas::digest::Digest;
 
 use super::config::ImageConfig;
-use super::descriptor::{DiffId, ImageLayer, LayerDigest, LayerMedia, ManifestDigest};
+use super::descriptor::{ImageLayer, LayerMedia, ManifestDigest};
 use super::manifest::Manifest;
-use super::read::{Document, ReadError, config, document};
+use super::read::{Document, ReadError, config, document, seconds_of_rfc3339};
+use crate::epoch::Epoch;
+use crate::layer::{DiffId, LayerDigest};
 use crate::platform::Platform;
 
 /// An image that others are built on.
@@ -120,6 +122,12 @@ impl BaseImage {
             Document::Manifest(manifest) => Ok(manifest),
             Document::Index(_) => Err(BaseError::Index(*digest.digest())),
         }
+    }
+
+    /// When it was made, if its config says so.
+    pub fn date(&self) -> Option<Epoch> {
+        let seconds = seconds_of_rfc3339(self.config.created.as_deref()?)?;
+        Epoch::from_seconds(seconds).ok()
     }
 
     /// What it runs on, where that is a platform we know.

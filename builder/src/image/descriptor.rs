@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use immbuild_cas::digest::Digest;
 
 use super::json::{Fields, ToJson, Writer};
+use crate::layer::{Compression, DiffId, LayerDigest, LayerInfo};
 use crate::platform::Platform;
 
 immbuild_cas::id! {
@@ -14,10 +15,6 @@ immbuild_cas::id! {
     ManifestDigest;
     /// Names the bytes of an image index: an image for several platforms.
     IndexDigest;
-    /// Names the bytes of an uncompressed layer.
-    DiffId;
-    /// Names the bytes of a layer as it is shipped.
-    LayerDigest;
 }
 
 /// `application/vnd.oci.image.index.v1+json`
@@ -59,6 +56,16 @@ impl LayerMedia {
             "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.docker.image.rootfs.diff.tar.zstd" => Some(Self::Zstd),
             _ => None,
+        }
+    }
+}
+
+impl From<Compression> for LayerMedia {
+    fn from(compression: Compression) -> Self {
+        match compression {
+            Compression::Zstd => Self::Zstd,
+            Compression::Gzip => Self::Gzip,
+            Compression::None => Self::Tar,
         }
     }
 }
@@ -170,6 +177,16 @@ pub struct ImageLayer {
 }
 
 impl ImageLayer {
+    /// A layer that was written with this compression.
+    pub fn own(info: &LayerInfo, compression: Compression) -> Self {
+        Self {
+            diff_id: info.diff_id,
+            digest: info.digest,
+            size: info.size,
+            media: compression.into(),
+        }
+    }
+
     /// The descriptor that a manifest has for it.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(self.media.media_type(), *self.digest.digest(), self.size)

@@ -11,6 +11,7 @@ pub mod json;
 pub mod key;
 pub mod manifest;
 pub mod read;
+pub mod verify;
 
 mod assemble;
 

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use immbuild_cas::digest::Digest;
 use oci_spec::image as oci;
 
-use super::descriptor::{DiffId, LayerDigest};
 use super::read::{self, Document};
 use super::*;
 use crate::epoch::Epoch;
+use crate::layer::{DiffId, LayerDigest};
 
 fn table(rows: &[(&str, &str)]) -> BTreeMap<String, String> {
     rows.iter()

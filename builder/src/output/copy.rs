@@ -8,8 +8,8 @@ use immbuild_cas::digest::{BlobId, HashingReader};
 use immbuild_cas::store::{BlobSource, StoreError, read_error};
 
 use super::{OutputError, io_error};
-use crate::image::descriptor::{ImageLayer, LayerDigest, LayerMedia};
-use crate::layer::codec::decoder;
+use crate::image::descriptor::{ImageLayer, LayerMedia};
+use crate::layer::{LayerDigest, decoder};
 
 /// Gives layers by digest.
 pub trait LayerSource: Sync {

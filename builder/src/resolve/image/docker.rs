@@ -14,7 +14,7 @@ use crate::image::CanonicalJson;
 use crate::image::descriptor::{Descriptor, LayerMedia, MEDIA_CONFIG, MEDIA_MANIFEST};
 use crate::image::manifest::Manifest;
 use crate::image::read::{self, DockerImage};
-use crate::layer::codec::Encoding;
+use crate::layer::Encoding;
 
 /// Reads `manifest.json` and makes a manifest for each image in it.
 pub(super) fn open(

@@ -5,10 +5,10 @@
 
 mod archive;
 mod docker;
-//mod import;
+mod import;
 mod layout;
 
-//pub use import::{BaseImported, ImportError, Limits, import_base};
+pub use import::{BaseImported, ImportError, import_base, keep_layers};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
