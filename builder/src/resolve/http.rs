@@ -5,7 +5,6 @@
 //! unseen, since every pinned byte is checked.
 
 use std::cell::RefCell;
-use std::error::Error as _;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
@@ -400,15 +399,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn cause_of(error: &reqwest::Error) -> Cause {
-    let is_tls = std::iter::successors(error.source(), |&error| error.source()).any(|error| {
-        // The handshake's error hides in an I/O error, which shows it only by `get_ref`.
-        error.is::<rustls::Error>()
-            || error
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .is_some_and(|inner| inner.is::<rustls::Error>())
-    });
-    if is_tls {
+    if is_tls(error) {
         Cause::Tls(innermost(error))
     } else if error.is_redirect() {
         Cause::Redirect(innermost(error))
@@ -417,6 +408,16 @@ fn cause_of(error: &reqwest::Error) -> Cause {
     } else {
         Cause::Transport(innermost(error))
     }
+}
+
+/// Is a failure of TLS among the causes? It hides in I/O errors, whose `source` skips what they hold.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let held = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || held.is_some_and(|held| is_tls(held))
+        || error.source().is_some_and(is_tls)
 }
 
 /// The innermost of an error's causes: the layers of the client above it say only that a request failed.
@@ -515,3 +516,6 @@ impl<R: Read> Read for Body<'_, R> {
         Ok(count)
     }
 }
+
+#[cfg(test)]
+mod tests;

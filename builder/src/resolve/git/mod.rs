@@ -17,12 +17,14 @@ use std::io;
 use std::path::PathBuf;
 
 use immbuild_cas::digest::TreeId;
-use immbuild_cas::path::{PathError, RelPath};
+use immbuild_cas::path::RelPath;
 use immbuild_cas::store::StoreError;
-use immbuild_cas::tree::{DirectoryError, Tree};
+use immbuild_cas::tree::Tree;
 
 pub use local::{Local, local};
 pub use remote::{Pin, Remote, fetch_remote, lock_remote};
+
+use super::folder::EntryError;
 
 /// What a commit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,20 +187,6 @@ pub enum GitError {
     Store(#[from] StoreError),
 }
 
-/// What is wrong with an entry of a git tree.
-#[derive(Debug, thiserror::Error)]
-pub enum EntryError {
-    /// Its name.
-    #[error(transparent)]
-    Path(#[from] PathError),
-    /// Its content.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// Its name, which an earlier entry has already.
-    #[error("two entries have this name")]
-    Twice,
-}
-
 fn dirty(first: &[Change], count: usize) -> String {
     let mut text = String::from("uncommitted changes:");
     for (index, change) in first.iter().enumerate() {
@@ -239,3 +227,6 @@ fn open_options() -> gix::open::Options {
         .permissions(permissions)
         .config_overrides(["core.useReplaceRefs=false"])
 }
+
+#[cfg(test)]
+mod tests;

@@ -292,18 +292,22 @@ fn has_whole(repo: &Repository, id: ObjectId) -> bool {
 
 /// What the remote says `rev` is: by git's rules a tag before a branch.
 fn ask(repo: &Repository, url: &Address, rev: &str) -> Result<ObjectId, GitError> {
-    let names = [
-        rev.to_owned(),
-        format!("refs/{rev}"),
-        format!("refs/tags/{rev}"),
-        format!("refs/heads/{rev}"),
-    ];
-    let specs: Vec<String> = if rev == "HEAD" {
-        vec!["HEAD".into()]
-    } else {
-        vec!["refs/heads/*".into(), "refs/tags/*".into()]
+    let missing = || GitError::Rev {
+        repository: url.shown(),
+        rev: rev.to_owned(),
     };
-    let remote = remote(repo, url, &specs)?;
+    let names = match rev {
+        "HEAD" => vec![rev.to_owned()],
+        _ if rev.starts_with("refs/") => vec![rev.to_owned()],
+        _ => ["refs/", "refs/tags/", "refs/heads/"]
+            .map(|prefix| format!("{prefix}{rev}"))
+            .to_vec(),
+    };
+    let is_name = |name: &String| gix::refs::FullName::try_from(name.as_str()).is_ok();
+    if !names.iter().all(is_name) {
+        return Err(missing());
+    }
+    let remote = remote(repo, url, &names)?;
     let connection = connect(&remote, url)?;
     let (map, _) = connection
         .ref_map(
@@ -332,10 +336,7 @@ fn ask(repo: &Repository, url: &Address, rev: &str) -> Result<ObjectId, GitError
                 Ref::Unborn { .. } => None,
             })
     };
-    names.iter().find_map(find).ok_or_else(|| GitError::Rev {
-        repository: url.shown(),
-        rev: rev.to_owned(),
-    })
+    names.iter().find_map(find).ok_or_else(missing)
 }
 
 /// Fetches one commit without its history.

@@ -18,11 +18,12 @@ use gix::{ObjectId, Repository};
 use immbuild_cas::digest::DirectoryId;
 use immbuild_cas::path::{Name, RelPath};
 use immbuild_cas::store::{Store, StoreError};
-use immbuild_cas::tree::{Directory, Entry, Meta};
+use immbuild_cas::tree::Entry;
 
 use super::import::{self, Import, Level, blob, file, object, symlink};
 use super::local::{open, to_host};
-use super::{Change, ChangeKind, EntryError, GitError, cause};
+use super::{Change, ChangeKind, GitError, cause};
+use crate::resolve::folder::{Folder, PutError};
 
 /// A working tree, compared with what is committed.
 pub(super) struct Worktree {
@@ -89,9 +90,15 @@ impl Worktree {
         import: &Import<'_>,
         subdir: &RelPath,
     ) -> Result<DirectoryId, GitError> {
-        let mut folder = Folder::default();
+        let mut folder = Folder::new();
         self.add(import, subdir, &mut folder)?;
-        folder.put(import.store)
+        folder.put(import.store).map_err(|error| match error {
+            PutError::Entry(path, source) => GitError::Entry {
+                path: path.to_string(),
+                source,
+            },
+            PutError::Store(error) => error.into(),
+        })
     }
 
     fn add(
@@ -137,55 +144,6 @@ impl Worktree {
             submodule.add(import, subdir, folder)?;
         }
         Ok(())
-    }
-}
-
-/// A directory that is being put together from paths in any order.
-#[derive(Default)]
-struct Folder(BTreeMap<Name, Child>);
-
-enum Child {
-    Folder(Folder),
-    Entry(Entry),
-}
-
-impl Folder {
-    fn insert(&mut self, path: &RelPath, entry: Entry) -> Result<(), EntryError> {
-        let mut folder = self;
-        let mut names = path.names().peekable();
-        while let Some(name) = names.next() {
-            let name = Name::new(name)?;
-            if names.peek().is_none() {
-                let before = folder.0.insert(name, Child::Entry(entry));
-                return before.map_or(Ok(()), |_| Err(EntryError::Twice));
-            }
-            let child = folder
-                .0
-                .entry(name)
-                .or_insert_with(|| Child::Folder(Self::default()));
-            let Child::Folder(below) = child else {
-                return Err(EntryError::Twice);
-            };
-            folder = below;
-        }
-        Ok(())
-    }
-
-    fn put(self, store: &dyn Store) -> Result<DirectoryId, GitError> {
-        let mut directory = Directory::new(Meta::root(immbuild_cas::tree::Mode::DIRECTORY));
-        for (name, child) in self.0 {
-            let entry = match child {
-                Child::Folder(folder) => Entry::Directory(folder.put(store)?),
-                Child::Entry(entry) => entry,
-            };
-            directory
-                .insert(name.clone(), entry)
-                .map_err(|error| GitError::Entry {
-                    path: name.to_string(),
-                    source: error.into(),
-                })?;
-        }
-        Ok(store.put_directory(&directory)?)
     }
 }
 
@@ -254,7 +212,11 @@ impl<'a> Scan<'a> {
             root,
             part,
             index,
-            stamps: repo.stat_options().map_err(refuse)?,
+            // Git writes nanoseconds even where it does not compare them.
+            stamps: stat::Options {
+                use_nsec: true,
+                ..repo.stat_options().map_err(refuse)?
+            },
             capabilities: repo.filesystem_options().map_err(refuse)?,
             files: BTreeMap::new(),
             submodules: Vec::new(),
@@ -348,7 +310,7 @@ impl<'a> Scan<'a> {
         let kind = self.kind_on_disk(&status, committed);
         let is_same = kind == committed
             && entry.stage() == Stage::Unconflicted
-            && (self.is_stamped(entry, &status) || self.has_content(entry, kind, &host)?);
+            && self.is_unchanged(entry, kind, &status, &host)?;
         if is_same {
             self.files
                 .insert(path.clone(), Found::Committed(committed, entry.id));
@@ -382,12 +344,35 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Is the file's stamp the one in the index, and old enough to be believed?
-    fn is_stamped(&self, entry: &gix::index::Entry, status: &gix::index::fs::Metadata) -> bool {
-        Stat::from_fs(status).is_ok_and(|found| {
-            entry.stat.matches(&found, self.stamps)
-                && !entry.stat.is_racy(self.index.timestamp(), self.stamps)
-        })
+    fn is_unchanged(
+        &self,
+        entry: &gix::index::Entry,
+        kind: EntryKind,
+        status: &gix::index::fs::Metadata,
+        host: &Path,
+    ) -> Result<bool, GitError> {
+        let is_stamped =
+            Stat::from_fs(status).is_ok_and(|found| entry.stat.matches(&found, self.stamps));
+        let is_racy = entry.stat.is_racy(self.index.timestamp(), self.stamps);
+        if is_stamped && !is_racy || self.has_content(entry, kind, host)? {
+            return Ok(true);
+        }
+        // Its filter would have to run to tell more, and the stamp speaks for it.
+        Ok(is_stamped
+            && self
+                .has_filter(entry)
+                .map_err(|error| unusable(host, cause(&error)))?)
+    }
+
+    fn has_filter(&self, entry: &gix::index::Entry) -> Result<bool, gix::Error> {
+        let source = attributes::Source::WorktreeThenIdMapping;
+        let mut stack = self.repo.attributes_only(&self.index, source)?;
+        let mut found = stack.selected_attribute_matches(["filter"]);
+        let path = gix::path::from_bstr(entry.path(&self.index))?;
+        stack.at_path(&path, None)?.matching_attributes(&mut found);
+        Ok(found
+            .iter_selected()
+            .any(|one| one.assignment.state.as_bstr().is_some()))
     }
 
     /// Are the bytes on disk those that are committed, as they are or after conversion?
