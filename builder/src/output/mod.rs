@@ -4,7 +4,7 @@
 //! know how an image was made.
 
 mod copy;
-//mod dir;
+mod dir;
 mod docker_archive;
 mod load;
 mod oci_archive;
@@ -14,7 +14,7 @@ mod stamp;
 mod tar;
 
 pub use copy::{Blobs, LayerSource};
-//pub use dir::write_dir;
+pub use dir::write_dir;
 pub use docker_archive::write_docker_archive;
 pub use load::{Engine, load};
 pub use oci_archive::write_oci_archive;
@@ -30,6 +30,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::store::StoreError;
 
 use crate::epoch::Epoch;
+use crate::hostfs::HostFsError;
 use crate::image::descriptor::{Descriptor, ImageLayer, LayerMedia};
 use crate::image::index::Index;
 use crate::image::{CanonicalJson, Image, ImageIndex};
@@ -225,7 +226,7 @@ pub enum OutputError {
         /// The directory.
         path: PathBuf,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: HostFsError,
     },
     /// The engine's program is not installed.
     #[error("`{program}` is not installed")]
