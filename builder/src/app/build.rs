@@ -25,7 +25,7 @@ use crate::image::{
 };
 use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::layer::Compression;
-use crate::lock::{Expect, Lock, Target};
+use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Realised, Taint};
 use crate::spec::model::{self, Ident, Resolved};
@@ -120,7 +120,7 @@ pub fn build(
     options.empty_caches |= request.locked || request.record;
     warn_of_source_date_epoch(session);
 
-    let (lock, new_lock, locked) = super::lock::for_build(session, project, request.locked, &options.args)?;
+    let (lock, new_lock, locked) = super::lock::for_build(session, project, request.locked)?;
     let resolved = resolve_platforms(project, &options.args, &request.platforms)?;
     let stage = wanted_stage(&resolved, request.stage.as_deref())?;
     let first = resolved.values().next().expect("a spec has a platform");
@@ -128,7 +128,7 @@ pub fn build(
         .epoch
         .or(lock.as_ref().map(|lock| lock.epoch))
         .unwrap_or(Epoch::DEFAULT);
-    let outputs = outputs::plan(project, first, &request.outputs, resolved.len(), request.no_outputs)?;
+    let outputs = outputs::plan(project, &resolved.values().collect::<Vec<_>>(), &request.outputs, request.no_outputs)?;
 
     let pinned = pins::pin(session, project, &resolved, &stage, lock.as_ref(), &options, &outputs)?;
     let mut graph = Graph::default();
@@ -426,7 +426,8 @@ pub fn resolve_platforms(
         exit: Exit::Spec,
         diagnostics,
     };
-    let declared = project.spec.platforms();
+    let declared = project.spec.platforms().to_vec();
+    let arguments = project.arguments(args)?;
     let mut wanted = Vec::new();
     for text in only {
         let platform: Platform = text
@@ -446,13 +447,10 @@ pub fn resolve_platforms(
     if wanted.is_empty() {
         wanted = declared;
     }
-    wanted
-        .into_iter()
-        .map(|platform| {
-            let resolved = project.spec.resolve(platform, args).map_err(spec_error)?;
-            Ok((platform, resolved))
-        })
-        .collect()
+    project
+        .spec
+        .resolve_each(&wanted, &arguments)
+        .map_err(spec_error)
 }
 
 /// The stage that is built: `image`, or the one asked for.

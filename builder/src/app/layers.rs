@@ -11,9 +11,9 @@ use immbuild_cas::tree::delta;
 
 use super::failure::Failure;
 use crate::epoch::{Epoch, FormatVersion};
-use crate::image::descriptor::{DiffId, LayerDigest};
+use crate::layer::{DiffId, LayerDigest};
 use crate::image::{ImageLayer, LayerMedia};
-use crate::layer::{Compression, write_layer};
+use crate::layer::{Compression, LayerPlan, write_layer};
 use crate::ports::{Event, Events, Outcome, WorkId};
 
 /// What layers are made with.
@@ -45,17 +45,19 @@ impl LayerMaker<'_> {
         if let Some(layer) = self.known(&key)? {
             return Ok(Some(layer));
         }
-        let changes = delta(self.store, &self.store.tree(&lower)?, &self.store.tree(&upper)?)?;
+        let tree = self.store.tree(&upper)?;
+        let changes = delta(self.store, &self.store.tree(&lower)?, &tree)?;
+        let plan = LayerPlan::new(self.store, &tree, &changes)?;
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         self.events.event(Event::Started {
             id: work,
             label: format!("layer ({})", self.compression.encoder_id()),
-            total: None,
+            total: Some(plan.expected_length()),
         });
         let progress = |done| self.events.event(Event::Advanced { id: work, done });
         let mut file = self.store.incoming()?;
         let written = write_layer(
-            &changes,
+            &plan,
             self.blobs,
             self.epoch,
             self.compression,

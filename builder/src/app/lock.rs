@@ -11,8 +11,8 @@ use super::project::Project;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place};
 use crate::epoch::Epoch;
-use crate::lock::model::{CommitPin, FilePin, ManifestPin};
-use crate::lock::{self, Check, Lock, Locked, Pin, Why};
+use crate::lock::model::{CommitPin, FilePin, Lock, Locked, ManifestPin, Pin};
+use crate::lock::{self, Check, Why};
 use crate::platform::Platform;
 use crate::resolve::{git, http, image};
 use crate::spec::model::{
@@ -75,7 +75,7 @@ pub fn for_build(
 /// `immbuild lock`: adds what is missing, drops what is unused, moves nothing.
 pub fn lock(session: &Session<'_>, project: &Project) -> Result<LockReport, Failure> {
     let resolved = project.resolve_defaults()?;
-    let existing = project.read_lock_or_conflict()?;
+    let existing = project.read_lock()?;
     let (lock, mut report) = find_missing(session, project, &resolved, existing.as_ref())?;
     if report.needed || existing.is_some() {
         report.written = project

@@ -18,7 +18,7 @@ use crate::graph::plan::{sources_in_use, unpacking};
 use crate::hostfs::origins::{Chain, Origins};
 use crate::hostfs::scan::{Scan, scan};
 use crate::hostfs::stat_cache::StatCache;
-use crate::lock::{self, Lock};
+use crate::lock::model::{self as lock, Lock};
 use crate::pattern::Selection;
 use crate::platform::Platform;
 use crate::ports::Event;
@@ -30,8 +30,9 @@ use crate::spec::model::{
 /// All that a graph's sources need to be realised.
 #[derive(Debug, Default)]
 pub struct Pinned {
-    /// The pin of each source, by platform.
-    pub pins: BTreeMap<Platform, BTreeMap<Ident, Pin>>,
+    /// For each platform of the image, the pin of each source on each platform it is used on: a stage may have another
+    /// than the image.
+    pub pins: BTreeMap<Platform, BTreeMap<(Ident, Platform), Pin>>,
     /// Where to fetch what is not local.
     pub fetches: Vec<(Pin, Fetch)>,
     /// Where local content is.
@@ -48,7 +49,7 @@ pub enum Fetch {
     /// From a repository, this commit.
     Git(GitSource, String),
     /// From a layout or archive of this machine.
-    Image(PathBuf, Platform),
+    Image(PathBuf),
 }
 
 impl Pinned {
@@ -83,8 +84,9 @@ pub fn pin(
     };
     for (platform, spec) in resolved {
         let mut pins = BTreeMap::new();
-        for source in sources_in_use(spec, std::slice::from_ref(stage)) {
-            pins.insert(source.name.clone(), pinner.source(source, *platform)?);
+        for (source, used_on) in sources_in_use(spec, stage) {
+            let pin = pinner.source(source, *platform, used_on)?;
+            pins.insert((source.name.clone(), used_on), pin);
         }
         pinner.pinned.pins.insert(*platform, pins);
     }
@@ -131,7 +133,12 @@ struct Pinner<'a> {
 }
 
 impl Pinner<'_> {
-    fn source(&mut self, source: &Source, platform: Platform) -> Result<Pin, Failure> {
+    fn source(
+        &mut self,
+        source: &Source,
+        platform: Platform,
+        used_on: Platform,
+    ) -> Result<Pin, Failure> {
         if let Some((_, pin)) = self.local.iter().find(|(kind, _)| *kind == source.kind) {
             return Ok(pin.clone());
         }
@@ -142,7 +149,7 @@ impl Pinner<'_> {
                 Repository::Remote(_) => self.remote_git(source, git, platform),
             },
             SourceKind::Http(http) => self.http(source, http, platform),
-            SourceKind::Image(image) => self.image(source, image, platform),
+            SourceKind::Image(image) => self.image(source, image, used_on),
         }
     }
 
@@ -278,7 +285,7 @@ impl Pinner<'_> {
             manifest: manifest.digest,
         };
         let path = self.project.resolve(&image.path);
-        self.pinned.fetches.push((pin.clone(), Fetch::Image(path, platform)));
+        self.pinned.fetches.push((pin.clone(), Fetch::Image(path)));
         Ok(pin)
     }
 

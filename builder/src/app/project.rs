@@ -1,5 +1,6 @@
 //! A spec with its lock, as files.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -7,8 +8,10 @@ use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
 use crate::diag::{Diagnostic, SourceFile};
-use crate::lock::{self, Lock};
-use crate::spec::{self, Spec};
+use crate::lock::{self, model::Lock};
+use crate::platform::Platform;
+use crate::spec::model::Resolved;
+use crate::spec::{self, Arguments, Spec};
 
 /// A spec that was read and is valid as far as can be said without a platform.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl Project {
             path: path.to_owned(),
             directory,
             lock_path: path.with_extension("lock"),
-            file: Arc::new(SourceFile { name, text }),
+            file: Arc::clone(spec.file()),
             spec,
         })
     }
@@ -80,13 +83,31 @@ impl Project {
 
     /// Writes the lock, whole or not at all. Says whether its bytes changed.
     pub fn write_lock(&self, lock: &Lock) -> Result<bool, Failure> {
-        let text = lock.to_text();
-        if read_text(&self.lock_path)?.as_deref() == Some(&text) {
+        let text = lock::write(lock);
+        if read_text(&self.lock_path)?.as_ref() == Some(&text) {
             return Ok(false);
         }
         write_atomically(&self.lock_path, text.as_bytes())
             .map_err(|error| io_failure("write", &self.lock_path, &error))?;
         Ok(true)
+    }
+
+    /// The spec for each of its platforms, with the defaults of its arguments: what the lock speaks of.
+    pub fn resolve_defaults(&self) -> Result<BTreeMap<Platform, Resolved>, Failure> {
+        let arguments = self.arguments(&BTreeMap::new())?;
+        self.spec
+            .resolve_each(self.spec.platforms(), &arguments)
+            .map_err(|diagnostics| Failure {
+                exit: Exit::Spec,
+                diagnostics,
+            })
+    }
+
+    /// The declared arguments with what the command line says.
+    pub fn arguments(&self, given: &BTreeMap<String, String>) -> Result<Arguments, Failure> {
+        self.spec.arguments(given).map_err(|error| {
+            Failure::new(Exit::Usage, Diagnostic::error(error.to_string()).hint(error.hint))
+        })
     }
 
     /// A path of the spec, from its directory.

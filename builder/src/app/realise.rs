@@ -1,7 +1,9 @@
 //! Joins scheduler, sandbox and sources into the embedded executor for one build.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
@@ -17,6 +19,7 @@ use crate::exec::scheduler::Scheduler;
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::graph::Graph;
+use crate::image::{BaseImage, ManifestDigest};
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
 
@@ -54,7 +57,9 @@ pub fn realise(
         cancel: session.cancel,
         secrets: &options.secrets,
         caches: (!options.empty_caches).then(|| project.memory()),
+        ids: session.settings.ids,
         threads: session.settings.threads,
+        making: Mutex::new(()),
     };
     let sources = Provider { session, pinned };
     let scheduler = Scheduler {
@@ -69,7 +74,7 @@ pub fn realise(
     };
     scheduler
         .realise(graph, wants)
-        .map_err(|error| super::explain_failure::of_exec(error, graph, project))
+        .map_err(|error| super::step_failure::of_exec(error, project))
 }
 
 /// Gives pinned sources as trees: from the store, or by fetching them.
@@ -182,10 +187,99 @@ impl Provider<'_> {
                 self.keep(pin, tree, vec![fetched.blob])?;
                 Ok(plain(tree))
             }
-            (Pin::Image { manifest }, Fetch::Image(path, platform)) => {
-                self.image(pin, manifest, path, *platform)
+            (Pin::Image { manifest }, Fetch::Image(path)) => {
+                self.image(pin, ManifestDigest::new(*manifest), path)
             }
             _ => unreachable!("a pin and where to fetch it are made together"),
         }
+    }
+
+    /// Imports a base image: its documents and layers as they are, and what they are together as a tree.
+    fn image(
+        &self,
+        pin: &Pin,
+        manifest: ManifestDigest,
+        path: &Path,
+    ) -> Result<SourceTree, Failure> {
+        let store = &self.session.store;
+        let image = image::open_local(path)?;
+        let base = image.base(&manifest)?;
+        for field in &base.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{field}` of base image {} is not inherited", manifest.digest().short()),
+                hint: None,
+            });
+        }
+        let manifest_blob = store.put(&mut image.open(&BlobId::new(*manifest.digest()))?)?.0;
+        let document = BaseImage::manifest(manifest, &store.read(&manifest_blob)?)?;
+        let config = store.put(&mut image.open(&BlobId::new(document.config.digest))?)?.0;
+        image::keep_layers(&base, &image, store)?;
+        let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
+        for dropped in &imported.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of the base image: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        let tree = store.put_tree(&imported.tree)?;
+        let mut blobs = vec![imported.mtimes, config, manifest_blob];
+        blobs.extend(base.layers.iter().map(|layer| BlobId::new(*layer.digest.digest())));
+        self.keep(pin, tree, blobs)?;
+        Ok(SourceTree {
+            tree,
+            times: Some(BaseTimes {
+                tree,
+                mtimes: imported.mtimes,
+            }),
+            config: Some(config),
+            env: self.environment(Some(config))?,
+            cached: false,
+        })
+    }
+}
+
+/// More than this many bytes are no base image but a bomb.
+const IMAGE_MAX: u64 = 64 << 30;
+
+static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
+
+impl Sources for Provider<'_> {
+    type Error = Failure;
+
+    fn realise(&self, _op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Failure> {
+        if let Some(known) = self.known(pin)? {
+            return Ok(known);
+        }
+        let Some((_, fetch)) = self.pinned.fetches.iter().find(|(known, _)| known == pin) else {
+            // A local source was read when it was pinned.
+            let Pin::Tree { tree, .. } = pin else {
+                unreachable!("only a tree can be pinned without being fetched");
+            };
+            return Ok(SourceTree {
+                tree: *tree,
+                times: None,
+                config: None,
+                env: BTreeMap::new(),
+                cached: true,
+            });
+        };
+        let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
+        self.session.events.event(Event::Started {
+            id: work,
+            label: format!("source {name}"),
+            total: None,
+        });
+        let progress = |done| self.session.events.event(Event::Advanced { id: work, done });
+        let outcome = self.fetch(pin, fetch, &progress);
+        self.session.events.event(Event::Finished {
+            id: work,
+            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+        });
+        outcome
+    }
+
+    fn unpack(&self, archive: &BlobId, how: Unpack) -> Result<Tree, Failure> {
+        let blobs = self.pinned.blobs(&self.session.store);
+        Ok(unpack::unpack(&unpack::Archive { blob: archive, blobs: &blobs, strip: how.strip, preserve: how.preserve }, &self.session.store)?)
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
+use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
 
 /// What a process was started with.
@@ -18,6 +19,8 @@ pub struct Settings {
     pub offline: bool,
     /// How many things to do at once.
     pub threads: NonZeroUsize,
+    /// Which ids steps can have here.
+    pub ids: IdMap,
     /// `SOURCE_DATE_EPOCH` of the process, which only locking may read.
     pub source_date_epoch: Option<String>,
     /// When the process began, in seconds and nanoseconds since 1970: tells which files were touched too shortly ago for

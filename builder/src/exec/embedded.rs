@@ -1,12 +1,12 @@
 //! Runs one action of a graph in the [`sandbox`](super::sandbox): snapshots in, a tree out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
-use immbuild_cas::canonical::Encoder;
+use immbuild_cas::canonical::{Canonical as _, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
@@ -22,7 +22,7 @@ use crate::hostfs::HostFsError;
 use crate::hostfs::ingest::{Ingested, ingest_upper};
 use crate::hostfs::materialise::{Materialise, Materialised, Purpose, Times};
 use crate::hostfs::seal::seal_upper;
-use crate::layer::mtimes::Mtimes;
+use crate::layer::Mtimes;
 use crate::ports::{Event, Events, Run, Sandbox};
 
 /// Secrets by name.
@@ -350,21 +350,28 @@ struct SnapshotMaker<'a> {
 }
 
 impl SnapshotMaker<'_> {
-    /// The times of `tree`: an entry that is as it was in the base image has its time there.
+    /// The times of `tree`, as an image of it would show them: what no layer of our own holds has its time of the base
+    /// image. A layer holds what changed and every directory above it.
     fn known(
         &self,
         tree: &Tree,
     ) -> Result<impl Fn(&RelPath) -> Option<(i64, u32)> + Sync + use<'_>, RunError> {
-        let changed = match self.times {
-            Some((base, _)) => delta(self.embedded.store, base, tree)?,
-            None => Delta::default(),
-        };
+        let mut changed = BTreeSet::new();
+        if let Some((base, _)) = self.times {
+            for path in delta(self.embedded.store, base, tree)?.changes.into_keys() {
+                let mut above = path.parent();
+                while let Some(directory) = above {
+                    above = directory.parent();
+                    if !changed.insert(directory) {
+                        break;
+                    }
+                }
+                changed.insert(path);
+            }
+        }
         Ok(move |path: &RelPath| {
             let (_, table) = self.times?;
-            if changed.changes.contains_key(path) {
-                return None;
-            }
-            let time = table.get(path)?;
+            let time = table.get(path).filter(|_| !changed.contains(path))?;
             Some((time.seconds(), time.nanoseconds()))
         })
     }
@@ -399,7 +406,7 @@ impl SnapshotMaker<'_> {
         out.digest(upper.digest());
         out.option(self.times, |out, (tree, table)| {
             out.digest(tree.id().digest());
-            out.digest(&table.digest());
+            out.digest(&table.canonical_digest());
         });
         out.i64(self.epoch.seconds());
         out.str(self.embedded.ids.name());

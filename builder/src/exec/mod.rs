@@ -1,2 +1,5 @@
 //! Executing steps: what runs a process, and under which promises.
+pub mod cache;
+pub mod embedded;
 pub mod sandbox;
+pub mod scheduler;

@@ -1,6 +1,8 @@
 //! The build graph: ops, their ids, actions, and the plan that makes them from a spec.
 
 pub mod action;
+pub mod apply;
+pub mod file_op;
 pub mod op;
 pub mod plan;
 

@@ -2,12 +2,13 @@
 //!
 //! Must never know networks, files or clocks: local sources come in as trees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::file_op::{FileOp, Owner};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
 use crate::epoch::Epoch;
+use crate::platform::Platform;
 use crate::spec::model::{
     self, Command, Ident, Origin as Named, Resolved, Stage, Step, Unpacking, Verb,
 };
@@ -33,26 +34,29 @@ impl Plan {
     }
 }
 
-/// The sources that these stages, and all they need, read from. In the order of their names.
-pub fn sources_in_use<'a>(spec: &'a Resolved, wants: &[Ident]) -> Vec<&'a model::Source> {
-    let mut open: Vec<&Ident> = wants.iter().collect();
-    let mut stages: Vec<&Ident> = Vec::new();
-    let mut sources: Vec<&Ident> = Vec::new();
+/// The sources that a stage, and all it needs, reads from, each with the platforms of the stages that do. Sorted.
+pub fn sources_in_use<'a>(spec: &'a Resolved, stage: &Ident) -> Vec<(&'a model::Source, Platform)> {
+    let mut open = vec![stage];
+    let mut stages: BTreeSet<&Ident> = BTreeSet::new();
+    let mut sources: BTreeSet<(&Ident, Platform)> = BTreeSet::new();
     while let Some(name) = open.pop() {
-        if stages.contains(&name) {
+        let Some((name, stage)) = spec.stages.get_key_value(name) else {
+            continue;
+        };
+        if !stages.insert(name) {
             continue;
         }
-        stages.push(name);
-        for origin in origins(&spec.stages[name]) {
+        for origin in origins(stage) {
             match origin {
                 Named::Stage(stage) => open.push(stage),
-                Named::Source(source) => sources.push(source),
+                Named::Source(source) => drop(sources.insert((source, stage.platform))),
             }
         }
     }
-    sources.sort();
-    sources.dedup();
-    sources.into_iter().map(|name| &spec.sources[name]).collect()
+    sources
+        .into_iter()
+        .map(|(name, platform)| (&spec.sources[name], platform))
+        .collect()
 }
 
 /// What a stage reads from: its `from`, then its steps in order.
@@ -70,7 +74,7 @@ fn origins(stage: &Stage) -> impl Iterator<Item = &Named> {
 /// `pins` MUST hold every source of [`sources_in_use`]. The spec is free of cycles, which its validation saw to.
 pub fn plan(
     spec: &Resolved,
-    pins: &BTreeMap<Ident, Pin>,
+    pins: &BTreeMap<(Ident, Platform), Pin>,
     epoch: Epoch,
     stage: &Ident,
     graph: &mut Graph,
@@ -88,7 +92,7 @@ pub fn plan(
 
 struct Planner<'a> {
     spec: &'a Resolved,
-    pins: &'a BTreeMap<Ident, Pin>,
+    pins: &'a BTreeMap<(Ident, Platform), Pin>,
     epoch: Epoch,
     graph: &'a mut Graph,
     plan: Plan,
@@ -108,7 +112,7 @@ impl Planner<'_> {
                 },
                 Origin::Start,
             ),
-            Some(base) => self.origin(&base.origin),
+            Some(base) => self.origin(&base.origin, stage.platform),
         };
         let env = self.stage_environment(stage);
         let mut roots = vec![start];
@@ -138,13 +142,13 @@ impl Planner<'_> {
         env
     }
 
-    fn origin(&mut self, origin: &Named) -> OpId {
+    fn origin(&mut self, origin: &Named, platform: Platform) -> OpId {
         match origin {
             Named::Stage(name) => self.stage(name),
             Named::Source(name) => {
                 let id = self.graph.add(
                     Op {
-                        kind: OpKind::Source(self.pins[name].clone()),
+                        kind: OpKind::Source(self.pins[&(name.clone(), platform)].clone()),
                         inputs: Vec::new(),
                     },
                     Origin::Source {
@@ -247,12 +251,13 @@ impl Planner<'_> {
             }
         };
         let mut inputs = vec![base];
-        inputs.extend(source.map(|origin| self.origin(origin)));
+        inputs.extend(source.map(|origin| self.origin(origin, stage.platform)));
         Op { kind, inputs }
     }
 }
 
-fn owner(owner: &model::Owner) -> Owner {
+/// An owner of the spec as ops have it.
+pub fn owner(owner: &model::Owner) -> Owner {
     match owner.clone() {
         model::Owner::Ids { uid, gid } => Owner::Ids { uid, gid },
         model::Owner::Named { user, group } => Owner::Names { user, group },

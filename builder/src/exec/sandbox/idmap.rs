@@ -40,6 +40,14 @@ impl IdMap {
         }
     }
 
+    /// The highest id that files can belong to.
+    pub fn highest(self) -> u32 {
+        match self {
+            Self::Range => COUNT - 1,
+            Self::Single => 0,
+        }
+    }
+
     /// The map of the inner namespace onto the ids of the caller. Two extents, also where one would
     /// do: the kernel maps an extent only into one extent of the outer map, and `newuidmap` makes
     /// two. The step sees the same text everywhere.

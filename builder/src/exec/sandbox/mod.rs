@@ -33,6 +33,8 @@ mod seccomp;
 mod supervisor;
 mod terminal;
 
+/// Where the upper directory is in a job's scratch directory.
+pub use mounts::UPPER;
 pub use idmap::{EnterError, IdMap, enter_if_needed};
 pub use policy::POLICY;
 pub use probe::{Outcome, Probe, probe};

@@ -30,7 +30,7 @@ use super::policy::{
 use super::request::{At, Failure, Request, Stage};
 
 /// Where the step's changes are, below the scratch directory.
-pub(super) const UPPER: &str = "upper";
+pub const UPPER: &str = "upper";
 
 /// Mode of directories and files that the sandbox makes.
 const DIRECTORY: u32 = 0o755;

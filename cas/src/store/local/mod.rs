@@ -36,7 +36,7 @@ pub use fsck::FsckReport;
 pub use gc::GcReport;
 pub use incoming::Incoming;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -76,6 +76,8 @@ pub struct LocalStore {
     workspace: Arc<Workspace>,
     packs: Packs,
     directories: DirectoryCache,
+    /// Blobs that this value wrote and whose writer hashed them.
+    vouched: Mutex<BTreeSet<Digest>>,
 }
 
 /// What is in a store, in numbers and bytes on disk.
@@ -174,6 +176,7 @@ impl LocalStore {
             lock,
             workspace,
             directories: DirectoryCache::default(),
+            vouched: Mutex::default(),
         })
     }
 
