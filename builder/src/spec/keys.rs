@@ -170,7 +170,7 @@ const IDS: i64 = 4_294_967_294;
 
 /// Top level.
 pub(crate) static TOP: Keys = Keys {
-    name: "the top level",
+    name: "the spec",
     doc: "One image.",
     keys: &[
         key(

@@ -55,7 +55,13 @@ pub struct UnknownArgument {
 /// Everything that is wrong with it, in the order of the text, warnings among it.
 pub fn parse(text: &str, name: &str) -> Result<Spec, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
-    let document = document::parse(&file)?;
+    let document = document::parse(&file).map_err(|errors| {
+        // A text may well hold such lines; where the file is not TOML, they are why.
+        match document::conflict(&file, "spec") {
+            Some(error) => vec![error.hint("keep either side")],
+            None => errors,
+        }
+    })?;
     parse::check_kind(&file, &document).map_err(|error| vec![error])?;
     let mut spec = Spec {
         arguments: parse::arguments(&document),
