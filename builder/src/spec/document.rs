@@ -81,9 +81,10 @@ pub(crate) fn source_file(name: &str, text: &str) -> Arc<SourceFile> {
 
 /// Reads all of it, or says everything that is wrong with its form.
 pub(crate) fn parse(file: &Arc<SourceFile>) -> Result<Table, Vec<Diagnostic>> {
-    let (table, errors) = DeTable::parse_recoverable(&file.text);
+    let (table, mut errors) = DeTable::parse_recoverable(&file.text);
     let mut diagnostics = Vec::new();
-    // After the first error of a line the parser is guessing.
+    // After the first error of a line the parser is guessing; that something is unclosed is a guess at best.
+    errors.sort_by_key(|error| error.message().starts_with("unclosed"));
     let mut lines = BTreeSet::new();
     for error in &errors {
         let span = error.span().map_or_else(Span::default, Span::from);

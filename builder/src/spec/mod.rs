@@ -12,6 +12,7 @@ mod keys;
 pub mod model;
 mod parse;
 mod request;
+pub mod schema;
 mod substitute;
 mod validate;
 mod value;
