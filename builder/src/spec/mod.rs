@@ -189,3 +189,6 @@ fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     }
     unique
 }
+
+#[cfg(test)]
+mod tests;
