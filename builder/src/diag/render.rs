@@ -210,7 +210,8 @@ hint: check the tag
             start: 900,
             end: 950,
         };
-        assert!(render(&diagnostic, Style::Plain).contains("spec.toml:4:20"));
+        let place = render(&diagnostic, Style::Plain);
+        assert_eq!(place.lines().nth(2), Some(" --> spec.toml:4:21"));
     }
 
     #[test]

@@ -96,46 +96,37 @@ fn string(out: &mut String, key: &str, value: &dyn Display) {
 /// Everything that is wrong with it, in the order of the text.
 pub fn parse(text: &str, name: &str) -> Result<Lock, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
-    if let Some(span) = conflict(&file.text) {
-        let error = Diagnostic::error("the lock holds merge conflict markers")
-            .at(Place { file, span })
-            .hint("keep either side, then run `immbuild lock`");
-        return Err(vec![error]);
+    if let Some(error) = document::conflict(&file, "lock") {
+        return Err(vec![
+            error.hint("keep either side, then run `immbuild lock`"),
+        ]);
     }
-    let document = document::parse(&file)?;
     let mut reader = Reader {
         file: &file,
         diagnostics: Vec::new(),
     };
-    let lock = reader.lock(&document);
+    let lock = document::parse(&file)
+        .map_err(|errors| reader.diagnostics.extend(errors))
+        .ok()
+        .and_then(|document| reader.lock(&document));
     let mut diagnostics = reader.diagnostics;
     match lock {
         Some(lock) if diagnostics.is_empty() => Ok(lock),
         _ => {
             diagnostics.sort_by_key(|it| it.place.as_ref().map(|place| place.span));
+            // What to do is the same for all that is damaged: once is enough.
+            if let Some(last) = diagnostics.last_mut() {
+                last.hint.get_or_insert_with(|| RESTORE.to_owned());
+            }
             Err(diagnostics)
         }
     }
 }
 
-/// The first line that git leaves where two sides differ.
-fn conflict(text: &str) -> Option<Span> {
-    let mut start = 0;
-    for line in text.split_inclusive('\n') {
-        let content = line.trim_end();
-        let marked = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"]
-            .iter()
-            .any(|marker| content.starts_with(marker));
-        if marked {
-            return Some(Span::from(start..start + content.len()));
-        }
-        start += line.len();
-    }
-    None
-}
-
 /// What to do with a lock that is not as it was written.
 const RESTORE: &str = "take the file back from version control, or remove it and run `immbuild lock`, which finds everything anew";
+
+const NEWER: &str = "use the newer immbuild that wrote it";
 
 struct Reader<'f> {
     file: &'f Arc<SourceFile>,
@@ -143,24 +134,27 @@ struct Reader<'f> {
 }
 
 impl Reader<'_> {
-    fn error(&mut self, span: Span, message: impl Into<String>, hint: &str) {
+    fn error(&mut self, span: Span, message: impl Into<String>) {
+        self.report(span, Diagnostic::error(message));
+    }
+
+    fn report(&mut self, span: Span, error: Diagnostic) {
         let place = Place {
             file: Arc::clone(self.file),
             span,
         };
-        self.diagnostics
-            .push(Diagnostic::error(message).at(place).hint(hint));
+        self.diagnostics.push(error.at(place));
     }
 
     fn lock(&mut self, document: &Table) -> Option<Lock> {
         let Some(version) = document.get("lock") else {
             match document.get("immbuild") {
-                Some(spec) => self.error(
+                Some(spec) => self.report(
                     spec.key_span,
-                    "this is a spec, not a lock",
-                    "give the file ending in `.lock` beside it",
+                    Diagnostic::error("this is a spec, not a lock")
+                        .hint("give the file ending in `.lock` beside it"),
                 ),
-                None => self.error(document.span, "the lock does not say `lock = 1`", RESTORE),
+                None => self.error(document.span, "the lock does not say `lock = 1`"),
             }
             return None;
         };
@@ -168,15 +162,12 @@ impl Reader<'_> {
             Data::Integer(Some(VERSION)) => {}
             Data::Integer(Some(number)) if number > VERSION => {
                 let message = format!("version {number} of the lock is not known to this version");
-                self.error(
-                    version.value.span,
-                    message,
-                    "use the newer immbuild that wrote it",
-                );
+                let error = Diagnostic::error(message).hint(NEWER);
+                self.report(version.value.span, error);
                 return None;
             }
             _ => {
-                self.error(version.value.span, "`lock` must be the number 1", RESTORE);
+                self.error(version.value.span, "`lock` must be the number 1");
                 return None;
             }
         }
@@ -196,18 +187,18 @@ impl Reader<'_> {
         for entry in &table.entries {
             if !known.contains(&entry.key.as_str()) {
                 let message = format!("{what} has no key `{}`", entry.key.escape_debug());
-                let hint = match nearest(&entry.key, known.iter().copied()) {
-                    Some(near) => format!("it has `{near}`; {RESTORE}"),
-                    None => RESTORE.to_owned(),
-                };
-                self.error(entry.key_span, message, &hint);
+                let mut error = Diagnostic::error(message);
+                if let Some(near) = nearest(&entry.key, known.iter().copied()) {
+                    error = error.because(format!("its name for it is `{near}`"));
+                }
+                self.report(entry.key_span, error);
             }
         }
     }
 
     fn required<'t>(&mut self, table: &'t Table, key: &str) -> Option<&'t Value> {
         let Some(entry) = table.get(key) else {
-            self.error(table.span, format!("`{key}` is missing"), RESTORE);
+            self.error(table.span, format!("`{key}` is missing"));
             return None;
         };
         Some(&entry.value)
@@ -217,7 +208,7 @@ impl Reader<'_> {
         let value = self.required(table, key)?;
         let Data::String(text) = &value.data else {
             let message = format!("`{key}` must be a string, found {}", value.data.kind());
-            self.error(value.span, message, RESTORE);
+            self.error(value.span, message);
             return None;
         };
         Some(text)
@@ -235,7 +226,7 @@ impl Reader<'_> {
         let found = read(text);
         if found.is_none() {
             let span = table.get(key).map_or(table.span, |entry| entry.value.span);
-            self.error(span, format!("`{key}` is not {what}"), RESTORE);
+            self.error(span, format!("`{key}` is not {what}"));
         }
         found
     }
@@ -252,7 +243,7 @@ impl Reader<'_> {
             _ => None,
         };
         if size.is_none() {
-            self.error(value.span, "`size` is not a number of bytes", RESTORE);
+            self.error(value.span, "`size` is not a number of bytes");
         }
         size
     }
@@ -279,7 +270,6 @@ impl Reader<'_> {
             self.error(
                 value.span,
                 "`epoch` is not a time of the form `2026-11-21T00:53:02Z`",
-                RESTORE,
             );
         }
         epoch
@@ -291,7 +281,7 @@ impl Reader<'_> {
             return sources;
         };
         let Data::Table(table) = &entry.value.data else {
-            self.error(entry.value.span, "`source` must be a table", RESTORE);
+            self.error(entry.value.span, "`source` must be a table");
             return sources;
         };
         for entry in &table.entries {
@@ -306,11 +296,11 @@ impl Reader<'_> {
         let name = Ident::new(&entry.key);
         if name.is_none() {
             let message = format!("`{}` is not a name of a source", entry.key.escape_debug());
-            self.error(entry.key_span, message, RESTORE);
+            self.error(entry.key_span, message);
         }
         let Data::Table(table) = &entry.value.data else {
             let message = format!("`source.{}` must be a table", entry.key);
-            self.error(entry.value.span, message, RESTORE);
+            self.error(entry.value.span, message);
             return None;
         };
         let kind = self.text(table, "kind")?;
@@ -320,17 +310,15 @@ impl Reader<'_> {
             "git" => self.git(table),
             "debian" => {
                 let span = table.get("kind")?.value.span;
-                self.error(
-                    span,
-                    "pins of `debian` sources are not supported by this version",
-                    "use the newer immbuild that wrote it",
-                );
+                let error =
+                    Diagnostic::error("pins of `debian` sources are not supported by this version");
+                self.report(span, error.hint(NEWER));
                 return None;
             }
             _ => {
                 let span = table.get("kind")?.value.span;
                 let message = format!("`{}` is not a kind of pin", kind.escape_debug());
-                self.error(span, message, RESTORE);
+                self.error(span, message);
                 return None;
             }
         };
@@ -407,7 +395,7 @@ impl Reader<'_> {
         for key in ["commit", "tree"] {
             if let Some(entry) = table.get(key) {
                 let message = format!("`{key}` is there beside `revision`");
-                self.error(entry.key_span, message, RESTORE);
+                self.error(entry.key_span, message);
             }
         }
         for table in self.tables(table, "revision", true)? {
@@ -463,7 +451,7 @@ impl Reader<'_> {
         let tree = match (target?, table.get("tree")) {
             (Target::Index, None) => None,
             (Target::Index, Some(entry)) => {
-                self.error(entry.key_span, "an index has no `tree`", RESTORE);
+                self.error(entry.key_span, "an index has no `tree`");
                 return None;
             }
             (Target::Platform(_), _) => Some(TreeId::new(self.digest(table, "tree")?)),
@@ -486,7 +474,7 @@ impl Reader<'_> {
         let value = match table.get(key) {
             Some(entry) => &entry.value,
             None if required => {
-                self.error(table.span, format!("`{key}` is missing"), RESTORE);
+                self.error(table.span, format!("`{key}` is missing"));
                 return None;
             }
             None => return Some(Vec::new()),
@@ -502,21 +490,21 @@ impl Reader<'_> {
             _ => None,
         };
         if tables.is_none() {
-            self.error(value.span, format!("`{key}` must be tables"), RESTORE);
+            self.error(value.span, format!("`{key}` must be tables"));
         }
         tables
     }
 
     fn insert<K: Ord, V>(&mut self, map: &mut BTreeMap<K, V>, key: K, value: V, span: Span) {
         if map.insert(key, value).is_some() {
-            self.error(span, "this is there twice", RESTORE);
+            self.error(span, "this is there twice");
         }
     }
 
     /// Either one for all platforms or one for each.
     fn one_or_each<V>(&mut self, pins: &BTreeMap<Option<Platform>, V>, span: Span) {
         if pins.len() > 1 && pins.contains_key(&None) {
-            self.error(span, "one of the files does not say its platform", RESTORE);
+            self.error(span, "one of the files does not say its platform");
         }
     }
 }

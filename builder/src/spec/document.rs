@@ -3,6 +3,7 @@
 //! The only home of `toml`, which reads TOML 1.1: what only 1.1 has is refused here, so that every other tool can
 //! read what we read. Knows no key of any file.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
@@ -80,18 +81,19 @@ pub(crate) fn source_file(name: &str, text: &str) -> Arc<SourceFile> {
 
 /// Reads all of it, or says everything that is wrong with its form.
 pub(crate) fn parse(file: &Arc<SourceFile>) -> Result<Table, Vec<Diagnostic>> {
-    let (table, errors) = DeTable::parse_recoverable(&file.text);
+    let (table, mut errors) = DeTable::parse_recoverable(&file.text);
     let mut diagnostics = Vec::new();
-    let mut last_line = None;
+    // After the first error of a line the parser is guessing; that something is unclosed is a guess at best.
+    errors.sort_by_key(|error| error.message().starts_with("unclosed"));
+    let mut lines = BTreeSet::new();
     for error in &errors {
         let span = error.span().map_or_else(Span::default, Span::from);
-        // After the first error of a line the parser is guessing.
-        let line = file.position(span.start).line;
-        if last_line.replace(line) != Some(line) {
+        if lines.insert(file.position(span.start).line) {
             diagnostics.push(syntax_error(file, error.message(), span));
         }
     }
     diagnostics.extend(only_in_toml_1_1(file));
+    diagnostics.sort_by_key(|it| it.place.as_ref().map(|place| place.span));
     if diagnostics.is_empty() {
         let span = Span::from(table.span());
         Ok(convert_table(file, span, table.get_ref()))
@@ -115,6 +117,10 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
     if message.contains("leading zero") {
         let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
         return error.hint(format!("a mode is a string: `\"{digits}\"`"));
+    }
+    let slice = file.slice(span);
+    if message.contains("must be quoted") && !slice.is_empty() && !slice.contains('"') {
+        return error.hint(format!("write `\"{slice}\"`"));
     }
     if message.contains("duplicate key") {
         return error.hint(
@@ -241,56 +247,88 @@ fn convert(file: &SourceFile, span: Span, value: &DeValue<'_>) -> Value {
     Value { span, data }
 }
 
+/// The first line that git leaves where two sides differ, and what to say of it.
+pub(crate) fn conflict(file: &Arc<SourceFile>, what: &str) -> Option<Diagnostic> {
+    let mut start = 0;
+    for line in file.text.split_inclusive('\n') {
+        let content = line.trim_end();
+        if content.starts_with("<<<<<<< ") || content.starts_with(">>>>>>> ") {
+            let span = Span::from(start..start + content.len());
+            let place = Place {
+                file: Arc::clone(file),
+                span,
+            };
+            let message = format!("the {what} holds merge conflict markers");
+            return Some(Diagnostic::error(message).at(place));
+        }
+        start += line.len();
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diag::{Style, render_all};
 
-    fn probe(text: &str) {
-        let file = source_file("spec.toml", text);
-        match parse(&file) {
-            Ok(table) => show(&file, &table, 0),
-            Err(errors) => eprintln!("{}", render_all(&errors, Style::Plain)),
-        }
-    }
-    fn show(file: &SourceFile, t: &Table, d: usize) {
-        for e in &t.entries {
-            eprintln!(
-                "{:d$}{} @{:?} = {:?} @{:?}",
-                "",
-                e.key,
-                file.slice(e.key_span),
-                e.value.data.kind(),
-                file.slice(e.value.span)
-            );
-            match &e.value.data {
-                Data::Table(t) => show(file, t, d + 2),
-                Data::Array(v) => {
-                    for v in v {
-                        if let Data::Table(t) = &v.data {
-                            eprintln!("{:d$} - {:?}", "", file.slice(v.span));
-                            show(file, t, d + 4)
-                        }
-                    }
-                }
-                Data::String(s) => eprintln!("{s:?}"),
-                _ => {}
-            }
-        }
+    fn parse_text(text: &str) -> Result<Table, Vec<Diagnostic>> {
+        parse(&source_file("spec.toml", text))
     }
 
     #[test]
-    fn look() {
-        probe(
-            "immbuild = 1\r\nsource.hello.path = 'x'\r\n[source.b]\nx = [1,2]\n[image]\nsteps = [ { copy = 'a', to.x = 'b' } ]\nt = \"\"\"a\r\nb\"\"\"\n[stage.a.env]\nx=1\n[[image.more]]\na=1\n[[image.more]]\nb=2\n",
+    fn line_ends_and_a_byte_order_mark_mean_nothing() {
+        let unix = "a = \"\"\"x\ny\"\"\"\nb = 1\n";
+        let windows = format!("\u{feff}{}", unix.replace('\n', "\r\n"));
+        assert_eq!(parse_text(&windows), parse_text(unix));
+        let escaped = parse_text(r#"a = "x\r\ny""#).expect("TOML");
+        assert_eq!(escaped.entries[0].value.data, Data::String("x\r\ny".into()));
+    }
+
+    #[test]
+    fn headers_and_dotted_keys_say_where_they_are() {
+        let file = source_file(
+            "spec.toml",
+            "source.a.path = \"x\"\n[image]\nb = [{ c = 1 }]\n",
         );
-        probe(
-            "mode = 0755\na = {\n b = 1,\n c = 2, }\nx = \"\\e \\x41 \\\\x\"\nb = \nc c = 1\n[a\n",
+        let table = parse(&file).expect("TOML");
+        let at = |span: Span| file.slice(span);
+        let image = table.get("image").expect("there");
+        let source = table.get("source").expect("there");
+        assert_eq!(
+            (at(image.key_span), at(image.value.span)),
+            ("image", "[image]")
         );
-        probe("a = 1\na = 2\n[x]\n[x]\n");
-        probe("<<<<<<< HEAD\na = 1\n=======\na = 2\n>>>>>>> x\n");
-        probe("text = \"abc\nb = 1");
-        probe("a = 'x\n[b]\nc = [1, 2\nd = 3\n");
-        probe("a = nothing\nb = tru\nc = 2026-01-01T00:00Z\nd = \"\\q\"\n");
+        assert_eq!(
+            (at(source.key_span), at(source.value.span)),
+            ("source", "source")
+        );
+        let Data::Table(image) = &image.value.data else {
+            panic!("a table")
+        };
+        assert_eq!(at(image.entries[0].value.span), "[{ c = 1 }]");
+    }
+
+    #[test]
+    fn only_toml_1_0_is_read() {
+        for text in [
+            "a = {\n b = 1 }",
+            "a = { b = 1, }",
+            "a = { b = 1, # why\n }",
+            "a = { b = [ 1,\n 2 ],\n c = 1 }",
+            r#"a = "\e""#,
+            r#"a = "\x41""#,
+            "a = \"\"\"\n\\e\"\"\"",
+        ] {
+            assert!(parse_text(text).is_err(), "{text}");
+        }
+        for text in [
+            "a = { b = [ 1,\n 2,\n ] }",
+            "a = [ { b = 1 },\n { c = 2 },\n]",
+            r#"a = "\\e \\x41""#,
+            r"a = '\e'",
+            "a = '{,}' # {,}\n[b]\n[[c]]\nd = 1",
+            "a = '''\n{\n'''",
+        ] {
+            assert!(parse_text(text).is_ok(), "{text}");
+        }
     }
 }

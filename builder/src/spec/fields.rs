@@ -14,7 +14,7 @@ use super::document::{Data, Entry, Table, Value};
 use super::keys::{self, Form, Keys, Need, Set, Substituted, TOP};
 use super::model::{Owner, Port, Protocol, Tier};
 use super::substitute::{Dangling, Variables};
-use super::value::{self, Complaint};
+use super::value::{self, Complaint, Fix};
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::Epoch;
 use crate::platform::Platform;
@@ -68,14 +68,22 @@ impl<'a> Reader<'a> {
         self.report(span, Diagnostic::error(message).hint(hint));
     }
 
-    fn complain(&mut self, text: &Text, complaint: Complaint) {
+    /// Says what is wrong with the text of a key, or with one of several that a key holds.
+    pub(super) fn complain(&mut self, key: Option<&str>, text: &Text, complaint: Complaint) {
         let shown = if text.value.is_empty() {
             "this".to_owned()
         } else {
             format!("`{}`", text.value.escape_debug())
         };
         let mut error = Diagnostic::error(format!("{shown} {}", complaint.message));
-        error.hint = complaint.hint;
+        error.hint = match complaint.fix {
+            Fix::Plain => None,
+            Fix::Hint(hint) => Some(hint.into()),
+            Fix::Write(value) => Some(match key {
+                Some(key) => format!("write `{key} = \"{value}\"`"),
+                None => format!("write `\"{value}\"`"),
+            }),
+        };
         self.report(text.span, error);
     }
 
@@ -89,20 +97,19 @@ impl<'a> Reader<'a> {
         self.report(value.span, error);
     }
 
-    /// A string as written.
+    /// A string as written: the value of a key, or one of those it holds.
     fn string<'v>(&mut self, key: &str, expected: &str, value: &'v Value) -> Option<&'v str> {
-        match &value.data {
-            Data::String(text) => Some(text),
-            Data::Integer(_) | Data::Float | Data::Boolean(_) | Data::Datetime(_) => {
-                let written = self.file.slice(value.span);
-                self.wrong_type(key, expected, value, Some(format!("write `\"{written}\"`")));
-                None
-            }
-            Data::Array(_) | Data::Table(_) => {
-                self.wrong_type(key, expected, value, None);
-                None
-            }
-        }
+        let written = self.file.slice(value.span);
+        let hint = match &value.data {
+            Data::String(text) => return Some(text),
+            Data::Array(_) if key == "shell" => Some(format!("write `run = {written}`")),
+            Data::Array(_) | Data::Table(_) => None,
+            _ if key == "timeout" => Some(format!("write `{key} = \"{written}s\"`")),
+            _ if expected == ITEMS => Some(format!("write `\"{written}\"`")),
+            _ => Some(format!("write `{key} = \"{written}\"`")),
+        };
+        self.wrong_type(key, expected, value, hint);
+        None
     }
 
     /// Puts `${…}` into a text.
@@ -154,6 +161,14 @@ impl<'a> Reader<'a> {
         self.variables.quoted_in(text)
     }
 
+    /// Adds to an error that a text quotes a known name where nothing is put in.
+    pub(super) fn not_put_in(&self, text: &str, error: Diagnostic) -> Diagnostic {
+        match self.variables.quoted_in(text) {
+            Some(name) => error.because(format!("`${{{name}}}` is not put in here")),
+            None => error,
+        }
+    }
+
     /// Warns of a known `${name}` where it is not put in.
     pub(super) fn warn_if_quoted(&mut self, text: &str, span: Span, what: &str, hint: &str) {
         if let Some(name) = self.variables.quoted_in(text) {
@@ -200,7 +215,7 @@ impl<'a> Reader<'a> {
     /// Says that something comes with a later version.
     pub(super) fn later(&mut self, name: &str, what: &str, span: Span) {
         let error = Diagnostic::error(format!("`{name}` is not supported by this version"))
-            .because(format!("{what} comes with a later version"));
+            .because(format!("it is for {what}, which a later version brings"));
         self.report(span, error);
     }
 
@@ -226,7 +241,7 @@ impl<'a> Reader<'a> {
             format!("did you mean `{near}`?")
         } else {
             let names: Vec<&str> = names().collect();
-            format!("{} has {}", keys.name, list(&names))
+            format!("it has {}", list(&names))
         };
         self.error(
             entry.key_span,
@@ -235,6 +250,9 @@ impl<'a> Reader<'a> {
         );
     }
 }
+
+/// What is expected of a value of an array.
+const ITEMS: &str = "an array of strings only";
 
 /// "`a`, `b` and `c`"
 pub(super) fn list(names: &[&str]) -> String {
@@ -332,9 +350,9 @@ impl<'t> Fields<'_, '_, 't> {
         self.reader.substitute(text, value.span)
     }
 
-    fn checked<T>(&mut self, text: &Text, checked: Result<T, Complaint>) -> Option<T> {
+    fn checked<T>(&mut self, key: &str, text: &Text, checked: Result<T, Complaint>) -> Option<T> {
         checked
-            .map_err(|complaint| self.reader.complain(text, complaint))
+            .map_err(|complaint| self.reader.complain(Some(key), text, complaint))
             .ok()
     }
 
@@ -380,7 +398,31 @@ impl<'t> Fields<'_, '_, 't> {
     /// [`Form::ImagePath`]
     pub(super) fn image_path(&mut self, name: &'static str) -> Option<(RelPath, Span)> {
         let text = self.substituted(name, Self::is(Form::ImagePath), "an absolute path")?;
-        let path = self.checked(&text, value::image_path(&text.value))?;
+        let path = self.checked(name, &text, value::image_path(&text.value))?;
+        Some((path, text.span))
+    }
+
+    /// [`Form::ImagePath`] that is to be the full name of what is copied: a trailing slash misses the last part of it.
+    pub(super) fn full_name(
+        &mut self,
+        name: &'static str,
+        copied: Option<&Text>,
+    ) -> Option<(RelPath, Span)> {
+        let text = self.substituted(name, Self::is(Form::ImagePath), "an absolute path")?;
+        let last = copied.and_then(|path| path.value.rsplit('/').next());
+        let path = match (value::image_path(&text.value), last) {
+            (Err(complaint), Some(last)) if text.value.ends_with('/') && !last.is_empty() => {
+                let fix = match complaint.fix {
+                    Fix::Write(directory) => {
+                        Fix::Write(format!("{}/{last}", directory.trim_end_matches('/')))
+                    }
+                    fix => fix,
+                };
+                Err(Complaint { fix, ..complaint })
+            }
+            (path, _) => path,
+        };
+        let path = self.checked(name, &text, path)?;
         Some((path, text.span))
     }
 
@@ -389,12 +431,6 @@ impl<'t> Fields<'_, '_, 't> {
         let value = &self.entry(name, Self::is(Form::Reference))?.value;
         let text = self.reader.string(name, "a string", value)?;
         let (origin, path) = value::split_reference(text);
-        self.reader.warn_if_quoted(
-            origin,
-            value.span,
-            "the name before `:`",
-            "write the name of a source or stage",
-        );
         let path = match path {
             None => None,
             Some(path) => Some(self.reader.substitute(path, value.span)?),
@@ -417,20 +453,20 @@ impl<'t> Fields<'_, '_, 't> {
             return None;
         }
         let text = self.substituted(name, Self::is(Form::Mode), "a string of four octal digits")?;
-        self.checked(&text, value::mode(&text.value))
+        self.checked(name, &text, value::mode(&text.value))
     }
 
     /// [`Form::Owner`]
     pub(super) fn owner(&mut self, name: &'static str) -> Option<Owner> {
         let text = self.substituted(name, Self::is(Form::Owner), "a string")?;
-        self.checked(&text, value::owner(&text.value))
+        self.checked(name, &text, value::owner(&text.value))
     }
 
     /// [`Form::Duration`]
     pub(super) fn duration(&mut self, name: &'static str) -> Option<Duration> {
         let expected = "a string such as `\"90s\"`";
         let text = self.substituted(name, Self::is(Form::Duration), expected)?;
-        self.checked(&text, value::duration(&text.value))
+        self.checked(name, &text, value::duration(&text.value))
     }
 
     /// [`Form::Sha256`]
@@ -594,24 +630,27 @@ impl<'t> Fields<'_, '_, 't> {
         };
         let mut platforms = Vec::new();
         for value in values {
-            let text = self.reader.string(name, "a string", value)?;
-            self.reader.warn_if_quoted(
-                text,
-                value.span,
-                &format!("`{name}`"),
-                "write the platform, such as `\"linux/amd64\"`",
-            );
+            let expected = if one { "a string" } else { ITEMS };
+            let text = self.reader.string(name, expected, value)?;
             match text.parse::<Platform>() {
                 Ok(platform) => platforms.push((platform, value.span)),
                 Err(_) => {
                     let names: Vec<String> = Platform::all().map(|it| it.to_string()).collect();
                     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    let hint = match nearest(text, names.iter().copied()) {
+                    // `uname -m` calls them by other names than OCI does.
+                    let machine = Platform::all()
+                        .find(|it| format!("{}/{}", it.os(), it.machine()) == text)
+                        .map(|it| it.to_string());
+                    let near = machine
+                        .as_deref()
+                        .or_else(|| nearest(text, names.iter().copied()));
+                    let hint = match near {
                         Some(near) => format!("did you mean `\"{near}\"`?"),
                         None => format!("known are {}", list(&names)),
                     };
                     let message = format!("`{}` is not a platform", text.escape_debug());
-                    self.reader.error(value.span, message, hint);
+                    let error = self.reader.not_put_in(text, Diagnostic::error(message));
+                    self.reader.report(value.span, error.hint(hint));
                 }
             }
         }
@@ -636,8 +675,7 @@ impl<'t> Fields<'_, '_, 't> {
         };
         let mut texts = Vec::new();
         for value in values {
-            let expected = "an array of strings";
-            if let Some(text) = self.reader.string(name, expected, value)
+            if let Some(text) = self.reader.string(name, ITEMS, value)
                 && let Some(text) = self.reader.substitute(text, value.span)
             {
                 texts.push(text);
@@ -675,9 +713,9 @@ impl<'t> Fields<'_, '_, 't> {
         let value = &self.entry(name, form)?.value;
         let mut paths = Vec::new();
         for text in self.strings_of(name, value)? {
-            let path = value::image_path(&text.value);
-            if let Some(path) = self.checked(&text, path) {
-                paths.push((path, text.span));
+            match value::image_path(&text.value) {
+                Ok(path) => paths.push((path, text.span)),
+                Err(complaint) => self.reader.complain(None, &text, complaint),
             }
         }
         Some(paths)
@@ -793,7 +831,12 @@ impl<'t> Fields<'_, '_, 't> {
                 }
                 Data::String(text) => {
                     if let Some(text) = self.reader.substitute(text, value.span) {
-                        ports.extend(self.checked(&text, value::port(&text.value)));
+                        match value::port(&text.value) {
+                            Ok(port) => {
+                                ports.insert(port);
+                            }
+                            Err(complaint) => self.reader.complain(None, &text, complaint),
+                        }
                     }
                 }
                 _ => self
@@ -811,9 +854,14 @@ impl<'t> Fields<'_, '_, 't> {
         };
         let Data::Array(values) = &entry.value.data else {
             let hint = match &entry.value.data {
-                Data::Table(_) => Some(format!(
-                    "write `[[…{name}]]`, with double brackets, once for each"
-                )),
+                Data::Table(_) => {
+                    let header = self.reader.file.slice(entry.value.span);
+                    let inner = header.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+                    let inner = inner.unwrap_or(name);
+                    Some(format!(
+                        "write `[[{inner}]]` with double brackets, once for each"
+                    ))
+                }
                 _ => None,
             };
             self.reader

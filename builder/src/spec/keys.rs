@@ -170,7 +170,7 @@ const IDS: i64 = 4_294_967_294;
 
 /// Top level.
 pub(crate) static TOP: Keys = Keys {
-    name: "the top level",
+    name: "the spec",
     doc: "One image.",
     keys: &[
         key(
@@ -727,11 +727,51 @@ pub(crate) static UNPACK: Keys = Keys {
     ],
 };
 
-/// Every closed set, for tests and for telling where a key would belong.
+/// Every closed set, in the order a reader wants them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Keys> {
-    let sets = [Set::Sources, Set::Stages, Set::Steps, Set::Outputs];
-    [&TOP, &IMAGE].into_iter().chain(
-        sets.into_iter()
-            .flat_map(|set| set.members().iter().copied()),
-    )
+    let members = |set: Set| set.members().iter().copied();
+    [&TOP]
+        .into_iter()
+        .chain(members(Set::Sources))
+        .chain(members(Set::Stages))
+        .chain([&IMAGE])
+        .chain(members(Set::Steps))
+        .chain(members(Set::Outputs))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_key_of_this_version_is_described_and_there_once() {
+        for keys in all() {
+            let mut names = BTreeSet::new();
+            for key in keys.keys {
+                assert!(names.insert(key.name), "{}: {} twice", keys.name, key.name);
+                let later = matches!(key.need, Need::Later(_));
+                assert_eq!(
+                    key.doc.ends_with('.'),
+                    !later,
+                    "{}: {}",
+                    keys.name,
+                    key.name
+                );
+            }
+            assert!(keys.doc.ends_with('.'), "{}", keys.name);
+        }
+    }
+
+    #[test]
+    fn a_choosing_key_belongs_to_one_of_its_set() {
+        for set in [Set::Sources, Set::Steps] {
+            for keys in set.members() {
+                let name = keys.choosing().name;
+                let with = set.members().iter().filter(|it| it.get(name).is_some());
+                assert_eq!(with.count(), 1, "{name}");
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ mod keys;
 pub mod model;
 mod parse;
 mod request;
+pub mod schema;
 mod substitute;
 mod validate;
 mod value;
@@ -55,7 +56,13 @@ pub struct UnknownArgument {
 /// Everything that is wrong with it, in the order of the text, warnings among it.
 pub fn parse(text: &str, name: &str) -> Result<Spec, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
-    let document = document::parse(&file)?;
+    let document = document::parse(&file).map_err(|errors| {
+        // A text may well hold such lines; where the file is not TOML, they are why.
+        match document::conflict(&file, "spec") {
+            Some(error) => vec![error.hint("keep either side")],
+            None => errors,
+        }
+    })?;
     parse::check_kind(&file, &document).map_err(|error| vec![error])?;
     let mut spec = Spec {
         arguments: parse::arguments(&document),
@@ -182,3 +189,6 @@ fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     }
     unique
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ use super::model::{
 };
 use super::substitute::Variables;
 use super::validate::{self, Use};
-use super::value;
+use super::value::{self, Complaint, Fix};
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::FormatVersion;
 use crate::platform::Platform;
@@ -259,7 +259,7 @@ fn names<'t>(
             reader.report(entry.key_span, error);
         } else if Ident::new(name).is_none() {
             let error = Diagnostic::error(format!("`{}` is not a name", name.escape_debug()))
-                .because("a name is a small letter, then small letters, digits and `-`");
+                .because("a name is a lower-case letter, then lower-case letters, digits and `-`");
             let better = better_name(name);
             reader.report(
                 entry.key_span,
@@ -440,12 +440,7 @@ fn read_git(fields: &mut Fields<'_, '_, '_>) -> Option<GitSource> {
         Some(text) => match value::source_path(&text.value) {
             Ok(path) => path,
             Err(complaint) => {
-                let mut error =
-                    Diagnostic::error(format!("`{}` {}", text.value, complaint.message));
-                error.hint = complaint
-                    .hint
-                    .map(|path| format!("write `subdir = \"{path}\"`"));
-                fields.reader.report(text.span, error);
+                fields.reader.complain(Some("subdir"), &text, complaint);
                 return None;
             }
         },
@@ -629,12 +624,6 @@ impl Scope<'_, '_> {
     }
 
     fn base(&mut self, stage: &str, text: &Text) -> Option<Base> {
-        self.reader.warn_if_quoted(
-            &text.value,
-            text.span,
-            "`from`",
-            "write the name of a source or stage",
-        );
         let origin = self.origin(text)?;
         self.uses.push(Use {
             by: stage.to_owned(),
@@ -697,7 +686,8 @@ impl Scope<'_, '_> {
         } else {
             format!("no source or stage is named `{}`", name.escape_debug())
         };
-        self.reader.error(text.span, message, hint);
+        let error = self.reader.not_put_in(name, Diagnostic::error(message));
+        self.reader.report(text.span, error.hint(hint));
         None
     }
 
@@ -772,21 +762,13 @@ impl Scope<'_, '_> {
                 }
                 Ok(path) => Some(path),
                 Err(complaint) => {
-                    let mut error = Diagnostic::error(format!(
-                        "`{}` {}",
-                        text.value.escape_debug(),
-                        complaint.message
-                    ));
-                    error.hint = complaint.hint.map(|clean| {
-                        let colon = if clean.is_empty() { "" } else { ":" };
-                        let slash = if text.value.starts_with('/') && !clean.is_empty() {
-                            "/"
-                        } else {
-                            ""
-                        };
-                        format!("write `{verb} = \"{}{colon}{slash}{clean}\"`", name.value)
-                    });
-                    self.reader.report(text.span, error);
+                    let fix = match complaint.fix {
+                        Fix::Write(path) if path.is_empty() => Fix::Write(name.value.clone()),
+                        Fix::Write(path) => Fix::Write(format!("{}:{path}", name.value)),
+                        fix => fix,
+                    };
+                    let complaint = Complaint { fix, ..complaint };
+                    self.reader.complain(Some(verb), text, complaint);
                     return None;
                 }
             },
@@ -823,7 +805,7 @@ impl Scope<'_, '_> {
     fn copy(&mut self, stage: &str, table: &Table) -> Option<Copy> {
         let mut fields = self.reader.open(&COPY, Some(Set::Steps), table);
         let from = fields.reference("copy");
-        let to = fields.image_path("to");
+        let to = fields.full_name("to", from.as_ref().and_then(|(_, path)| path.as_ref()));
         let include = fields.list("include").unwrap_or_default();
         let exclude = fields.list("exclude").unwrap_or_default();
         let mode = fields.mode("mode");
@@ -1059,7 +1041,7 @@ impl Scope<'_, '_> {
                 self.reader.report(
                     text.span,
                     Diagnostic::error(format!("`{}` is not a name for an account", text.value.escape_debug()))
-                        .because("it is a small letter or `_`, then small letters, digits, `-` and `_`, at most 32"),
+                        .because("it is a lower-case letter or `_`, then lower-case letters, digits, `-` and `_`, at most 32"),
                 );
             }
         }
@@ -1274,7 +1256,7 @@ impl Scope<'_, '_> {
             self.reader.error(
                 name.span,
                 format!("`{}` is not a name for an image", name.value.escape_debug()),
-                "it is `HOST/PATH` in small letters, digits, `.`, `_` and `-`, such as `registry.example.com/shop`",
+                "it is `HOST/PATH` in lower-case letters, digits, `.`, `_` and `-`, such as `registry.example.com/shop`",
             );
         }
     }
@@ -1284,13 +1266,7 @@ impl Scope<'_, '_> {
         match value::image_path(&text.value) {
             Ok(_) => Some(text.value),
             Err(complaint) => {
-                let mut error = Diagnostic::error(format!(
-                    "`{}` {}",
-                    text.value.escape_debug(),
-                    complaint.message
-                ));
-                error.hint = complaint.hint;
-                self.reader.report(text.span, error);
+                self.reader.complain(Some("workdir"), &text, complaint);
                 None
             }
         }

@@ -15,45 +15,47 @@ use super::model::{Owner, Port, Protocol};
 pub(super) struct Complaint {
     /// Continues "`text` ", as in "is not an absolute path".
     pub(super) message: &'static str,
-    pub(super) hint: Option<String>,
+    pub(super) fix: Fix,
 }
 
-impl Complaint {
-    fn new(message: &'static str, hint: impl Into<Option<String>>) -> Self {
-        Self {
-            message,
-            hint: hint.into(),
-        }
-    }
+/// What to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fix {
+    /// The text says it all.
+    Plain,
+    /// Write this instead.
+    Write(String),
+    /// Do this.
+    Hint(&'static str),
 }
 
 type Checked<T> = Result<T, Complaint>;
 
-/// "write `"/a/b"`"
-fn write(text: &str) -> String {
-    format!("write `\"{text}\"`")
+fn plain<T>(message: &'static str) -> Checked<T> {
+    let fix = Fix::Plain;
+    Err(Complaint { message, fix })
+}
+
+fn write<T>(message: &'static str, text: String) -> Checked<T> {
+    let fix = Fix::Write(text);
+    Err(Complaint { message, fix })
+}
+
+fn hint<T>(message: &'static str, hint: &'static str) -> Checked<T> {
+    let fix = Fix::Hint(hint);
+    Err(Complaint { message, fix })
 }
 
 /// An absolute path in the image, in the one way it can be written.
 pub(super) fn image_path(text: &str) -> Checked<RelPath> {
     let clean = format!("/{}", clean(text));
     match text {
-        "" => return Err(Complaint::new("is empty", None)),
-        _ if !text.starts_with('/') => {
-            return Err(Complaint::new("is not an absolute path", write(&clean)));
-        }
-        _ if text != clean && text.ends_with('/') => {
-            return Err(Complaint::new("ends in a slash", write(&clean)));
-        }
-        _ if text != clean => {
-            return Err(Complaint::new(
-                "is not the plain form of a path",
-                write(&clean),
-            ));
-        }
-        _ => {}
+        "" => plain("is empty"),
+        _ if !text.starts_with('/') => write("is not an absolute path", clean),
+        _ if text != clean && text.ends_with('/') => write("ends in a slash", clean),
+        _ if text != clean => write("is not the plain form of a path", clean),
+        _ => RelPath::from_absolute(text.as_bytes()).or_else(bad_path),
     }
-    RelPath::from_absolute(text.as_bytes()).map_err(path_complaint)
 }
 
 /// A path below a source's root. A leading slash means nothing.
@@ -61,22 +63,22 @@ pub(super) fn source_path(text: &str) -> Checked<RelPath> {
     let relative = text.strip_prefix('/').unwrap_or(text);
     let clean = clean(relative);
     if relative == clean {
-        RelPath::new(relative.as_bytes()).map_err(path_complaint)
+        RelPath::new(relative.as_bytes()).or_else(bad_path)
     } else if relative.ends_with('/') {
-        Err(Complaint::new("ends in a slash", clean))
+        write("ends in a slash", clean)
     } else {
-        Err(Complaint::new("is not the plain form of a path", clean))
+        write("is not the plain form of a path", clean)
     }
 }
 
-fn path_complaint(error: PathError) -> Complaint {
-    let message = match error {
+#[expect(clippy::needless_pass_by_value, reason = "what `or_else` gives")]
+fn bad_path(error: PathError) -> Checked<RelPath> {
+    plain(match error {
         PathError::LongName => "has a name longer than 255 bytes",
         PathError::LongPath => "is longer than 4095 bytes",
         PathError::Byte => "holds a NUL",
         PathError::Empty | PathError::Dots => "is not the plain form of a path",
-    };
-    Complaint::new(message, None)
+    })
 }
 
 /// The names that a path comes down to: no empty ones, no `.`, and `..` done as far as it goes.
@@ -104,50 +106,52 @@ pub(super) fn split_reference(text: &str) -> (&str, Option<&str>) {
 
 /// Four octal digits.
 pub(super) fn mode(text: &str) -> Checked<Mode> {
+    let message = "is not a mode of four octal digits";
     let octal =
         |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
-    if text.len() == 4 && octal(text) {
-        let bits = u32::from_str_radix(text, 8).ok().and_then(Mode::new);
-        return Ok(bits.expect("four octal digits are permission bits"));
-    }
     let digits = text.strip_prefix("0o").unwrap_or(text);
-    let hint = (octal(digits) && digits.len() < 4).then(|| write(&format!("{digits:0>4}")));
-    Err(Complaint::new("is not a mode of four octal digits", hint))
+    match u32::from_str_radix(text, 8).ok().and_then(Mode::new) {
+        Some(mode) if text.len() == 4 && octal(text) => Ok(mode),
+        _ if octal(digits) && digits.len() < 4 => write(message, format!("{digits:0>4}")),
+        _ => plain(message),
+    }
 }
 
 /// `"name"`, `"name:group"`, `"uid:gid"`, or `"n"` for both.
 pub(super) fn owner(text: &str) -> Checked<Owner> {
     let (user, group) = split_reference(text);
-    let id = |text: &str| -> Option<u32> {
-        let plain = text.bytes().all(|byte| byte.is_ascii_digit())
-            && (text == "0" || !text.starts_with('0'));
-        text.parse().ok().filter(|id| plain && *id != u32::MAX)
+    let named = |group: Option<&str>| {
+        Ok(Owner::Named {
+            user: user.into(),
+            group: group.map(Into::into),
+        })
     };
     match (id(user), group.map(|group| (id(group), group))) {
         (Some(uid), None) => Ok(Owner::Ids { uid, gid: uid }),
         (Some(uid), Some((Some(gid), _))) => Ok(Owner::Ids { uid, gid }),
-        (None, None) if is_account(user) => Ok(Owner::Named {
-            user: user.into(),
-            group: None,
-        }),
-        (None, Some((None, group))) if is_account(user) && is_account(group) => Ok(Owner::Named {
-            user: user.into(),
-            group: Some(group.into()),
-        }),
-        (Some(_), Some((None, group))) if is_account(group) => Err(mixed()),
-        (None, Some((Some(_), _))) if is_account(user) => Err(mixed()),
-        _ => Err(Complaint::new(
+        (None, None) if is_account(user) => named(None),
+        (None, Some((None, group))) if is_account(user) && is_account(group) => named(Some(group)),
+        (Some(_), Some((None, name))) if is_account(name) => mixed(),
+        (None, Some((Some(_), _))) if is_account(user) => mixed(),
+        _ => hint(
             "is not an owner",
-            "write `\"name\"`, `\"name:group\"`, `\"uid:gid\"`, or `\"n\"` for both".to_owned(),
-        )),
+            "write `\"name\"`, `\"name:group\"`, `\"uid:gid\"`, or `\"n\"` for both",
+        ),
     }
 }
 
-fn mixed() -> Complaint {
-    Complaint::new(
+fn mixed<T>() -> Checked<T> {
+    hint(
         "mixes a name and a number",
-        "write both as names or both as numbers".to_owned(),
+        "write both as names or both as numbers",
     )
+}
+
+/// The number of a user or group, written plainly. The greatest one means "nobody said" to the kernel.
+fn id(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = plain && (text == "0" || !text.starts_with('0'));
+    text.parse().ok().filter(|id| plain && *id != u32::MAX)
 }
 
 /// What `useradd` takes for a name: `[a-z_][a-z0-9_-]*`, at most 32 bytes.
@@ -165,50 +169,43 @@ pub(super) fn is_account(text: &str) -> bool {
 
 /// `"90s"`, `"30m"`, `"2h"`: more than nothing, at most a year.
 pub(super) fn duration(text: &str) -> Checked<Duration> {
-    let bad = || {
-        Complaint::new(
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let split = units
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)));
+    let Some((digits, unit)) = split.filter(|(digits, _)| {
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    }) else {
+        return hint(
             "is not a duration",
-            "write a whole number and `s`, `m` or `h`, such as `\"90s\"` or `\"30m\"`".to_owned(),
-        )
+            "write a whole number and `s`, `m` or `h`, such as `\"90s\"` or `\"30m\"`",
+        );
     };
-    let unit = match text.bytes().last() {
-        Some(b's') => 1,
-        Some(b'm') => 60,
-        Some(b'h') => 3600,
-        _ => return Err(bad()),
-    };
-    let digits = &text[..text.len() - 1];
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(bad());
-    }
-    let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-    match seconds {
-        Some(0) => Err(Complaint::new("is no time at all", None)),
+    match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit)) {
+        Some(0) => plain("is no time at all"),
         Some(seconds) if seconds <= 365 * 86_400 => Ok(Duration::from_secs(seconds)),
-        _ => Err(Complaint::new("is longer than a year", None)),
+        _ => plain("is longer than a year"),
     }
 }
 
-/// `"53/udp"`, `"8080/tcp"`.
+/// `"53/udp"`, `"8080/tcp"`, `"8080"`.
 pub(super) fn port(text: &str) -> Checked<Port> {
+    let bad = || {
+        hint(
+            "is not a port",
+            "write a number from 1 to 65535, or `\"NUMBER/udp\"`",
+        )
+    };
     let (number, protocol) = match text.split_once('/') {
+        None => (text, Protocol::Tcp),
         Some((number, "tcp")) => (number, Protocol::Tcp),
         Some((number, "udp")) => (number, Protocol::Udp),
-        Some((_, _)) => {
-            return Err(Complaint::new(
-                "is not a port",
-                "write the number, or `\"NUMBER/udp\"`".to_owned(),
-            ));
-        }
-        None => (text, Protocol::Tcp),
+        Some(_) => return bad(),
     };
-    let digits = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
+    let plain = !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit());
     match number.parse::<u16>() {
-        Ok(number) if digits => Ok(Port { number, protocol }),
-        _ => Err(Complaint::new(
-            "is not a port",
-            "a port is a number from 1 to 65535".to_owned(),
-        )),
+        Ok(number) if plain => Ok(Port { number, protocol }),
+        _ => bad(),
     }
 }
 
@@ -241,35 +238,31 @@ mod tests {
             ("/a\0", "holds a NUL", None),
         ] {
             let complaint = image_path(text).expect_err(text);
-            let hint = hint.map(|hint| format!("write `\"{hint}\"`"));
-            assert_eq!(
-                (complaint.message, complaint.hint),
-                (message, hint),
-                "{text}"
-            );
+            let fix = hint.map_or(Fix::Plain, |hint| Fix::Write(hint.into()));
+            assert_eq!((complaint.message, complaint.fix), (message, fix), "{text}");
         }
         assert_eq!(source_path("/usr/bin"), Ok(path("usr/bin")));
         assert_eq!(source_path("usr/bin"), Ok(path("usr/bin")));
-        assert_eq!(source_path("a/").expect_err("slash").hint, Some("a".into()));
-        assert_eq!(
-            source_path("//a").expect_err("slash").hint,
-            Some("a".into())
-        );
+        for text in ["a/", "//a", "./a", "x/../a"] {
+            let fix = source_path(text).expect_err(text).fix;
+            assert_eq!(fix, Fix::Write("a".into()), "{text}");
+        }
     }
 
     #[test]
     fn a_mode_is_four_octal_digits() {
         assert_eq!(mode("4755"), Ok(Mode::new(0o4755).expect("a mode")));
         for (text, hint) in [
-            ("755", Some("write `\"0755\"`")),
-            ("0o755", Some("write `\"0755\"`")),
+            ("755", Some("0755")),
+            ("0o755", Some("0755")),
             ("u+x", None),
             ("0888", None),
             ("00755", None),
+            ("+755", None),
             ("", None),
         ] {
-            let found = mode(text).expect_err(text).hint;
-            assert_eq!(found.as_deref(), hint, "{text}");
+            let fix = hint.map_or(Fix::Plain, |hint| Fix::Write(hint.into()));
+            assert_eq!(mode(text).expect_err(text).fix, fix, "{text}");
         }
     }
 
