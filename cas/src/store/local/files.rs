@@ -158,10 +158,9 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next gc. Nothing else is in it: who makes something here
-        // holds this value.
-        let trash = self.path.with_extension("trash");
-        let _ = remove_tree(&self.path, &trash);
+        // Whoever makes something here holds this value, so it is empty; if not, because something could not be
+        // removed, the next gc tries again.
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -230,6 +229,11 @@ impl Scratch {
         &self.path
     }
 
+    /// Moves it to `target`, which nothing has.
+    pub(super) fn persist(self, target: &Path) -> Result<(), StoreError> {
+        rename_to(&self.path, target)
+    }
+
     /// Removes it and says what stood in the way; dropping it says nothing.
     pub fn remove(self) -> Result<(), StoreError> {
         remove_tree(&self.path, &self.private.fresh("trash")).map_err(failed("remove", &self.path))
@@ -238,7 +242,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Published or removed already: `remove_tree` finds nothing, which is fine. Otherwise the next gc tries again.
+        // Moved or removed already: `remove_tree` finds nothing, which is fine. Otherwise the next gc tries again.
         let _ = remove_tree(&self.path, &self.private.fresh("trash"));
     }
 }
