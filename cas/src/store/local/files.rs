@@ -96,18 +96,14 @@ impl Workspace {
     /// not be removed (they hold files of other users, which takes their user namespace).
     pub(super) fn remove_stale(&self) -> Result<(u64, u64), StoreError> {
         let (mut removed, mut left) = (0, 0);
-        let own = self.private()?;
         for entry in fs::read_dir(&self.tmp).map_err(failed("read", &self.tmp))? {
             let path = entry.map_err(failed("read", &self.tmp))?.path();
-            if path == own.path {
-                continue;
-            }
             let Some(directory) = found(File::open(&path)).map_err(failed("open", &path))? else {
                 continue;
             };
-            // Who lives holds the lock; who died, however it died, does not.
+            // Who lives holds the lock, also we; who died, however it died, does not.
             if directory.try_lock().is_ok() {
-                match remove_tree(&path, &own.fresh("trash")) {
+                match self.remove(&path) {
                     Ok(()) => removed += 1,
                     Err(_) => left += 1,
                 }

@@ -59,8 +59,10 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Busy`] when others still used the store after that. Any error leaves the store whole.
     pub fn gc(&mut self, cap: Option<u64>, wait: Duration) -> Result<GcReport, StoreError> {
-        // Nothing of ours may be unfinished while another process could be the one that collects.
-        self.packs.finish()?;
+        // Nothing of ours may be unfinished while another process could be the one that collects. On a full disk this
+        // fails; then our pack is one that has lost its writer.
+        let _ = self.packs.finish();
+        self.packs.forget();
         let result = self
             .lock_alone(wait)
             .and_then(|()| self.collect(cap.unwrap_or(u64::MAX)));

@@ -398,7 +398,6 @@ impl Packs {
     }
 
     /// Removes every object that is not to be kept, and puts small packs together. Nobody else may use the store.
-    /// Gives the objects that were found damaged on the way.
     pub(super) fn keep_only(
         &self,
         keep: &dyn Fn(&Digest) -> bool,
@@ -408,41 +407,66 @@ impl Packs {
         state.listed = None;
         self.refresh(&mut state)?;
         let small = state.small();
-        let mut names = Vec::new();
+        let (mut empty, mut names) = (Vec::new(), Vec::new());
         for pack in &state.packs {
             let entries = pack
                 .entries()
-                .map_err(failed("read", &self.path(&pack.name, "idx")));
+                .map_err(failed("read", &self.path(&pack.name, "idx")))?;
             let is_merged = small.len() > SMALL_PACKS && small.contains(&pack.name);
-            if is_merged || entries?.keys().any(|digest| !keep(digest)) {
+            if !entries.keys().any(keep) {
+                empty.push(pack.name.clone());
+            } else if is_merged || !entries.keys().all(keep) {
                 names.push(pack.name.clone());
             }
         }
+        // Removing these takes no space and makes some.
+        self.rewrite(&mut state, &empty, keep)?;
         self.rewrite(&mut state, &names, keep)
     }
 
-    /// Appends what is kept of these packs to the one being written, closes it, and removes them. Killed in between,
-    /// it leaves some objects twice, which harms nobody.
+    /// Writes what is kept of these packs anew and removes them, in batches: so it takes little space on a full disk.
+    /// Gives the objects that were found damaged on the way.
     fn rewrite(
         &self,
         state: &mut State,
         names: &[String],
         keep: &dyn Fn(&Digest) -> bool,
     ) -> Result<Vec<(Digest, Vec<u8>)>, StoreError> {
-        let (old, packs) = std::mem::take(&mut state.packs)
+        let (old, rest): (Vec<Pack>, Vec<Pack>) = std::mem::take(&mut state.packs)
             .into_iter()
             .partition(|pack| names.contains(&pack.name));
-        state.packs = packs;
+        state.packs = rest;
         state.listed = None;
-        let old: Vec<Pack> = old;
         let mut damaged = Vec::new();
-        for pack in &old {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        for pack in old {
+            size += pack.file.metadata().map_or(0, |metadata| metadata.len());
+            batch.push(pack);
+            if size >= PACK_BYTES {
+                self.rewrite_batch(state, &batch, keep, &mut damaged)?;
+                (batch, size) = (Vec::new(), 0);
+            }
+        }
+        self.rewrite_batch(state, &batch, keep, &mut damaged)?;
+        Ok(damaged)
+    }
+
+    /// Killed in between, it leaves some objects twice, which harms nobody.
+    fn rewrite_batch(
+        &self,
+        state: &mut State,
+        old: &[Pack],
+        keep: &dyn Fn(&Digest) -> bool,
+        damaged: &mut Vec<(Digest, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
+        let before = state.packs.len();
+        for pack in old {
             let path = self.path(&pack.name, "pack");
             for (digest, place) in pack.entries().map_err(failed("read", &path))? {
                 if !keep(&digest) || state.find(&digest).is_some() {
                     continue;
                 }
-                // A digest of zeros: taken out before.
+                // Otherwise it was taken out before.
                 if header(&pack.file, place.offset).map_err(failed("read", &path))?
                     != Some((digest, place.length))
                 {
@@ -457,13 +481,18 @@ impl Packs {
             }
         }
         self.close(state)?;
-        for pack in &old {
+        // What was safe from a crash of the machine shall stay so.
+        for pack in &state.packs[before..] {
+            let path = self.path(&pack.name, "pack");
+            pack.file.sync_data().map_err(failed("write", &path))?;
+        }
+        for pack in old {
             for extension in ["idx", "pack"] {
                 let path = self.path(&pack.name, extension);
                 found(fs::remove_file(&path)).map_err(failed("remove", &path))?;
             }
         }
-        Ok(damaged)
+        Ok(())
     }
 
     /// Reads every object of every pack, takes the damaged ones out, and makes damaged indexes again.
