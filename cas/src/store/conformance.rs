@@ -23,7 +23,9 @@ pub fn conformance(make: &dyn Fn() -> Box<dyn Store>) {
 
 /// Content of this length that is like no other.
 fn bytes(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at / 251 + at) as u8).collect()
+    (0..length)
+        .map(|at| (at / 251 + at).to_le_bytes()[0])
+        .collect()
 }
 
 fn blobs_come_back(store: &dyn Store) {

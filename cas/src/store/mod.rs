@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::canonical::{Canonical, DecodeError};
-use crate::digest::{BlobId, Digest, DirectoryId, TreeId};
+use crate::digest::{BlobId, Digest, DirectoryId, MismatchError, TreeId};
 use crate::tree::{Directory, Tree};
 
 /// Why a store cannot give or take something.
@@ -99,10 +99,7 @@ pub trait BlobSource: Send + Sync {
 
 /// What an error of a blob's reader means.
 pub fn read_error(digest: &Digest, error: io::Error) -> StoreError {
-    let is_mismatch = error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<crate::digest::MismatchError>());
-    if is_mismatch {
+    if MismatchError::of(&error).is_some() {
         return StoreError::Damaged { digest: *digest };
     }
     match error.downcast::<StoreError>() {

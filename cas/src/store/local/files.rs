@@ -96,18 +96,14 @@ impl Workspace {
     /// not be removed (they hold files of other users, which takes their user namespace).
     pub(super) fn remove_stale(&self) -> Result<(u64, u64), StoreError> {
         let (mut removed, mut left) = (0, 0);
-        let own = self.private()?;
         for entry in fs::read_dir(&self.tmp).map_err(failed("read", &self.tmp))? {
             let path = entry.map_err(failed("read", &self.tmp))?.path();
-            if path == own.path {
-                continue;
-            }
             let Some(directory) = found(File::open(&path)).map_err(failed("open", &path))? else {
                 continue;
             };
-            // Who lives holds the lock; who died, however it died, does not.
+            // Who lives holds the lock, also we; who died, however it died, does not.
             if directory.try_lock().is_ok() {
-                match remove_tree(&path, &own.fresh("trash")) {
+                match self.remove(&path) {
                     Ok(()) => removed += 1,
                     Err(_) => left += 1,
                 }
@@ -158,10 +154,9 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next gc. Nothing else is in it: who makes something here
-        // holds this value.
-        let trash = self.path.with_extension("trash");
-        let _ = remove_tree(&self.path, &trash);
+        // Whoever makes something here holds this value, so it is empty; if not, because something could not be
+        // removed, the next gc tries again.
+        let _ = fs::remove_dir(&self.path);
     }
 }
 
@@ -230,6 +225,11 @@ impl Scratch {
         &self.path
     }
 
+    /// Moves it to `target`, which nothing has.
+    pub(super) fn persist(self, target: &Path) -> Result<(), StoreError> {
+        rename_to(&self.path, target)
+    }
+
     /// Removes it and says what stood in the way; dropping it says nothing.
     pub fn remove(self) -> Result<(), StoreError> {
         remove_tree(&self.path, &self.private.fresh("trash")).map_err(failed("remove", &self.path))
@@ -238,7 +238,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Published or removed already: `remove_tree` finds nothing, which is fine. Otherwise the next gc tries again.
+        // Moved or removed already: `remove_tree` finds nothing, which is fine. Otherwise the next gc tries again.
         let _ = remove_tree(&self.path, &self.private.fresh("trash"));
     }
 }

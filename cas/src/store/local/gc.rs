@@ -35,7 +35,8 @@ pub struct GcReport {
     pub bytes_kept: u64,
     /// Bytes of all that was removed.
     pub bytes_removed: u64,
-    /// Directories of killed processes that could not be removed.
+    /// Snapshots and directories of killed processes that could not be removed: they hold files of users that only
+    /// their user namespace has.
     pub stale_left: u64,
 }
 
@@ -58,24 +59,24 @@ impl LocalStore {
     /// # Errors
     /// [`StoreError::Busy`] when others still used the store after that. Any error leaves the store whole.
     pub fn gc(&mut self, cap: Option<u64>, wait: Duration) -> Result<GcReport, StoreError> {
-        self.lock_alone(wait)?;
-        let result = self.collect(cap.unwrap_or(u64::MAX));
+        // Nothing of ours may be unfinished while another process could be the one that collects. On a full disk this
+        // fails; then our pack is one that has lost its writer.
+        let _ = self.packs.finish();
+        self.packs.forget();
+        let result = self
+            .lock_alone(wait)
+            .and_then(|()| self.collect(cap.unwrap_or(u64::MAX)));
+        let shared = self.lock.lock_shared().map_err(failed("lock", &self.path));
+        self.packs.forget();
         self.directories.clear();
-        self.lock
-            .lock_shared()
-            .map_err(failed("lock", &self.path))?;
-        result
+        shared.and(result)
     }
 
-    /// Changes the shared lock into an exclusive one.
+    /// Changes the shared lock into an exclusive one. An attempt that fails leaves none.
     fn lock_alone(&self, wait: Duration) -> Result<(), StoreError> {
         let start = Instant::now();
         while self.lock.try_lock().is_err() {
             if start.elapsed() >= wait {
-                // An attempt gives the shared lock up.
-                self.lock
-                    .lock_shared()
-                    .map_err(failed("lock", &self.path))?;
                 return Err(StoreError::Busy {
                     path: self.path.display().to_string(),
                 });
@@ -85,16 +86,9 @@ impl LocalStore {
         Ok(())
     }
 
+    /// On a full disk nothing can be written before something is removed: what needs no space comes first.
     fn collect(&self, cap: u64) -> Result<GcReport, StoreError> {
         let mut report = GcReport::default();
-        self.packs.finish()?;
-        let (_, stale_left) = self.remove_stale()?;
-        report.stale_left = stale_left;
-        for path in list(&self.path.join("damaged"))? {
-            report.bytes_removed += size(&path);
-            self.workspace.remove(&path)?;
-        }
-
         let blobs = self.blob_paths()?;
         let mut sizes = self.packs.sizes()?;
         sizes.extend(blobs.iter().map(|(path, digest)| (*digest, size(path))));
@@ -108,14 +102,7 @@ impl LocalStore {
             }
         }
         self.keep_records(cap, &sizes, &mut reached, &mut report)?;
-
-        for (path, digest) in &blobs {
-            if !reached.objects.contains(digest) {
-                fs::remove_file(path).map_err(failed("remove", path))?;
-            }
-        }
-        self.packs
-            .keep_only(&|digest| reached.objects.contains(digest))?;
+        report.bytes_kept = reached.bytes;
         for (digest, bytes) in &sizes {
             if reached.objects.contains(digest) {
                 report.objects_kept += 1;
@@ -124,8 +111,25 @@ impl LocalStore {
                 report.bytes_removed += bytes;
             }
         }
-        report.bytes_kept = reached.bytes;
+
+        for path in list(&self.path.join("damaged"))? {
+            report.bytes_removed += size(&path);
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+        for (path, digest) in &blobs {
+            if !reached.objects.contains(digest) {
+                fs::remove_file(path).map_err(failed("remove", path))?;
+            }
+        }
+        let (_, stale_left) = self.remove_stale()?;
+        report.stale_left = stale_left;
         self.keep_snapshots(cap, &mut report)?;
+        let damaged = self
+            .packs
+            .keep_only(&|digest| reached.objects.contains(digest))?;
+        for (digest, bytes) in damaged {
+            self.keep_damaged(&digest, &bytes)?;
+        }
         Ok(report)
     }
 
@@ -181,7 +185,8 @@ impl LocalStore {
             } else {
                 report.snapshots_removed += 1;
                 report.bytes_removed += bytes;
-                self.workspace.remove(path)?;
+                // It is out of the way even when some of it cannot be removed.
+                report.stale_left += u64::from(self.workspace.remove(path).is_err());
             }
         }
         Ok(())

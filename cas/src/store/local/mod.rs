@@ -4,7 +4,7 @@
 //! form             which form this is: `immbuild store 1`
 //! lock             shared lock: in use; exclusive lock: garbage is collected
 //! blobs/ab/<hex>   large blobs, one file each, read-only
-//! packs/           small blobs, directories and trees: see `pack`
+//! packs/           small blobs, directories and trees: see `pack` and `index`
 //! records/<kind>/ab/<hex>   what was computed: see `record`
 //! roots/<hex>      records with a name, kept whatever their age
 //! snapshots/<hex>/ materialised trees: see `snapshot`
@@ -20,12 +20,19 @@
 //!
 //! Must never know what a record is for.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a store is files; their times say what was used last"
+)]
+
 mod files;
 mod fsck;
 mod gc;
 mod incoming;
 mod index;
 mod pack;
+mod packs;
 mod record;
 mod snapshot;
 #[cfg(test)]
@@ -45,7 +52,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::files::{TempFile, Workspace, failed, found, is_at, make_directory};
-use self::pack::{PACKED_MAX, Packs};
+use self::pack::PACKED_MAX;
+use self::packs::{Packed, Packs};
 use self::record::Named;
 use super::{BlobSource, DirectorySink, DirectorySource, Record, Store, StoreError, read_error};
 use crate::canonical::Canonical;
@@ -386,10 +394,10 @@ impl LocalStore {
         self.workspace.write(&aside, bytes)
     }
 
-    fn open_checked(&self, digest: &Digest) -> Result<Checked<'_>, StoreError> {
+    fn open_checked(&self, digest: &Digest) -> Result<CheckedReader<'_>, StoreError> {
         match self.packs.get(digest)? {
-            Some(Ok(bytes)) => return Ok(Checked::Packed(io::Cursor::new(bytes))),
-            Some(Err(bytes)) => {
+            Some(Packed::Whole(bytes)) => return Ok(CheckedReader::Packed(io::Cursor::new(bytes))),
+            Some(Packed::Damaged(bytes)) => {
                 // It is no longer in the pack, which is what counts: on a full disk no copy of it is kept.
                 let _ = self.keep_damaged(digest, &bytes);
                 return Err(StoreError::Damaged { digest: *digest });
@@ -399,7 +407,7 @@ impl LocalStore {
         let file = self
             .blob_file(&BlobId::new(*digest))?
             .ok_or(StoreError::Missing(*digest))?;
-        Ok(Checked::File {
+        Ok(CheckedReader::File {
             reader: VerifiedReader::new(file, *digest),
             store: self,
             digest: *digest,
@@ -440,7 +448,7 @@ impl LocalStore {
 impl Drop for LocalStore {
     fn drop(&mut self) {
         // Without its index the pack is still good: the next who opens the store makes it.
-        if self.packs.finish().is_ok() {
+        if let Ok(true) = self.packs.finish() {
             let _ = self.packs.merge();
         }
     }
@@ -529,7 +537,7 @@ fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, StoreErr
 }
 
 /// Reads a blob, checks it, and sets it aside when it is damaged.
-enum Checked<'a> {
+enum CheckedReader<'a> {
     /// Already checked.
     Packed(io::Cursor<Vec<u8>>),
     /// Checked at the end.
@@ -540,7 +548,7 @@ enum Checked<'a> {
     },
 }
 
-impl Read for Checked<'_> {
+impl Read for CheckedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Packed(bytes) => bytes.read(buffer),
@@ -549,10 +557,7 @@ impl Read for Checked<'_> {
                 store,
                 digest,
             } => reader.read(buffer).inspect_err(|error| {
-                let is_mismatch = error
-                    .get_ref()
-                    .is_some_and(|inner| inner.is::<MismatchError>());
-                if is_mismatch {
+                if MismatchError::of(error).is_some() {
                     // The caller learns of the damage itself, which is worse than one that stays in place.
                     let _ = store.set_aside(digest, reader.inner());
                 }
@@ -564,9 +569,21 @@ impl Read for Checked<'_> {
 impl BlobSource for LocalStore {
     fn open(&self, id: &BlobId) -> Result<Box<dyn Read + Send + '_>, StoreError> {
         Ok(match self.open_checked(id.digest())? {
-            Checked::Packed(bytes) => Box::new(bytes),
-            file @ Checked::File { .. } => Box::new(BufReader::with_capacity(CHUNK, file)),
+            CheckedReader::Packed(bytes) => Box::new(bytes),
+            file @ CheckedReader::File { .. } => Box::new(BufReader::with_capacity(CHUNK, file)),
         })
+    }
+
+    fn read(&self, id: &BlobId) -> Result<Vec<u8>, StoreError> {
+        match self.open_checked(id.digest())? {
+            CheckedReader::Packed(bytes) => Ok(bytes.into_inner()),
+            mut file @ CheckedReader::File { .. } => {
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes)
+                    .map_err(|error| read_error(id.digest(), error))?;
+                Ok(bytes)
+            }
+        }
     }
 }
 

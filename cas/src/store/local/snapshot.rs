@@ -47,7 +47,7 @@ impl LocalStore {
     pub fn publish_snapshot(&self, key: &Digest, tree: Scratch) -> Result<PathBuf, StoreError> {
         let wrapper = self.scratch("snapshot")?;
         let root = wrapper.path().join("root");
-        fs::rename(tree.path(), &root).map_err(failed("write", &root))?;
+        tree.persist(&root)?;
         let boot = wrapper.path().join("boot");
         fs::write(&boot, boot_id()?).map_err(failed("write", &boot))?;
 

@@ -1,5 +1,11 @@
 //! What the local store withstands, tried out.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "test code: a panic is the report"
+)]
+
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -364,6 +370,7 @@ fn a_flipped_bit_anywhere_is_survived() {
                 fs::remove_file(extra).unwrap();
             }
             for (path, bytes) in &sound {
+                let _ = fs::remove_file(path);
                 fs::write(path, bytes).unwrap();
             }
         }
@@ -567,6 +574,42 @@ fn a_full_disk_leaves_nothing_half_done() {
     assert_eq!(store.read(&id).unwrap(), b"goes on");
     store.put_record("action", &key, &value).unwrap();
     check(&store);
+}
+
+#[test]
+fn garbage_is_collected_on_a_full_disk() {
+    let disk = Disk::new(c"size=3m");
+    let mut store = open(&disk.0.path().join("store"));
+    let kept: Vec<BlobId> = (0..20_u8)
+        .map(|number| store.put_bytes(&[number; 9000]).unwrap())
+        .collect();
+    store.set_root("kept", &record_of(&kept)).unwrap();
+    // The kept ones and some garbage in one pack, garbage alone in others.
+    let path = store.path().to_owned();
+    for round in 0_u32.. {
+        let result = (0..150_u32)
+            .map(|number| {
+                [round.to_le_bytes(), number.to_le_bytes()]
+                    .concat()
+                    .repeat(400)
+            })
+            .try_for_each(|content| store.put_bytes(&content).map(drop));
+        if result.is_err() {
+            break;
+        }
+        drop(store);
+        store = open(&path);
+    }
+    let report = store.gc(None, NO_WAIT).unwrap();
+    assert_eq!(report.objects_kept, 20);
+    assert!(report.objects_removed > 500, "{report:?}");
+    for id in &kept {
+        store.read(id).unwrap();
+    }
+    for seed in 0..8 {
+        store.put_bytes(&large(seed)).unwrap();
+    }
+    assert!(store.fsck().unwrap().is_clean());
 }
 
 /// Starts this test binary again as a writer of the store at `path`.
@@ -815,22 +858,26 @@ fn a_scratch_directory_goes_whatever_is_in_it() {
     assert_eq!(fs::metadata(scratch.path()).unwrap().mode() & 0o7777, 0o700);
     let name = "n".repeat(200);
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = rustix::fs::openat(CWD, scratch.path(), flags, Mode::empty()).unwrap();
-    for level in 0..300 {
-        rustix::fs::mkdirat(&at, &name, Mode::RWXU).unwrap();
-        rustix::fs::symlinkat("/etc", &at, "link").unwrap();
-        let next = rustix::fs::openat(&at, &name, flags, Mode::empty()).unwrap();
+    let mut open = vec![rustix::fs::openat(CWD, scratch.path(), flags, Mode::empty()).unwrap()];
+    for _ in 0..300 {
+        let at = open.last().unwrap();
+        rustix::fs::mkdirat(at, &name, Mode::RWXU).unwrap();
+        rustix::fs::symlinkat("/etc", at, "link").unwrap();
+        let next = rustix::fs::openat(at, &name, flags, Mode::empty()).unwrap();
+        open.push(next);
+    }
+    for number in 0..500 {
+        fs::write(scratch.path().join(number.to_string()), "x").unwrap();
+    }
+    for (level, directory) in open.iter().enumerate() {
         let mode = if level % 2 == 0 {
             Mode::empty()
         } else {
             Mode::RUSR
         };
-        rustix::fs::chmodat(&at, &name, mode, rustix::fs::AtFlags::empty()).unwrap();
-        at = next;
+        rustix::fs::fchmod(directory, mode).unwrap();
     }
-    for number in 0..500 {
-        fs::write(scratch.path().join(number.to_string()), "x").unwrap();
-    }
+    drop(open);
     let path = scratch.path().to_owned();
     scratch.remove().unwrap();
     assert!(!path.exists());
