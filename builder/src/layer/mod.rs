@@ -212,3 +212,6 @@ fn write_content(
         Err(error) => Err(failed(read_error(file.blob.digest(), error)).into()),
     }
 }
+
+#[cfg(test)]
+mod tests;
