@@ -29,8 +29,12 @@ use super::scan::meta_of;
 use super::{HostFsError, join, pool, shown, walk, xattr};
 
 const OPAQUE: &[u8] = b"user.overlay.opaque";
-/// What overlayfs notes for itself on what it copied; nothing here depends on it.
-const NOTES: [&[u8]; 2] = [b"user.overlay.impure", b"user.overlay.origin"];
+/// What overlayfs notes for itself on what it copied, and on its root; nothing here depends on it.
+const NOTES: [&[u8]; 3] = [
+    b"user.overlay.impure",
+    b"user.overlay.origin",
+    b"user.overlay.uuid",
+];
 /// How overlayfs stores an attribute `user.overlay.x` that a program in the step asked for.
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 /// Bytes read at a time.

@@ -14,6 +14,9 @@ pub mod stat_cache;
 mod walk;
 pub mod xattr;
 
+#[cfg(test)]
+mod overlay_tests;
+
 use std::io;
 use std::path::Path;
 
