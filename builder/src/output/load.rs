@@ -1,6 +1,6 @@
 //! Gives an image to an engine of this machine through the engine's own loader.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,38 +27,37 @@ impl Engine {
     }
 }
 
+/// How an engine is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineCommand {
+    /// Which it is.
+    pub engine: Engine,
+    /// The program, found by `PATH`, and arguments that come before any other: `podman --remote`.
+    pub words: Vec<OsString>,
+}
+
+impl From<Engine> for EngineCommand {
+    fn from(engine: Engine) -> Self {
+        Self {
+            engine,
+            words: vec![engine.program().into()],
+        }
+    }
+}
+
 /// Loads an image for one platform. `scratch` is a directory for the archive that is passed on.
 ///
 /// # Errors
 /// The image has several platforms; the engine is not installed or refuses; the archive cannot be written.
 pub fn load(
-    engine: Engine,
+    command: &EngineCommand,
     subject: Subject<'_>,
     names: &Names,
     layers: &dyn LayerSource,
     scratch: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<(), OutputError> {
-    load_with(
-        engine,
-        engine.program().as_ref(),
-        subject,
-        names,
-        layers,
-        scratch,
-        progress,
-    )
-}
-
-fn load_with(
-    engine: Engine,
-    program: &OsStr,
-    subject: Subject<'_>,
-    names: &Names,
-    layers: &dyn LayerSource,
-    scratch: &Path,
-    progress: &dyn Fn(u64),
-) -> Result<(), OutputError> {
+    let engine = command.engine;
     let image = only_image(subject, engine.program())?;
     let archive = Scratch(scratch.join(format!("load-{}.tar", std::process::id())));
     match engine {
@@ -74,19 +73,11 @@ fn load_with(
             write_oci_archive(&archive.0, subject, &first, layers, progress)?;
         }
     }
-    run(
-        engine,
-        program,
-        &["load".as_ref(), "-i".as_ref(), archive.0.as_os_str()],
-    )?;
+    command.run(&["load".as_ref(), "-i".as_ref(), archive.0.as_os_str()])?;
     if engine == Engine::Podman {
         let id = image.config_digest().digest().to_hex();
         for reference in names.references().iter().skip(1) {
-            run(
-                engine,
-                program,
-                &["tag".as_ref(), id.as_ref(), reference.as_ref()],
-            )?;
+            command.run(&["tag".as_ref(), id.as_ref(), reference.as_ref()])?;
         }
     }
     Ok(())
@@ -104,29 +95,36 @@ impl Drop for Scratch {
 /// How much of what a failing engine said is kept.
 const STDERR_TAIL: usize = 2000;
 
-fn run(engine: Engine, program: &OsStr, args: &[&OsStr]) -> Result<(), OutputError> {
-    let name = engine.program();
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => OutputError::NoProgram { program: name },
-            _ => OutputError::Io {
-                action: "run",
-                path: name.into(),
-                source,
-            },
-        })?;
-    if output.status.success() {
-        return Ok(());
+impl EngineCommand {
+    fn run(&self, args: &[&OsStr]) -> Result<(), OutputError> {
+        let name = self.engine.program();
+        let (program, first) = self
+            .words
+            .split_first()
+            .ok_or(OutputError::NoProgram { program: name })?;
+        let output = Command::new(program)
+            .args(first)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => OutputError::NoProgram { program: name },
+                _ => OutputError::Io {
+                    action: "run",
+                    path: program.into(),
+                    source,
+                },
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let from = output.stderr.len().saturating_sub(STDERR_TAIL);
+        Err(OutputError::Engine {
+            program: format!("{name} {}", args[0].display()),
+            status: output.status,
+            stderr: String::from_utf8_lossy(&output.stderr[from..])
+                .trim()
+                .to_owned(),
+        })
     }
-    let from = output.stderr.len().saturating_sub(STDERR_TAIL);
-    Err(OutputError::Engine {
-        program: format!("{name} {}", args[0].display()),
-        status: output.status,
-        stderr: String::from_utf8_lossy(&output.stderr[from..])
-            .trim()
-            .to_owned(),
-    })
 }

@@ -16,7 +16,7 @@ mod tar;
 pub use copy::{Blobs, LayerSource};
 pub use dir::write_dir;
 pub use docker_archive::write_docker_archive;
-pub use load::{Engine, load};
+pub use load::{Engine, EngineCommand, load};
 pub use oci_archive::write_oci_archive;
 pub use oci_layout::write_oci_layout;
 pub use stamp::{Stamp, stamp};
