@@ -62,7 +62,7 @@ impl Mtimes {
         // What is below has the path and a slash in front; between them only names that go on with bytes before `/`.
         let below: Vec<RelPath> = self
             .0
-            .range((Bound::Excluded(path), Bound::Unbounded))
+            .range::<RelPath, _>((Bound::Excluded(path), Bound::Unbounded))
             .map(|(other, _)| other)
             .take_while(|other| other.as_bytes().starts_with(path.as_bytes()))
             .filter(|other| other.starts_with(path))

@@ -542,7 +542,7 @@ impl Untar<'_, '_, '_> {
     /// What this archive has brought at this path and below.
     fn fresh_at(&self, path: &RelPath) -> Vec<RelPath> {
         self.fresh
-            .range((Bound::Included(path), Bound::Unbounded))
+            .range::<RelPath, _>((Bound::Included(path), Bound::Unbounded))
             .take_while(|other| other.as_bytes().starts_with(path.as_bytes()))
             .filter(|other| other.starts_with(path))
             .cloned()
