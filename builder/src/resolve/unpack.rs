@@ -29,7 +29,7 @@ use liblzma::read::XzDecoder;
 use liblzma::stream::{CONCATENATED, Stream};
 use zip::read::{ZipFile, ZipFileEntry};
 use zip::result::ZipError;
-use zip::{System, ZipArchive};
+use zip::{CompressionMethod, System, ZipArchive};
 
 use super::make_parents;
 use crate::layer::{
@@ -130,6 +130,9 @@ pub fn unpack(
     let mut start = Vec::new();
     let mut head = (&mut *source).take(6);
     head.read_to_end(&mut start).map_err(UnpackError::Read)?;
+    if start.is_empty() {
+        return Err(UnpackError::NotArchive("it is empty"));
+    }
     let kind = Kind::of(&start);
     let whole = Cursor::new(start).chain(source);
     let mut tree = TreeBuilder::new(store, Meta::root(Mode::DIRECTORY));
@@ -336,14 +339,13 @@ fn decompress<'a>(
 
 fn untar_error(error: UntarError, kind: Kind) -> UnpackError {
     match error {
-        UntarError::Archive(MemberError::Header { offset: 0, .. } | MemberError::Short { .. })
-            if kind != Kind::Other(Encoding::Plain) =>
-        {
-            UnpackError::NotArchive("it is one compressed file and no tar")
-        }
-        UntarError::Archive(MemberError::Header { offset: 0, .. }) => {
-            UnpackError::NotArchive("it is neither a zip nor a tar, plain or compressed")
-        }
+        // Already the first header is none.
+        UntarError::Archive(
+            MemberError::Header { offset: 0, .. } | MemberError::Short { offset: 0..512 },
+        ) => UnpackError::NotArchive(match kind {
+            Kind::Other(Encoding::Plain) => "it is neither a zip nor a tar, plain or compressed",
+            _ => "it is one compressed file and no tar",
+        }),
         UntarError::Archive(MemberError::Bytes(limit)) => {
             UnpackError::Bomb(format!("more than {limit} bytes come out of it"))
         }
@@ -411,7 +413,8 @@ fn unzip(
         described: BTreeSet::new(),
     };
     for index in 0..archive.len() {
-        let name = name_of(&archive.by_index_data(index).map_err(zip_error)?);
+        let described = archive.by_index_data(index).map_err(zip_error)?;
+        let name = name_of(&described);
         let refuse = |reason: String| UnpackError::Entry {
             path: shown(&name),
             reason,
@@ -419,13 +422,17 @@ fn unzip(
         let Some(path) = path_of(&name, options.strip).map_err(refuse)? else {
             continue;
         };
-        let mut entry = archive.by_index(index).map_err(|error| match error {
-            ZipError::UnsupportedArchive(reason) => refuse(reason.to_lowercase()),
-            ZipError::CompressionMethodNotSupported(method) => {
-                refuse(format!("its compression method {method} is not supported"))
-            }
-            error => zip_error(error),
-        })?;
+        if described.encrypted() {
+            return Err(refuse("it is encrypted".into()));
+        }
+        let method = described.compression();
+        if !matches!(
+            method,
+            CompressionMethod::Stored | CompressionMethod::Deflated
+        ) {
+            return Err(refuse(format!("its compression {method} is not supported")));
+        }
+        let mut entry = archive.by_index(index).map_err(zip_error)?;
         unzip.entry(&mut entry, &name, &path)?;
     }
     Ok(())
@@ -501,8 +508,8 @@ impl Unzip<'_, '_> {
             reason: reason.to_owned(),
         };
         let is_unix = matches!(entry.system(), System::Unix | System::OsDarwin);
-        // `st_mode`; the library makes one up for other systems. Zero comes from writers that have none to give.
-        let mode = entry.unix_mode().filter(|mode| is_unix && *mode != 0);
+        // A Unix puts `st_mode` into the upper half. Zero comes from writers that have none to give.
+        let mode = Some(entry.external_attributes() >> 16).filter(|mode| is_unix && *mode != 0);
         let meta = |usual: Mode| match mode {
             Some(mode) if self.options.preserve => Meta::root(Mode::of_st_mode(mode)),
             _ => Meta::root(usual),
