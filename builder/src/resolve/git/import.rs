@@ -10,8 +10,7 @@ use immbuild_cas::path::{Name, RelPath};
 use immbuild_cas::store::{Record, Store};
 use immbuild_cas::tree::{Directory, Entry, File, Meta, Mode, Symlink, Tree};
 
-use super::{GitError, cause};
-use crate::resolve::folder::EntryError;
+use super::{EntryError, GitError, cause};
 
 /// Kind of the records that remember which tree a git tree became.
 const RECORD: &str = "git-tree";

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use gix::{ObjectId, Repository};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::Store;
-use immbuild_cas::tree::Tree;
 
 use super::import::{Import, Module, Modules, object};
 use super::worktree::{Part, Worktree};
@@ -68,7 +67,7 @@ pub fn local(request: &Local<'_>, store: &dyn Store) -> Result<GitTree, GitError
                 first.truncate(SHOWN);
                 return Err(GitError::Dirty { first, count });
             }
-            tree = Some(Tree::new(found.take(&import, request.subdir)?));
+            tree = Some(found.take(&import, request.subdir)?);
         }
     }
     let dirty = tree.is_some();

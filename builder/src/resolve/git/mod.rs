@@ -17,14 +17,12 @@ use std::io;
 use std::path::PathBuf;
 
 use immbuild_cas::digest::TreeId;
-use immbuild_cas::path::RelPath;
+use immbuild_cas::path::{PathError, RelPath};
 use immbuild_cas::store::StoreError;
-use immbuild_cas::tree::Tree;
+use immbuild_cas::tree::{DirectoryError, Tree, TreeError};
 
 pub use local::{Local, local};
 pub use remote::{Pin, Remote, fetch_remote, lock_remote};
-
-use super::folder::EntryError;
 
 /// What a commit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +138,9 @@ pub enum GitError {
         /// What is wrong with it.
         source: EntryError,
     },
+    /// A working tree that is no tree of ours.
+    #[error("cannot take the working tree")]
+    Tree(#[source] TreeError),
     /// Not a URL that can be fetched from.
     #[error("`{url}` cannot be fetched from: {reason}")]
     Url {
@@ -185,6 +186,20 @@ pub enum GitError {
     /// The store refused.
     #[error("cannot store what a commit holds")]
     Store(#[from] StoreError),
+}
+
+/// What is wrong with an entry of a git tree.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Its path.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Its content.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Its path, which another entry has, too.
+    #[error("two entries have this path")]
+    Twice,
 }
 
 fn dirty(first: &[Change], count: usize) -> String {

@@ -15,15 +15,14 @@ use gix::index::entry::{Flags, Mode, Stage, Stat, stat};
 use gix::objs::tree::EntryKind;
 use gix::worktree::stack::state::{attributes, ignore};
 use gix::{ObjectId, Repository};
-use immbuild_cas::digest::DirectoryId;
 use immbuild_cas::path::{Name, RelPath};
 use immbuild_cas::store::{Store, StoreError};
-use immbuild_cas::tree::Entry;
+use immbuild_cas::tree::{Entry, Meta, Mode as TreeMode, Tree, TreeBuilder, TreeError};
 
 use super::import::{self, Import, Level, blob, file, object, symlink};
 use super::local::{open, to_host};
 use super::{Change, ChangeKind, GitError, cause};
-use crate::resolve::folder::{Folder, PutError};
+use crate::resolve::make_parents;
 
 /// A working tree, compared with what is committed.
 pub(super) struct Worktree {
@@ -84,28 +83,18 @@ impl Worktree {
             .map(Some)
     }
 
-    /// The directory that the working tree's files make, with all content put into the store.
-    pub(super) fn take(
-        &self,
-        import: &Import<'_>,
-        subdir: &RelPath,
-    ) -> Result<DirectoryId, GitError> {
-        let mut folder = Folder::new();
-        self.add(import, subdir, &mut folder)?;
-        folder.put(import.store).map_err(|error| match error {
-            PutError::Entry(path, source) => GitError::Entry {
-                path: path.to_string(),
-                source,
-            },
-            PutError::Store(error) => error.into(),
-        })
+    /// The tree that the working tree's files make, with all content put into the store.
+    pub(super) fn take(&self, import: &Import<'_>, subdir: &RelPath) -> Result<Tree, GitError> {
+        let mut tree = TreeBuilder::new(import.store, Meta::root(TreeMode::DIRECTORY));
+        self.add(import, subdir, &mut tree)?;
+        tree.seal(import.store).map_err(tree_error)
     }
 
     fn add(
         &self,
         import: &Import<'_>,
         subdir: &RelPath,
-        folder: &mut Folder,
+        tree: &mut TreeBuilder<'_>,
     ) -> Result<(), GitError> {
         let workdir = self
             .repo
@@ -133,17 +122,22 @@ impl Worktree {
                     Entry::Directory(import.submodule(&level, *commit, path)?)
                 }
             };
-            folder
-                .insert(&below(subdir), entry)
-                .map_err(|source| GitError::Entry {
-                    path: path.to_string(),
-                    source,
-                })?;
+            let at = below(subdir);
+            make_parents(tree, &at)
+                .and_then(|()| tree.insert(&at, entry))
+                .map_err(tree_error)?;
         }
         for submodule in &self.submodules {
-            submodule.add(import, subdir, folder)?;
+            submodule.add(import, subdir, tree)?;
         }
         Ok(())
+    }
+}
+
+fn tree_error(error: TreeError) -> GitError {
+    match error {
+        TreeError::Store { source, .. } => source.into(),
+        error => GitError::Tree(error),
     }
 }
 
