@@ -240,19 +240,29 @@ impl From<Failure> for SandboxError {
     }
 }
 
-/// First argument of the program when it is to be the supervisor.
+/// Name of the program when it is to be the supervisor.
 const SUPERVISOR: &str = "immbuild: sandbox";
+/// Name of the program when it is to try one of the probes.
+const PROBE: &str = "immbuild: probe";
 
 /// Whether [`supervise_if_asked`] was called: otherwise [`run`] would start who knows what.
 static READY: AtomicBool = AtomicBool::new(false);
 
-/// The first thing `main` calls. If the program was started by [`run`], it is the supervisor, and this
-/// call does not return.
+/// The first thing `main` calls. If the program was started by [`run`] or [`probe`], it is their helper,
+/// and this call does not return.
 pub fn supervise_if_asked() {
-    if std::env::args_os().next().as_deref() == Some(OsStr::new(SUPERVISOR)) {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name == SUPERVISOR {
         std::process::exit(supervisor::supervise());
     }
+    if name == PROBE {
+        std::process::exit(probe::attempt());
+    }
     READY.store(true, Ordering::Relaxed);
+}
+
+fn is_ready() -> bool {
+    READY.load(Ordering::Relaxed)
 }
 
 /// How often a waiting builder looks at `cancel`.
@@ -322,7 +332,7 @@ pub fn run(
 }
 
 fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
-    if !READY.load(Ordering::Relaxed) {
+    if !is_ready() {
         return Err(SandboxError::NotReady);
     }
     if !ids.holds(job.uid) || !ids.holds(job.gid) {

@@ -11,12 +11,13 @@
 //! numbers, and the options of the file system of the host's `/dev`.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -52,10 +53,10 @@ pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
     }
     scratch.overlay("tmp", 0o1777)?;
     for (number, (_, host)) in request.caches.iter().enumerate() {
-        let name = format!("cache{number}");
-        scratch.directory(&name, DIRECTORY)?;
-        scratch.directory(&format!("{name}/work"), DIRECTORY)?;
-        scratch.link(host, &format!("{name}/upper"))?;
+        for part in ["", "work", "root"] {
+            scratch.directory(&cache(number, part), DIRECTORY)?;
+        }
+        scratch.link(host, &cache(number, "upper"))?;
     }
     for name in MOUNT_DIRECTORIES {
         scratch.directory(&format!("stubs/{name}"), DIRECTORY)?;
@@ -69,6 +70,28 @@ pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
     for (at, _) in &request.caches {
         scratch.directories("stubs", at)?;
     }
+    for name in ["stubs", "tmp/upper", UPPER] {
+        settle(&request.scratch.join(name)).at(Stage::Scratch, name)?;
+    }
+    Ok(())
+}
+
+/// Sets the times of everything we made to 0, so that a step does not see when it runs.
+fn settle(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            settle(&entry?.path())?;
+        }
+    }
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: zero,
+        last_modification: zero,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(())
 }
 
@@ -153,6 +176,17 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
         }
     })?;
     constants()?;
+    // While their links still lead outside.
+    for (number, (at, _)) in request.caches.iter().enumerate() {
+        let part = |part| cache(number, part);
+        overlay("empty", &part("upper"), &part("work"), part("root")).map_err(|failure| {
+            Failure {
+                stage: Stage::Cache,
+                detail: at.as_os_str().as_bytes().to_vec(),
+                ..failure
+            }
+        })?;
+    }
     let outside = open_directory("/")?;
     let scratch = open_directory(".")?;
     rustix::process::chdir("root").at(Stage::Mount, "root")?;
@@ -174,20 +208,20 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     }
     secrets(request)?;
     for (number, (at, _)) in request.caches.iter().enumerate() {
-        let (upper, work) = (
-            format!("cache{number}/upper"),
-            format!("cache{number}/work"),
-        );
         let target = Path::new("/").join(at);
-        overlay("empty", &upper, &work, &target).map_err(|failure| Failure {
-            stage: Stage::Cache,
-            ..failure
-        })?;
+        let flags = MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+        rustix::mount::move_mount(CWD, cache(number, "root"), CWD, &target, flags)
+            .at(Stage::Cache, &target)?;
     }
 
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
     rustix::process::chdir("/").at(Stage::Mount, "/")
+}
+
+/// Name of a part of a cache's overlay in the scratch directory.
+fn cache(number: usize, part: &str) -> String {
+    format!("cache{number}/{part}")
 }
 
 fn root_layers(lowers: usize) -> String {
@@ -290,6 +324,7 @@ fn constants() -> Result<(), Failure> {
         }
     }
     write(Path::new("constants/nothing"), b"", FILE)?;
+    settle(Path::new("constants")).at(Stage::Mount, "constants")?;
     let read_only =
         MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount_remount("constants", read_only, "").at(Stage::Mount, "constants")
@@ -375,6 +410,12 @@ fn devices(outside: &OwnedFd) -> Result<(), Failure> {
         fs::create_dir(&path).at(Stage::Mount, &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).at(Stage::Mount, &path)?;
     }
+    for name in ["pts", "shm"]
+        .into_iter()
+        .chain(DEVICE_LINKS.map(|(name, _)| name))
+    {
+        settle(&Path::new("/dev").join(name)).at(Stage::Mount, name)?;
+    }
     let pts = new_mount(
         "devpts",
         &[("mode", "0620"), ("ptmxmode", "0666")],
@@ -396,6 +437,7 @@ fn secrets(request: &Request) -> Result<(), Failure> {
         let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
         rustix::fs::chown(&path, Some(uid), Some(gid)).at(Stage::Mount, &path)?;
     }
+    settle(Path::new(&target)).at(Stage::Mount, &target)?;
     let read_only =
         MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount_remount(target.as_str(), read_only, "").at(Stage::Mount, &target)
