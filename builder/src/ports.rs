@@ -186,8 +186,8 @@ pub trait Sandbox: Send + Sync {
     /// Why it could not, or how it failed.
     type Error: Send;
 
-    /// Version of the policy: every constant that a step can see. Part of action ids.
-    fn policy(&self) -> u32;
+    /// Name and version of the policy: every constant that a step can see. Part of action ids.
+    fn policy(&self) -> &'static str;
 
     /// Will the cache directories of this op be filled?
     fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState;

@@ -74,6 +74,8 @@ pub struct BuildReport {
     pub base: (usize, u64),
     /// What became of the expectation.
     pub expectation: Expectation,
+    /// Bytes of local files that were read to be hashed.
+    pub bytes_hashed: u64,
     /// What was written, and whether it was there already.
     pub written: Vec<(PathBuf, bool)>,
     /// The images, by platform.
@@ -219,6 +221,7 @@ pub fn build(
         own: totals.own,
         base: totals.base,
         expectation,
+        bytes_hashed: pinned.bytes_hashed,
         written,
         images: reports,
     })

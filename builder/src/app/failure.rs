@@ -15,6 +15,7 @@ use crate::output::OutputError;
 use crate::resolve::git::GitError;
 use crate::resolve::http::HttpError;
 use crate::resolve::image::{ImportError, LocalImageError};
+use crate::resolve::unpack::UnpackError;
 use crate::spec::model::Ident;
 
 /// The exit statuses of SPEC C.
@@ -91,6 +92,15 @@ impl Failure {
         self
     }
 
+    /// Says why, where nothing says so yet.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        if let Some(last) = self.diagnostics.last_mut() {
+            last.cause.get_or_insert(cause.into());
+        }
+        self
+    }
+
     /// Says what to type next, where nothing says so yet.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -130,6 +140,7 @@ impl From<StoreError> for Failure {
             | StoreError::Decode { .. }
             | StoreError::Owner { .. }
             | StoreError::Form { .. }
+            | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
         let failure = Self::of(exit, &error);
@@ -140,6 +151,7 @@ impl From<StoreError> for Failure {
             }
             StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
             StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
+            StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
             StoreError::Io { source, .. } => hint_of_io(failure, source),
         }
     }
@@ -217,6 +229,7 @@ impl From<HostFsError> for Failure {
             HostFsError::Changed { .. } | HostFsError::Overlay { .. } => Exit::Untrusted,
             HostFsError::Kind { .. }
             | HostFsError::Path { .. }
+            | HostFsError::Pattern { .. }
             | HostFsError::Entry { .. }
             | HostFsError::Links(_) => Exit::Spec,
             HostFsError::Owner { .. } => Exit::Machine,
@@ -252,7 +265,7 @@ impl From<GitError> for Failure {
             | GitError::Submodule { .. }
             | GitError::Offline { .. }
             | GitError::Unreachable(_) => Exit::Unreachable,
-            GitError::Io { .. } | GitError::Store(_) => Exit::Local,
+            GitError::Io { .. } | GitError::Store(_) | GitError::Tree(_) => Exit::Local,
         };
         let failure = wrapped(exit, &error);
         match &error {
@@ -309,6 +322,15 @@ impl From<ImportError> for Failure {
         match io_source(&error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
             _ => Self::of(exit, &error),
+        }
+    }
+}
+
+impl From<UnpackError> for Failure {
+    fn from(error: UnpackError) -> Self {
+        match io_source(&error).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
+            _ => Self::of(Exit::Untrusted, &error),
         }
     }
 }

@@ -349,9 +349,16 @@ impl<'a> Finder<'a> {
             let SourceKind::Git(source) = &source.kind else {
                 unreachable!("a source has one kind on all platforms");
             };
+            if self.session.settings.offline {
+                return Err(Failure::new(
+                    Exit::Unreachable,
+                    Diagnostic::error("a branch or tag is asked of its repository, and the network is off")
+                        .hint("run once without `--offline`"),
+                ));
+            }
             let found = git::lock_remote(
                 &remote(source),
-                self.session.settings.offline,
+                &self.session.git_cache(),
                 &self.session.store,
             )?;
             newest = newest.max(Some(found.time));

@@ -15,8 +15,9 @@ use super::pins::Pinned;
 use super::project::Project;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place, Span};
-use crate::image::descriptor::LayerDigest;
 use crate::image::{Image, ImageIndex};
+use crate::hostfs::materialise::{Materialise, Purpose, Times};
+use crate::layer::LayerDigest;
 use crate::output::{
     self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
     write_oci_layout,
@@ -310,15 +311,22 @@ fn write_one(
         OutputKind::OciLayout => {
             write_oci_layout(&output.path, subject, names, &layers, last, progress)?;
         }
-        OutputKind::Dir => output::write_dir(
-            &output.path,
-            &session.store.tree(&tree)?,
-            subject.images()[0].epoch,
-            &session.store,
-            &pinned.blobs(&session.store),
-            last,
-            session.settings.threads,
-        )?,
+        OutputKind::Dir => {
+            let blobs = pinned.blobs(&session.store);
+            let materialise = Materialise {
+                directories: &session.store,
+                blobs: &blobs,
+                times: Times {
+                    epoch: subject.images()[0].epoch,
+                    known: &|_| None,
+                },
+                purpose: Purpose::Output {
+                    owners: rustix::process::geteuid().is_root(),
+                },
+                threads: session.settings.threads,
+            };
+            output::write_dir(&output.path, &session.store.tree(&tree)?, &materialise, last)?;
+        }
     }
     Ok(())
 }

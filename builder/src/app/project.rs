@@ -10,7 +10,7 @@ use super::failure::{Exit, Failure};
 use crate::diag::{Diagnostic, SourceFile};
 use crate::lock::{self, model::Lock};
 use crate::platform::Platform;
-use crate::spec::model::Resolved;
+use crate::spec::model::{Resolved, Verb};
 use crate::spec::{self, Arguments, Spec};
 
 /// A spec that was read and is valid as far as can be said without a platform.
@@ -101,6 +101,18 @@ impl Project {
                 exit: Exit::Spec,
                 diagnostics,
             })
+    }
+
+    /// Does any stage execute anything, on any platform?
+    pub fn executes(&self) -> bool {
+        self.resolve_defaults().is_ok_and(|resolved| {
+            resolved.values().any(|spec| {
+                spec.stages
+                    .values()
+                    .flat_map(|stage| &stage.steps)
+                    .any(|step| matches!(step.verb, Verb::Run(_)))
+            })
+        })
     }
 
     /// The declared arguments with what the command line says.

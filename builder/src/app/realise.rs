@@ -165,8 +165,14 @@ impl Provider<'_> {
             (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
                 let remote = super::lock::remote(source);
                 let wanted = git::Pin { commit, tree: *tree };
-                let found = git::fetch_remote(&remote, &wanted, self.session.settings.offline, store)?;
-                let tree = store.put_tree(&found.tree)?;
+                let found = git::fetch_remote(
+                    &remote,
+                    &wanted,
+                    &self.session.git_cache(),
+                    self.session.settings.offline,
+                    store,
+                )?;
+                let tree = store.put_tree(&found)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
@@ -280,6 +286,23 @@ impl Sources for Provider<'_> {
 
     fn unpack(&self, archive: &BlobId, how: Unpack) -> Result<Tree, Failure> {
         let blobs = self.pinned.blobs(&self.session.store);
-        Ok(unpack::unpack(&unpack::Archive { blob: archive, blobs: &blobs, strip: how.strip, preserve: how.preserve }, &self.session.store)?)
+        let mut archive = blobs.open(archive)?;
+        let options = unpack::Options {
+            strip: how.strip,
+            preserve: how.preserve,
+        };
+        let unpacked = unpack::unpack(
+            &mut archive,
+            &options,
+            &unpack::Limits::default(),
+            &self.session.store,
+        )?;
+        for dropped in &unpacked.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of an archive: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        Ok(unpacked.tree)
     }
 }

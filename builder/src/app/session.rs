@@ -54,4 +54,9 @@ impl<'a> Session<'a> {
             cancel,
         })
     }
+
+    /// Where bare repositories are kept; what is in it can be deleted at any time.
+    pub fn git_cache(&self) -> PathBuf {
+        self.store.path().join("git")
+    }
 }

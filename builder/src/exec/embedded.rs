@@ -28,9 +28,6 @@ use crate::ports::{Event, Events, Run, Sandbox};
 /// Secrets by name.
 pub type Secrets = BTreeMap<String, Vec<u8>>;
 
-/// Version of the sandbox policy together with what steps see of a tree: part of action ids.
-const POLICY: u32 = sandbox::POLICY;
-
 /// A stack of snapshots deeper than this is made into one.
 const DEEPEST: usize = 100;
 
@@ -254,8 +251,8 @@ impl Embedded<'_> {
 impl Sandbox for Embedded<'_> {
     type Error = RunError;
 
-    fn policy(&self) -> u32 {
-        POLICY
+    fn policy(&self) -> &'static str {
+        sandbox::POLICY
     }
 
     fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState {
@@ -401,7 +398,7 @@ impl SnapshotMaker<'_> {
     fn key(&self, lower: Option<TreeId>, upper: TreeId) -> Digest {
         let mut out = Encoder::default();
         out.str("snapshot");
-        out.u32(POLICY);
+        out.str(sandbox::POLICY);
         out.option(lower, |out, lower| out.digest(lower.digest()));
         out.digest(upper.digest());
         out.option(self.times, |out, (tree, table)| {

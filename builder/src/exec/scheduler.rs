@@ -13,7 +13,7 @@ use immbuild_cas::store::{BlobSource, Store, StoreError};
 use immbuild_cas::tree::{Directory, Entry, Meta, Mode, Tree, TreeBuilder, TreeError};
 
 use super::cache::{ActionCache, CacheError};
-use crate::graph::action::{Action, ActionInput, CacheState, Surroundings};
+use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
 use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};

@@ -50,8 +50,8 @@ pub struct Surroundings {
     pub env: BTreeMap<String, String>,
     /// The guarantee that holds, at least the one asked for.
     pub tier: Tier,
-    /// Version of the sandbox policy: every constant that a step can see.
-    pub policy: u32,
+    /// Name and version of the sandbox policy: every constant that a step can see.
+    pub policy: &'static str,
     /// Are its cache directories filled?
     pub caches: CacheState,
 }
@@ -95,7 +95,7 @@ impl Canonical for Action<'_> {
                 out.str(value);
             });
             out.str(surroundings.tier.as_str());
-            out.u32(surroundings.policy);
+            out.str(surroundings.policy);
             out.bool(surroundings.caches == CacheState::Warm);
         });
     }
