@@ -8,3 +8,6 @@ pub mod model;
 
 pub use check::{Check, Outdated, Why, check, requests};
 pub use file::{parse, write};
+
+#[cfg(test)]
+mod tests;

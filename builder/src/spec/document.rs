@@ -331,4 +331,19 @@ mod tests {
             assert!(parse_text(text).is_ok(), "{text}");
         }
     }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_not_a_crash() {
+        let deep = |open: &str, close: &str| {
+            format!("a = {}1{}", open.repeat(10_000), close.repeat(10_000))
+        };
+        for text in [
+            deep("[", "]"),
+            deep("{a=", "}"),
+            format!("{}a = 1", "a.".repeat(10_000)),
+            format!("[{}a]", "a.".repeat(10_000)),
+        ] {
+            assert!(parse_text(&text).is_err());
+        }
+    }
 }
