@@ -678,10 +678,10 @@ fn a_kill_at_any_point_loses_nothing_that_was_stored() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("store");
     let mut reported = BTreeSet::new();
-    for round in 0..24_u32 {
+    for round in 0..20_u32 {
         let (mut child, mut lines) = child(&path, round * 1000);
         // From before the store is made to the middle of collecting, closing and merging.
-        for _ in 0..round * 5 {
+        for _ in 0..round * 3 {
             reported.insert(lines.next().unwrap());
         }
         std::thread::sleep(Duration::from_micros(u64::from(round) * 317 % 2000));
@@ -702,7 +702,7 @@ fn a_kill_at_any_point_loses_nothing_that_was_stored() {
         let own = list(&path.join("tmp")).unwrap().len();
         assert!(own <= 1, "{own} directories in tmp");
     }
-    assert!(reported.len() > 1000, "{}", reported.len());
+    assert!(reported.len() > 500, "{}", reported.len());
 }
 
 #[test]
@@ -715,7 +715,7 @@ fn processes_share_a_store_and_see_each_other_at_once() {
             let (store, path) = (&store, &path);
             scope.spawn(move || {
                 let (mut child, lines) = child(path, first);
-                for number in lines.take(300) {
+                for number in lines.take(120) {
                     let content = child_content(number.parse().unwrap());
                     let id = BlobId::new(Digest::of(&content));
                     assert!(store.read(&id).unwrap() == content, "{number}");
