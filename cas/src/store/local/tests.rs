@@ -555,15 +555,23 @@ fn a_full_disk_leaves_nothing_half_done() {
     assert!(is_full(&error), "{error}");
     assert_eq!(store.record("action", &key).unwrap(), None);
 
-    let check = |store: &LocalStore| {
-        for (id, content) in &stored {
+    let check = |store: &LocalStore, stored: &[(BlobId, Vec<u8>)]| {
+        for (id, content) in stored {
             assert!(store.read(id).unwrap() == *content);
         }
     };
-    check(&store);
+    check(&store, &stored);
+    // What comes after the torn object is found, also by who reads the pack while it is written.
+    fs::remove_file(&filler).unwrap();
+    let content = b"after the full disk".to_vec();
+    stored.push((store.put_bytes(&content).unwrap(), content));
+    check(&store, &stored);
+    check(&open(&path), &stored);
+    // As much as goes.
+    let _ = fs::write(&filler, vec![0; 1 << 20]);
     drop(store);
     let store = open(&path);
-    check(&store);
+    check(&store, &stored);
     assert_eq!(files(&path.join("tmp")), [] as [PathBuf; 0]);
 
     fs::remove_file(&filler).unwrap();
@@ -573,7 +581,7 @@ fn a_full_disk_leaves_nothing_half_done() {
     let id = store.put_bytes(b"goes on").unwrap();
     assert_eq!(store.read(&id).unwrap(), b"goes on");
     store.put_record("action", &key, &value).unwrap();
-    check(&store);
+    check(&store, &stored);
 }
 
 #[test]
@@ -678,10 +686,10 @@ fn a_kill_at_any_point_loses_nothing_that_was_stored() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("store");
     let mut reported = BTreeSet::new();
-    for round in 0..24_u32 {
+    for round in 0..20_u32 {
         let (mut child, mut lines) = child(&path, round * 1000);
         // From before the store is made to the middle of collecting, closing and merging.
-        for _ in 0..round * 5 {
+        for _ in 0..round * 3 {
             reported.insert(lines.next().unwrap());
         }
         std::thread::sleep(Duration::from_micros(u64::from(round) * 317 % 2000));
@@ -702,7 +710,7 @@ fn a_kill_at_any_point_loses_nothing_that_was_stored() {
         let own = list(&path.join("tmp")).unwrap().len();
         assert!(own <= 1, "{own} directories in tmp");
     }
-    assert!(reported.len() > 1000, "{}", reported.len());
+    assert!(reported.len() > 500, "{}", reported.len());
 }
 
 #[test]
@@ -714,8 +722,8 @@ fn processes_share_a_store_and_see_each_other_at_once() {
         for first in [0, 0, 100] {
             let (store, path) = (&store, &path);
             scope.spawn(move || {
-                let (mut child, lines) = child(path, first);
-                for number in lines.take(300) {
+                let (mut child, mut lines) = child(path, first);
+                for number in lines.by_ref().take(120) {
                     let content = child_content(number.parse().unwrap());
                     let id = BlobId::new(Digest::of(&content));
                     assert!(store.read(&id).unwrap() == content, "{number}");
