@@ -267,7 +267,7 @@ impl Stage {
 
     /// A new empty directory.
     fn fresh(&self) -> PathBuf {
-        let path = (0..)
+        let path = (0..1000)
             .map(|n| self.path(&format!("scratch-{n}")))
             .find(|path| !path.exists())
             .unwrap();
@@ -389,10 +389,10 @@ const VIEW: &str = "
     done
     for f in cmdline cpuinfo devices filesystems interrupts kallsyms keys loadavg meminfo modules \
              stat swaps uptime version vmstat; do
-        stat -c '%n %a %s %Y' /proc/$f; cat /proc/$f
+        [ ! -e /proc/$f ] || { stat -c '%n %a %s %Y' /proc/$f; cat /proc/$f; }
     done
     find /dev /tmp | sort | while read -r f; do stat -c '%n %F %a %t,%T' $f; done
-    stat -c '%n %a %u:%g %Y' /dev/shm /tmp /etc
+    stat -c '%n %a %u:%g %Y' /dev/shm /tmp
     cat /proc/net/route /proc/net/dev | cut -c1-6
 ";
 
@@ -422,7 +422,8 @@ fn difference(one: &str, two: &str) -> String {
             (None, None) => return differing,
             (one, two) if one == two => {}
             (one, two) => {
-                differing += &format!("- {}\n+ {}\n", one.unwrap_or(""), two.unwrap_or(""))
+                let (one, two) = (one.unwrap_or(""), two.unwrap_or(""));
+                differing.push_str(&format!("- {one}\n+ {two}\n"));
             }
         }
     }
