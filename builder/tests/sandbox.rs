@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -74,6 +75,7 @@ const STORIES: &[Story] = &[
         many_processes,
     ),
     ("killing_the_builder_kills_the_step", kill_builder),
+    ("a_shell_has_the_terminal_and_gives_it_back", shell),
     ("a_limit_that_is_not_granted_is_named", limits),
     ("every_probe_works_here", probes),
 ];
@@ -88,7 +90,8 @@ fn main() -> ExitCode {
         .as_slice()
     {
         ["--inside", what] => inside::tell(what),
-        ["--job", directory, script] => return builder(Path::new(directory), script),
+        ["--job", directory, script] => return builder(Path::new(directory), script, false),
+        ["--shell", directory, script] => return builder(Path::new(directory), script, true),
         ["--stories", name, view, filter @ ..] => return stories(name, Path::new(view), filter),
         ["--list", ..] => {}
         filter => return everybody(filter),
@@ -217,19 +220,36 @@ fn stories(name: &str, view: &Path, filter: &[&str]) -> ExitCode {
 }
 
 /// A builder in a process of its own: runs the script on the root that a stage has made.
-fn builder(directory: &Path, script: &str) -> ExitCode {
+fn builder(directory: &Path, script: &str, terminal: bool) -> ExitCode {
     let ids = enter_if_needed().unwrap();
     let root = [directory.join("root")];
     let scratch = directory.join("builder");
     fs::create_dir(&scratch).unwrap();
-    let job = job(&root, &scratch, &["sh", "-c", script]);
-    match run(&job, ids, &mut |_| {}, &AtomicBool::new(false)) {
+    let mut job = job(&root, &scratch, &["sh", "-c", script]);
+    job.terminal = terminal;
+    let result = run(&job, ids, &mut |_| {}, &AtomicBool::new(false));
+    if terminal {
+        println!("builder in front: {}", in_front());
+    }
+    match result {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether our process group is the terminal's foreground one; proc_pid_stat(5), fields 5 and 8.
+fn in_front() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    fields[2] == fields[5]
 }
 
 // ---- the stage ----
@@ -267,7 +287,7 @@ impl Stage {
 
     /// A new empty directory.
     fn fresh(&self) -> PathBuf {
-        let path = (0..)
+        let path = (0..1000)
             .map(|n| self.path(&format!("scratch-{n}")))
             .find(|path| !path.exists())
             .unwrap();
@@ -389,10 +409,10 @@ const VIEW: &str = "
     done
     for f in cmdline cpuinfo devices filesystems interrupts kallsyms keys loadavg meminfo modules \
              stat swaps uptime version vmstat; do
-        stat -c '%n %a %s %Y' /proc/$f; cat /proc/$f
+        [ ! -e /proc/$f ] || { stat -c '%n %a %s %Y' /proc/$f; cat /proc/$f; }
     done
     find /dev /tmp | sort | while read -r f; do stat -c '%n %F %a %t,%T' $f; done
-    stat -c '%n %a %u:%g %Y' /dev/shm /tmp /etc
+    stat -c '%n %a %u:%g %Y' /dev/shm /tmp
     cat /proc/net/route /proc/net/dev | cut -c1-6
 ";
 
@@ -422,7 +442,8 @@ fn difference(one: &str, two: &str) -> String {
             (None, None) => return differing,
             (one, two) if one == two => {}
             (one, two) => {
-                differing += &format!("- {}\n+ {}\n", one.unwrap_or(""), two.unwrap_or(""))
+                let (one, two) = (one.unwrap_or(""), two.unwrap_or(""));
+                writeln!(differing, "- {one}\n+ {two}").unwrap();
             }
         }
     }
@@ -815,7 +836,7 @@ fn leftovers(stage: &Stage) {
             "sh",
             "-c",
             &format!("sleep {mark} & setsid sleep {mark} & exit 3"),
-        ])
+        ]);
     });
     assert_eq!(told.unwrap().status, Status::Exited(3));
     assert!(start.elapsed() < Duration::from_secs(30));
@@ -900,6 +921,35 @@ fn kill_builder(stage: &Stage) {
     );
     assert_eq!(names(&stage.path("builder/upper/data")), ["x"]);
     fs::remove_dir_all(stage.path("builder")).unwrap();
+}
+
+fn shell(stage: &Stage) {
+    let script = "[ -t 0 ] && [ -t 1 ] && echo terminal; awk '{ print $5 == $8 ? \"in\" : \"not in\", \"front\" }' /proc/$$/stat; read line; echo got $line";
+    let command = format!(
+        "'{}' --shell '{}' '{}'",
+        env::current_exe().unwrap().display(),
+        stage.directory.path().display(),
+        script.replace('\'', r"'\''"),
+    );
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut terminal.stdin.take().unwrap(), b"words\n").unwrap();
+    let output = terminal.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().replace('\r', "");
+    let lines: Vec<&str> = text.lines().filter(|line| *line != "words").collect();
+    assert_eq!(
+        lines,
+        [
+            "terminal",
+            "in front",
+            "got words",
+            "builder in front: true"
+        ]
+    );
 }
 
 fn wait_until(mut condition: impl FnMut() -> bool) {

@@ -158,7 +158,7 @@ pub fn enter_if_needed() -> Result<IdMap, EnterError> {
         return IdMap::of_this_process().map_err(EnterError::Proc);
     }
     match subordinate_ids() {
-        Some(ranges) => enter_range(&ranges)?,
+        Some(ranges) => enter_range(ranges)?,
         None => enter_single()?,
     }
     let mut arguments = std::env::args_os();
@@ -216,7 +216,7 @@ fn first_range(file: &str, name: Option<&str>, uid: u32) -> Option<u32> {
 
 /// The helpers must run outside the new namespace, so a child that stays outside starts them. The
 /// child is a shell, because a program that may have threads must not fork itself.
-fn enter_range(ranges: &Subordinate) -> Result<(), EnterError> {
+fn enter_range(ranges: Subordinate) -> Result<(), EnterError> {
     let pid = std::process::id().to_string();
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let count = (COUNT - 1).to_string();

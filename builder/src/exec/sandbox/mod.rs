@@ -296,6 +296,8 @@ pub fn run(
     if job.terminal {
         drop(writer);
     } else {
+        // A group of its own, so that an interrupt typed at the terminal reaches the builder alone.
+        command.process_group(0);
         command
             .stdout(writer.try_clone().map_err(SandboxError::Supervisor)?)
             .stderr(writer);

@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn numbers_in_proc_sys_are_those_in_force() {
-        let value = |name| {
+        let value = |name: &str| {
             let found = PROC_SYS_FILES.iter().find(|(path, _)| *path == name);
-            found.unwrap().1.trim_end().to_owned()
+            found.expect(name).1.trim_end().to_owned()
         };
         assert_eq!(value("kernel/pid_max"), PROCESSES.to_string());
         assert_eq!(value("kernel/hostname"), HOSTNAME);

@@ -94,6 +94,10 @@ fn filter(rules: BTreeMap<libc::c_long, Vec<SeccompRule>>, errno: libc::c_int) -
 
 /// x32 calls have the x86-64 architecture number and a bit in the call number, so the filters above
 /// would not know them.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "libc's constants are wider than the field they are for"
+)]
 fn no_x32() -> BpfProgram {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_GREATER_OR_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
