@@ -156,7 +156,7 @@ Examples:
 pub struct Build {
     /// The spec [default: spec.toml]
     #[arg(value_name = "SPEC")]
-    pub spec: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// A missing or outdated lock is an error; cache directories are mounted empty
     #[arg(long)]
     pub locked: bool,
@@ -211,7 +211,7 @@ pub struct BuildLater {
 pub struct Lock {
     /// The spec [default: spec.toml]
     #[arg(value_name = "SPEC")]
-    pub spec: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// Write nothing and ask no network; say whether the lock is up to date
     #[arg(long)]
     pub check: bool,
@@ -278,7 +278,7 @@ pub struct Explain {
 pub struct Graph {
     /// The spec [default: spec.toml]
     #[arg(value_name = "SPEC")]
-    pub spec: Option<PathBuf>,
+    pub file: Option<PathBuf>,
     /// How to write it
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub format: GraphFormat,

@@ -157,7 +157,7 @@ impl Context<'_> {
             }
         }
         let start = Instant::now();
-        let project = self.project(arguments.spec.as_deref())?;
+        let project = self.project(arguments.file.as_deref())?;
         let request = BuildRequest {
             locked: arguments.locked,
             expected: arguments.expected,
@@ -196,7 +196,7 @@ impl Context<'_> {
         if arguments.online {
             return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
         }
-        let project = self.project(arguments.spec.as_deref())?;
+        let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
             lock::check(&project)?;
             if !self.cli.global.quiet {
