@@ -890,3 +890,6 @@ impl Copy<'_, '_, '_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
