@@ -1,5 +1,4 @@
 //! (to be written)
 
-mod accounts;
 pub mod apply;
 pub mod file_op;

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails shows where")]
 
 use immbuild_cas::store::MemoryStore;
-use immbuild_cas::tree::{to_listing, tree_of_listing};
+use immbuild_cas::tree::{Mode, to_listing, tree_of_listing};
 
 use super::super::file_op::one_file_tree;
 use super::*;
@@ -102,11 +102,11 @@ fn user(name: &str, uid: u32, home: Option<&str>, groups: &[&str]) -> FileOp {
     }
 }
 
-fn named(user: &str, group: Option<&str>) -> Option<Owner> {
-    Some(Owner::Names {
+fn named(user: &str, group: Option<&str>) -> Owner {
+    Owner::Names {
         user: user.to_owned(),
         group: group.map(str::to_owned),
-    })
+    }
 }
 
 fn applied(
@@ -425,7 +425,7 @@ fn mode_is_of_files_dir_mode_of_directories_and_owner_of_all() {
         exclude: Vec::new(),
         mode: mode(0o4711),
         dir_mode: mode(0o2750),
-        owner: named("www", Some("web")),
+        owner: Some(named("www", Some("web"))),
     };
     gives(
         MERGED,
@@ -514,7 +514,7 @@ fn write_puts_a_file_in_the_place_of_a_file_or_link() {
         path: path("/f"),
         text: Vec::new(),
         mode: Mode::new(0o4755).unwrap(),
-        owner: named("www", None).unwrap(),
+        owner: named("www", None),
     };
     gives(
         MERGED,
@@ -699,8 +699,8 @@ fn user_adds_account_lines_and_makes_its_home() {
 fn an_owner_is_looked_up_in_the_root() {
     let store = MemoryStore::new();
     let tree = tree_of_listing(MERGED, &store).unwrap();
-    let owner = |owner: Option<Owner>| resolve_owner(&owner.unwrap(), &tree, &store, &store);
-    assert_eq!(owner(Some(Owner::Ids { uid: 1, gid: 2 })).unwrap(), (1, 2));
+    let owner = |owner: Owner| resolve_owner(&owner, &tree, &store, &store);
+    assert_eq!(owner(Owner::Ids { uid: 1, gid: 2 }).unwrap(), (1, 2));
     assert_eq!(owner(named("www", None)).unwrap(), (33, 34));
     assert_eq!(owner(named("www", Some("web"))).unwrap(), (33, 50));
     let error = owner(named("shop", None)).unwrap_err();
@@ -733,8 +733,8 @@ fn ops_that_differ_have_different_encodings() {
         mkdir("/a", None, None),
         mkdir("/a", mode(0), None),
         mkdir("/a", None, Some(Owner::ROOT)),
-        mkdir("/a", None, named("0", None)),
-        mkdir("/a", None, named("0", Some("0"))),
+        mkdir("/a", None, Some(named("0", None))),
+        mkdir("/a", None, Some(named("0", Some("0")))),
         link("/a", "b"),
         remove("/a"),
         user("a", 1, None, &[]),
