@@ -1,6 +1,5 @@
 //! The build graph: ops, their ids, actions, and the plan that makes them from a spec.
 
-mod accounts;
 pub mod action;
 pub mod apply;
 pub mod file_op;
