@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
-use crate::diag::{Diagnostic, Place, SourceFile, Span};
+use crate::diag::{Diagnostic, Place, SourceFile, Span, boundary};
 
 /// A table, its entries in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
             file: Arc::clone(file),
             span,
         });
-    let line_start = file.text[..file.text.floor_char_boundary(span.start)]
+    let line_start = file.text[..boundary(&file.text, span.start)]
         .rfind('\n')
         .map_or(0, |at| at + 1);
     let line = file.text[line_start..].lines().next().unwrap_or("");

@@ -177,6 +177,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn no_platform(&mut self, text: &str, span: Span) {
+        let names: Vec<String> = Platform::all().map(|it| it.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // `uname -m` calls them by other names than OCI does.
+        let machine = Platform::all()
+            .find(|it| format!("{}/{}", it.os(), it.machine()) == text)
+            .map(|it| it.to_string());
+        let near = machine
+            .as_deref()
+            .or_else(|| nearest(text, names.iter().copied()));
+        let hint = match near {
+            Some(near) => format!("did you mean `\"{near}\"`?"),
+            None => format!("known are {}", list(&names)),
+        };
+        let message = format!("`{}` is not a platform", text.escape_debug());
+        let error = self.not_put_in(text, Diagnostic::error(message));
+        self.report(span, error.hint(hint));
+    }
+
     /// Opens a table: tells of keys that do not belong there and of those that are missing.
     pub(super) fn open<'r, 't>(
         &'r mut self,
@@ -544,17 +563,17 @@ impl<'t> Fields<'_, '_, 't> {
     pub(super) fn epoch(&mut self, name: &'static str) -> Option<Epoch> {
         let value = &self.entry(name, Self::is(Form::DateTime))?.value;
         match &value.data {
-            Data::Datetime(text) => match text.parse() {
-                Ok(epoch) => Some(epoch),
-                Err(_) => {
+            Data::Datetime(text) => {
+                let epoch = text.parse().ok();
+                if epoch.is_none() {
                     self.reader.error(
                         value.span,
                         format!("`{name}` is not a time in UTC with whole seconds"),
                         "write it as in `2026-11-21T00:53:02Z`, between 1970 and 9999",
                     );
-                    None
                 }
-            },
+                epoch
+            }
             data => {
                 let hint = match data {
                     Data::String(text) if text.parse::<Epoch>().is_ok() => {
@@ -632,26 +651,10 @@ impl<'t> Fields<'_, '_, 't> {
         for value in values {
             let expected = if one { "a string" } else { ITEMS };
             let text = self.reader.string(name, expected, value)?;
-            match text.parse::<Platform>() {
-                Ok(platform) => platforms.push((platform, value.span)),
-                Err(_) => {
-                    let names: Vec<String> = Platform::all().map(|it| it.to_string()).collect();
-                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    // `uname -m` calls them by other names than OCI does.
-                    let machine = Platform::all()
-                        .find(|it| format!("{}/{}", it.os(), it.machine()) == text)
-                        .map(|it| it.to_string());
-                    let near = machine
-                        .as_deref()
-                        .or_else(|| nearest(text, names.iter().copied()));
-                    let hint = match near {
-                        Some(near) => format!("did you mean `\"{near}\"`?"),
-                        None => format!("known are {}", list(&names)),
-                    };
-                    let message = format!("`{}` is not a platform", text.escape_debug());
-                    let error = self.reader.not_put_in(text, Diagnostic::error(message));
-                    self.reader.report(value.span, error.hint(hint));
-                }
+            if let Ok(platform) = text.parse() {
+                platforms.push((platform, value.span));
+            } else {
+                self.reader.no_platform(text, value.span);
             }
         }
         (platforms.len() == values.len()).then_some(platforms)

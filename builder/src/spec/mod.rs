@@ -107,18 +107,16 @@ impl Spec {
     ) -> Result<Arguments, UnknownArgument> {
         let mut arguments = self.arguments.clone();
         for (name, value) in overrides {
-            match arguments.get_mut(name) {
-                Some(argument) => argument.clone_from(value),
-                None => {
-                    let known = self.arguments.keys().map(String::as_str);
-                    let hint = match nearest(name, known) {
-                        Some(near) => format!("did you mean `--arg {near}={value}`?"),
-                        None => format!("declare it: `args.{name} = \"…\"` above the first table"),
-                    };
-                    let name = name.clone();
-                    return Err(UnknownArgument { name, hint });
-                }
-            }
+            let Some(argument) = arguments.get_mut(name) else {
+                let known = self.arguments.keys().map(String::as_str);
+                let hint = match nearest(name, known) {
+                    Some(near) => format!("did you mean `--arg {near}={value}`?"),
+                    None => format!("declare it: `args.{name} = \"…\"` above the first table"),
+                };
+                let name = name.clone();
+                return Err(UnknownArgument { name, hint });
+            };
+            argument.clone_from(value);
         }
         Ok(Arguments(arguments))
     }

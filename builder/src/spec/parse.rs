@@ -579,10 +579,7 @@ impl Scope<'_, '_> {
         steps: &[&Table],
     ) -> Option<Stage> {
         self.check_env(&env);
-        let from = match from {
-            None => None,
-            Some(text) => Some(self.base(name, &text)),
-        };
+        let from = from.map(|text| self.base(name, &text));
         let cache = self.cache(cache);
         self.caches.insert(name.to_owned(), cache.clone());
         let env: BTreeMap<String, String> = env
