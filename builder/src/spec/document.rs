@@ -122,6 +122,9 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
     if message.contains("must be quoted") && !slice.is_empty() && !slice.contains('"') {
         return error.hint(format!("write `\"{slice}\"`"));
     }
+    if message.contains("invalid basic string") || message.contains("invalid literal string") {
+        return error.hint("a string ends on its line, with the quote it began with");
+    }
     if message.contains("duplicate key") {
         return error.hint(
             "write each key once; a table that is already there goes on under its own header",
