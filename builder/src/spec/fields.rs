@@ -878,14 +878,13 @@ impl<'t> Fields<'_, '_, 't> {
         };
         let mut tables = Vec::new();
         for value in values {
-            match &value.data {
-                Data::Table(table) => tables.push(table),
-                _ => {
-                    let hint = "write each as a table: `{ mkdir = \"/srv\" }`".to_owned();
-                    let hint = (name == "steps").then_some(hint);
-                    self.reader
-                        .wrong_type(name, "hold tables only", value, hint);
-                }
+            if let Data::Table(table) = &value.data {
+                tables.push(table);
+            } else {
+                let hint = "write each as a table: `{ mkdir = \"/srv\" }`".to_owned();
+                let hint = (name == "steps").then_some(hint);
+                self.reader
+                    .wrong_type(name, "hold tables only", value, hint);
             }
         }
         tables
