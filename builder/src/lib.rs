@@ -11,6 +11,7 @@
 // floor 0
 pub mod diag;
 pub mod epoch;
+pub mod pattern;
 pub mod platform;
 // floor 1
 pub mod lock;

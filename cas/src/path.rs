@@ -192,6 +192,13 @@ impl RelPath {
     }
 }
 
+/// Sound because a path is ordered and compared by its bytes alone; lets a sorted table be searched without a copy.
+impl Borrow<[u8]> for RelPath {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// Written as an absolute path, with bytes that are no printable UTF-8 as `\xNN` and a backslash doubled,
 /// so that different paths never look alike.
 impl fmt::Display for RelPath {

@@ -45,6 +45,12 @@ impl LinkGroups {
         self.0.iter().map(Vec::as_slice)
     }
 
+    /// The group whose first path is this.
+    pub fn starting_with(&self, first: &RelPath) -> Option<&[RelPath]> {
+        let at = self.0.binary_search_by(|group| group[0].cmp(first)).ok()?;
+        Some(&self.0[at])
+    }
+
     /// Is there none?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -56,6 +62,20 @@ impl LinkGroups {
             .iter()
             .flat_map(|group| group.iter().map(|path| (path, &group[0])))
             .collect()
+    }
+
+    /// The groups as they are below `directory`, with paths relative to it. Paths elsewhere leave their groups.
+    #[must_use]
+    pub fn below(&self, directory: &RelPath) -> Self {
+        let below = |group: &Vec<RelPath>| {
+            group
+                .iter()
+                .filter_map(|path| path.strip_prefix(directory))
+                .filter(|path| !path.is_root())
+                .collect()
+        };
+        Self::new(self.0.iter().map(below))
+            .expect("paths that differ also differ below a directory")
     }
 
     pub(super) fn encode(&self, out: &mut Encoder) {
