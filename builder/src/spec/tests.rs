@@ -349,16 +349,32 @@ fn validator() -> jsonschema::Validator {
     jsonschema::draft202012::new(&schema).expect("a schema")
 }
 
+/// The specs of `examples/`, each with its path.
+fn examples() -> Vec<(String, String)> {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let directories = std::fs::read_dir(examples).expect("there are examples");
+    let specs = directories.filter_map(|it| {
+        let path = it.expect("readable").path().join("spec.toml");
+        let text = std::fs::read_to_string(&path).ok()?;
+        Some((path.display().to_string(), text))
+    });
+    specs.collect()
+}
+
 #[test]
 fn the_schema_takes_what_the_parser_takes() {
     let validator = validator();
-    for text in [HELLO, EVERYTHING] {
-        spec(text);
+    let examples = examples();
+    assert!(!examples.is_empty());
+    let ours = [("hello", HELLO), ("everything", EVERYTHING)];
+    let ours = ours.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    for (name, text) in ours.into_iter().chain(examples) {
+        assert_eq!(spec(&text).warnings(), [], "{name}");
         let errors: Vec<String> = validator
-            .iter_errors(&json_of(text))
+            .iter_errors(&json_of(&text))
             .map(|it| format!("{}: {it}", it.instance_path()))
             .collect();
-        assert_eq!(errors, [""; 0]);
+        assert_eq!(errors, [""; 0], "{name}");
     }
 }
 
