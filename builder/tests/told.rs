@@ -22,10 +22,10 @@ fn told(name: &str, read: impl Fn(&str) -> Vec<Diagnostic>) {
             .unwrap_or((rest.trim_end_matches('\n'), ""));
         let answer = render_all(&read(text), Style::Plain);
         assert!(!answer.is_empty(), "{title}: nothing is told");
-        answered += &format!(
-            "{CASE}{title}\n{}\n{ANSWER}{answer}\n",
-            text.trim_end_matches('\n')
-        );
+        let text = text.trim_end_matches('\n');
+        for part in [CASE, title, "\n", text, "\n", ANSWER, &answer, "\n"] {
+            answered.push_str(part);
+        }
     }
     let answered = format!("{}\n", answered.trim_end_matches('\n'));
     if std::env::var_os("BLESS").is_some() {

@@ -8,6 +8,7 @@ mod source;
 
 pub use nearest::nearest;
 pub use render::{Report, ReportPlace, Style, render, render_all};
+pub(crate) use source::boundary;
 pub use source::{Place, Position, SourceFile, Span};
 
 /// How bad it is.

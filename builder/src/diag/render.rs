@@ -2,7 +2,7 @@
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::{Diagnostic, Severity};
+use super::{Diagnostic, Severity, boundary};
 
 /// With or without terminal colours. Colour never carries meaning alone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,13 +40,15 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
         paint("1", &format!(": {}", diagnostic.message))
     );
     if let Some(cause) = &diagnostic.cause {
-        out += &format!("  {} {cause}\n", paint("1", "cause:"));
+        for part in ["  ", &paint("1", "cause:"), " ", cause, "\n"] {
+            out.push_str(part);
+        }
     }
     if let Some(place) = &diagnostic.place {
         let text = &place.file.text;
         // The renderer wants character boundaries inside the text. A value of many lines is marked in its first.
-        let start = text.floor_char_boundary(place.span.start);
-        let end = text.ceil_char_boundary(place.span.end).max(start);
+        let start = boundary(text, place.span.start);
+        let end = boundary(text, place.span.end).max(start);
         let end = text[start..end].find('\n').map_or(end, |at| start + at);
         let snippet = Snippet::source(text.as_str())
             .path(place.file.name.as_str())
@@ -66,7 +68,9 @@ pub fn render(diagnostic: &Diagnostic, style: Style) -> String {
         out.push('\n');
     }
     if let Some(hint) = &diagnostic.hint {
-        out += &format!("{} {hint}\n", paint("1;36", "hint:"));
+        for part in [&paint("1;36", "hint:"), " ", hint, "\n"] {
+            out.push_str(part);
+        }
     }
     out
 }

@@ -42,7 +42,7 @@ pub struct Position {
 impl SourceFile {
     /// Where this byte is. A byte after the end, or inside a character, counts as the character boundary before it.
     pub fn position(&self, byte: usize) -> Position {
-        let before = &self.text[..self.text.floor_char_boundary(byte)];
+        let before = &self.text[..boundary(&self.text, byte)];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Position {
             line: before.matches('\n').count() + 1,
@@ -63,4 +63,37 @@ pub struct Place {
     pub file: Arc<SourceFile>,
     /// The range.
     pub span: Span,
+}
+
+/// The last character boundary of a text up to this byte.
+pub(crate) fn boundary(text: &str, byte: usize) -> usize {
+    let mut boundary = byte.min(text.len());
+    while !text.is_char_boundary(boundary) {
+        boundary -= 1;
+    }
+    boundary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters() {
+        let file = SourceFile {
+            name: "spec.toml".into(),
+            text: "a\nbäc\n".into(),
+        };
+        let at = |byte| {
+            let position = file.position(byte);
+            (position.line, position.column)
+        };
+        assert_eq!(at(0), (1, 1));
+        assert_eq!(at(1), (1, 2));
+        assert_eq!(at(2), (2, 1));
+        assert_eq!(at(3), (2, 2));
+        assert_eq!(at(4), (2, 2), "inside `ä`");
+        assert_eq!(at(5), (2, 3));
+        assert_eq!(at(99), (3, 1));
+    }
 }

@@ -253,13 +253,6 @@ impl Reader<'_> {
         self.read(table, "platform", "a platform", exact_platform)
     }
 
-    fn optional_platform(&mut self, table: &Table) -> Option<Option<Platform>> {
-        match table.get("platform") {
-            None => Some(None),
-            Some(_) => self.platform(table).map(Some),
-        }
-    }
-
     fn epoch(&mut self, document: &Table) -> Option<Epoch> {
         let value = self.required(document, "epoch")?;
         let epoch = match &value.data {
@@ -365,8 +358,9 @@ impl Reader<'_> {
         for table in self.tables(table, "file", true)? {
             self.keys("a file", table, &["platform", "sha256", "size"]);
             let hex = |text: &str| Digest::from_hex(text).ok();
+            let for_all = table.get("platform").is_none();
             let (platform, sha256, size) = (
-                self.optional_platform(table),
+                if for_all { None } else { self.platform(table) },
                 self.read(table, "sha256", "64 digits of `0-9a-f`", hex),
                 self.size(table),
             );
@@ -374,7 +368,9 @@ impl Reader<'_> {
                 sha256: sha256?,
                 size: size?,
             };
-            self.insert(&mut files, platform?, pin, table.span);
+            if platform.is_some() || for_all {
+                self.insert(&mut files, platform, pin, table.span);
+            }
         }
         self.one_or_each(&files, table.span);
         Some(Pin::Http { files })

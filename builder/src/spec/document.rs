@@ -9,7 +9,7 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
-use crate::diag::{Diagnostic, Place, SourceFile, Span};
+use crate::diag::{Diagnostic, Place, SourceFile, Span, boundary};
 
 /// A table, its entries in the order of their keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
             file: Arc::clone(file),
             span,
         });
-    let line_start = file.text[..file.text.floor_char_boundary(span.start)]
+    let line_start = file.text[..boundary(&file.text, span.start)]
         .rfind('\n')
         .map_or(0, |at| at + 1);
     let line = file.text[line_start..].lines().next().unwrap_or("");
@@ -121,6 +121,9 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
     let slice = file.slice(span);
     if message.contains("must be quoted") && !slice.is_empty() && !slice.contains('"') {
         return error.hint(format!("write `\"{slice}\"`"));
+    }
+    if message.contains("invalid basic string") || message.contains("invalid literal string") {
+        return error.hint("a string ends on its line, with the quote it began with");
     }
     if message.contains("duplicate key") {
         return error.hint(

@@ -87,10 +87,10 @@ impl<'a> Reader<'a> {
         self.report(text.span, error);
     }
 
-    /// Says that a value has the wrong type, with what to write if that can be told.
+    /// Says that a value has the wrong type, with what to write if that can be told; `expected` continues "must".
     fn wrong_type(&mut self, key: &str, expected: &str, value: &Value, hint: Option<String>) {
         let mut error = Diagnostic::error(format!(
-            "`{key}` must be {expected}, found {}",
+            "`{key}` must {expected}, found {}",
             value.data.kind()
         ));
         error.hint = hint;
@@ -177,6 +177,25 @@ impl<'a> Reader<'a> {
         }
     }
 
+    fn no_platform(&mut self, text: &str, span: Span) {
+        let names: Vec<String> = Platform::all().map(|it| it.to_string()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        // `uname -m` calls them by other names than OCI does.
+        let machine = Platform::all()
+            .find(|it| format!("{}/{}", it.os(), it.machine()) == text)
+            .map(|it| it.to_string());
+        let near = machine
+            .as_deref()
+            .or_else(|| nearest(text, names.iter().copied()));
+        let hint = match near {
+            Some(near) => format!("did you mean `\"{near}\"`?"),
+            None => format!("known are {}", list(&names)),
+        };
+        let message = format!("`{}` is not a platform", text.escape_debug());
+        let error = self.not_put_in(text, Diagnostic::error(message));
+        self.report(span, error.hint(hint));
+    }
+
     /// Opens a table: tells of keys that do not belong there and of those that are missing.
     pub(super) fn open<'r, 't>(
         &'r mut self,
@@ -252,7 +271,7 @@ impl<'a> Reader<'a> {
 }
 
 /// What is expected of a value of an array.
-const ITEMS: &str = "an array of strings only";
+const ITEMS: &str = "hold strings only";
 
 /// "`a`, `b` and `c`"
 pub(super) fn list(names: &[&str]) -> String {
@@ -358,7 +377,7 @@ impl<'t> Fields<'_, '_, 't> {
 
     /// [`Form::Text`], never empty.
     pub(super) fn text(&mut self, name: &'static str) -> Option<Text> {
-        let text = self.substituted(name, Self::is(Form::Text(Substituted::Yes)), "a string")?;
+        let text = self.substituted(name, Self::is(Form::Text(Substituted::Yes)), "be a string")?;
         self.not_empty(name, text)
     }
 
@@ -382,7 +401,7 @@ impl<'t> Fields<'_, '_, 't> {
     pub(super) fn literal(&mut self, name: &'static str) -> Option<Text> {
         let form = |form| matches!(form, Form::Text(Substituted::No) | Form::Name);
         let value = &self.entry(name, form)?.value;
-        let text = self.reader.string(name, "a string", value)?;
+        let text = self.reader.string(name, "be a string", value)?;
         Some(Text {
             value: text.to_owned(),
             span: value.span,
@@ -391,13 +410,13 @@ impl<'t> Fields<'_, '_, 't> {
 
     /// [`Form::LocalPath`]
     pub(super) fn local_path(&mut self, name: &'static str) -> Option<Text> {
-        let text = self.substituted(name, Self::is(Form::LocalPath), "a string")?;
+        let text = self.substituted(name, Self::is(Form::LocalPath), "be a string")?;
         self.not_empty(name, text)
     }
 
     /// [`Form::ImagePath`]
     pub(super) fn image_path(&mut self, name: &'static str) -> Option<(RelPath, Span)> {
-        let text = self.substituted(name, Self::is(Form::ImagePath), "an absolute path")?;
+        let text = self.substituted(name, Self::is(Form::ImagePath), "be an absolute path")?;
         let path = self.checked(name, &text, value::image_path(&text.value))?;
         Some((path, text.span))
     }
@@ -408,7 +427,7 @@ impl<'t> Fields<'_, '_, 't> {
         name: &'static str,
         copied: Option<&Text>,
     ) -> Option<(RelPath, Span)> {
-        let text = self.substituted(name, Self::is(Form::ImagePath), "an absolute path")?;
+        let text = self.substituted(name, Self::is(Form::ImagePath), "be an absolute path")?;
         let last = copied.and_then(|path| path.value.rsplit('/').next());
         let path = match (value::image_path(&text.value), last) {
             (Err(complaint), Some(last)) if text.value.ends_with('/') && !last.is_empty() => {
@@ -429,7 +448,7 @@ impl<'t> Fields<'_, '_, 't> {
     /// [`Form::Reference`]: the name as written, the path with everything put in.
     pub(super) fn reference(&mut self, name: &'static str) -> Option<(Text, Option<Text>)> {
         let value = &self.entry(name, Self::is(Form::Reference))?.value;
-        let text = self.reader.string(name, "a string", value)?;
+        let text = self.reader.string(name, "be a string", value)?;
         let (origin, path) = value::split_reference(text);
         let path = match path {
             None => None,
@@ -449,29 +468,33 @@ impl<'t> Fields<'_, '_, 't> {
             let digits = self.reader.file.slice(value.span).trim_start_matches("0o");
             let hint = format!("write `{name} = \"{digits:0>4}\"`");
             self.reader
-                .wrong_type(name, "a string of four octal digits", value, Some(hint));
+                .wrong_type(name, "be a string of four octal digits", value, Some(hint));
             return None;
         }
-        let text = self.substituted(name, Self::is(Form::Mode), "a string of four octal digits")?;
+        let text = self.substituted(
+            name,
+            Self::is(Form::Mode),
+            "be a string of four octal digits",
+        )?;
         self.checked(name, &text, value::mode(&text.value))
     }
 
     /// [`Form::Owner`]
     pub(super) fn owner(&mut self, name: &'static str) -> Option<Owner> {
-        let text = self.substituted(name, Self::is(Form::Owner), "a string")?;
+        let text = self.substituted(name, Self::is(Form::Owner), "be a string")?;
         self.checked(name, &text, value::owner(&text.value))
     }
 
     /// [`Form::Duration`]
     pub(super) fn duration(&mut self, name: &'static str) -> Option<Duration> {
-        let expected = "a string such as `\"90s\"`";
+        let expected = "be a string such as `\"90s\"`";
         let text = self.substituted(name, Self::is(Form::Duration), expected)?;
         self.checked(name, &text, value::duration(&text.value))
     }
 
     /// [`Form::Sha256`]
     pub(super) fn sha256(&mut self, name: &'static str) -> Option<Digest> {
-        let text = self.substituted(name, Self::is(Form::Sha256), "a string")?;
+        let text = self.substituted(name, Self::is(Form::Sha256), "be a string")?;
         let hex = text.value.strip_prefix("sha256:").unwrap_or(&text.value);
         match Digest::from_hex(hex) {
             Ok(digest) if hex.len() == text.value.len() => Some(digest),
@@ -504,7 +527,7 @@ impl<'t> Fields<'_, '_, 't> {
                     _ => None,
                 };
                 self.reader
-                    .wrong_type(name, "`true` or `false`", value, hint);
+                    .wrong_type(name, "be `true` or `false`", value, hint);
                 None
             }
         }
@@ -534,7 +557,7 @@ impl<'t> Fields<'_, '_, 't> {
                     }
                     _ => None,
                 };
-                self.reader.wrong_type(name, "an integer", value, hint);
+                self.reader.wrong_type(name, "be an integer", value, hint);
                 None
             }
         }
@@ -544,17 +567,17 @@ impl<'t> Fields<'_, '_, 't> {
     pub(super) fn epoch(&mut self, name: &'static str) -> Option<Epoch> {
         let value = &self.entry(name, Self::is(Form::DateTime))?.value;
         match &value.data {
-            Data::Datetime(text) => match text.parse() {
-                Ok(epoch) => Some(epoch),
-                Err(_) => {
+            Data::Datetime(text) => {
+                let epoch = text.parse().ok();
+                if epoch.is_none() {
                     self.reader.error(
                         value.span,
                         format!("`{name}` is not a time in UTC with whole seconds"),
                         "write it as in `2026-11-21T00:53:02Z`, between 1970 and 9999",
                     );
-                    None
                 }
-            },
+                epoch
+            }
             data => {
                 let hint = match data {
                     Data::String(text) if text.parse::<Epoch>().is_ok() => {
@@ -562,7 +585,7 @@ impl<'t> Fields<'_, '_, 't> {
                     }
                     _ => Some(format!("write `{name} = 2026-11-21T00:53:02Z`")),
                 };
-                self.reader.wrong_type(name, "a date-time", value, hint);
+                self.reader.wrong_type(name, "be a date-time", value, hint);
                 None
             }
         }
@@ -570,7 +593,8 @@ impl<'t> Fields<'_, '_, 't> {
 
     /// [`Form::Choice`]: the word, which is one of this version.
     pub(super) fn choice(&mut self, name: &'static str) -> Option<&'static str> {
-        let text = self.substituted(name, |form| matches!(form, Form::Choice(..)), "a string")?;
+        let text =
+            self.substituted(name, |form| matches!(form, Form::Choice(..)), "be a string")?;
         let Some(Form::Choice(words, later)) = self.keys.get(name).map(|key| key.form) else {
             return None;
         };
@@ -618,40 +642,24 @@ impl<'t> Fields<'_, '_, 't> {
             Data::String(text) if !one => {
                 let hint = format!("write `{name} = [\"{text}\"]`");
                 self.reader
-                    .wrong_type(name, "an array of strings", value, Some(hint));
+                    .wrong_type(name, "be an array of strings", value, Some(hint));
                 return None;
             }
             _ if !one => {
                 self.reader
-                    .wrong_type(name, "an array of strings", value, None);
+                    .wrong_type(name, "be an array of strings", value, None);
                 return None;
             }
             _ => std::slice::from_ref(value),
         };
         let mut platforms = Vec::new();
         for value in values {
-            let expected = if one { "a string" } else { ITEMS };
+            let expected = if one { "be a string" } else { ITEMS };
             let text = self.reader.string(name, expected, value)?;
-            match text.parse::<Platform>() {
-                Ok(platform) => platforms.push((platform, value.span)),
-                Err(_) => {
-                    let names: Vec<String> = Platform::all().map(|it| it.to_string()).collect();
-                    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                    // `uname -m` calls them by other names than OCI does.
-                    let machine = Platform::all()
-                        .find(|it| format!("{}/{}", it.os(), it.machine()) == text)
-                        .map(|it| it.to_string());
-                    let near = machine
-                        .as_deref()
-                        .or_else(|| nearest(text, names.iter().copied()));
-                    let hint = match near {
-                        Some(near) => format!("did you mean `\"{near}\"`?"),
-                        None => format!("known are {}", list(&names)),
-                    };
-                    let message = format!("`{}` is not a platform", text.escape_debug());
-                    let error = self.reader.not_put_in(text, Diagnostic::error(message));
-                    self.reader.report(value.span, error.hint(hint));
-                }
+            if let Ok(platform) = text.parse() {
+                platforms.push((platform, value.span));
+            } else {
+                self.reader.no_platform(text, value.span);
             }
         }
         (platforms.len() == values.len()).then_some(platforms)
@@ -670,7 +678,7 @@ impl<'t> Fields<'_, '_, 't> {
                 _ => None,
             };
             self.reader
-                .wrong_type(name, "an array of strings", value, hint);
+                .wrong_type(name, "be an array of strings", value, hint);
             return None;
         };
         let mut texts = Vec::new();
@@ -730,7 +738,7 @@ impl<'t> Fields<'_, '_, 't> {
         let Data::Table(table) = &entry.value.data else {
             self.reader.wrong_type(
                 name,
-                "a table of strings",
+                "be a table of strings",
                 &entry.value,
                 Some(format!("write `{name} = {{ KEY = \"value\" }}`")),
             );
@@ -768,7 +776,7 @@ impl<'t> Fields<'_, '_, 't> {
             };
             self.reader.wrong_type(
                 &format!("{name}.{}", entry.key),
-                "a string",
+                "be a string",
                 &entry.value,
                 hint,
             );
@@ -785,7 +793,7 @@ impl<'t> Fields<'_, '_, 't> {
         let Data::Table(table) = &entry.value.data else {
             let hint = format!("write `{name}.version = \"1.0\"`");
             self.reader
-                .wrong_type(name, "a table of strings", &entry.value, Some(hint));
+                .wrong_type(name, "be a table of strings", &entry.value, Some(hint));
             return Vec::new();
         };
         let mut literals = Vec::new();
@@ -808,7 +816,7 @@ impl<'t> Fields<'_, '_, 't> {
             let hint = matches!(value.data, Data::Integer(_) | Data::String(_))
                 .then(|| format!("write `{name} = [{written}]`"));
             self.reader
-                .wrong_type(name, "an array of ports", value, hint);
+                .wrong_type(name, "be an array of ports", value, hint);
             return None;
         };
         let mut ports = BTreeSet::new();
@@ -841,7 +849,7 @@ impl<'t> Fields<'_, '_, 't> {
                 }
                 _ => self
                     .reader
-                    .wrong_type(name, "an array of integers and strings", value, None),
+                    .wrong_type(name, "hold integers and strings only", value, None),
             }
         }
         Some(ports)
@@ -865,16 +873,18 @@ impl<'t> Fields<'_, '_, 't> {
                 _ => None,
             };
             self.reader
-                .wrong_type(name, "an array of tables", &entry.value, hint);
+                .wrong_type(name, "be an array of tables", &entry.value, hint);
             return Vec::new();
         };
         let mut tables = Vec::new();
         for value in values {
-            match &value.data {
-                Data::Table(table) => tables.push(table),
-                _ => self
-                    .reader
-                    .wrong_type(name, "an array of tables", value, None),
+            if let Data::Table(table) = &value.data {
+                tables.push(table);
+            } else {
+                let hint = "write each as a table: `{ mkdir = \"/srv\" }`".to_owned();
+                let hint = (name == "steps").then_some(hint);
+                self.reader
+                    .wrong_type(name, "hold tables only", value, hint);
             }
         }
         tables
@@ -888,7 +898,7 @@ impl<'t> Fields<'_, '_, 't> {
         let hint = format!("write `[{name}.NAME]`");
         let Data::Table(table) = &entry.value.data else {
             self.reader
-                .wrong_type(name, "a table of tables", &entry.value, Some(hint));
+                .wrong_type(name, "be a table of tables", &entry.value, Some(hint));
             return Vec::new();
         };
         let mut tables = Vec::new();
@@ -897,9 +907,9 @@ impl<'t> Fields<'_, '_, 't> {
                 Data::Table(table) => tables.push((entry, table)),
                 _ => self.reader.wrong_type(
                     &format!("{name}.{}", entry.key),
-                    "a table",
+                    "be a table",
                     &entry.value,
-                    Some(hint.clone()),
+                    Some(format!("write `[{name}.{}]`", entry.key)),
                 ),
             }
         }

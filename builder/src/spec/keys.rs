@@ -5,6 +5,7 @@
 
 /// A closed set of keys.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "`Keys.keys` is what it says")]
 pub(crate) struct Keys {
     /// What holds them, for "in …".
     pub(crate) name: &'static str,

@@ -63,7 +63,7 @@ pub fn parse(text: &str, name: &str) -> Result<Spec, Vec<Diagnostic>> {
             None => errors,
         }
     })?;
-    parse::check_kind(&file, &document).map_err(|error| vec![error])?;
+    let misplaced = parse::check_kind(&file, &document).map_err(|error| vec![error])?;
     let mut spec = Spec {
         arguments: parse::arguments(&document),
         platforms: parse::platforms(&file, &document),
@@ -72,7 +72,11 @@ pub fn parse(text: &str, name: &str) -> Result<Spec, Vec<Diagnostic>> {
         warnings: Vec::new(),
     };
     let defaults = Arguments(spec.arguments.clone());
-    let (_, diagnostics) = spec.read(&spec.platforms, &defaults);
+    let (_, mut diagnostics) = spec.read(&spec.platforms, &defaults);
+    if let Some(misplaced) = misplaced {
+        diagnostics.push(misplaced);
+        diagnostics = in_order(diagnostics);
+    }
     if has_error(&diagnostics) {
         return Err(diagnostics);
     }
@@ -107,18 +111,16 @@ impl Spec {
     ) -> Result<Arguments, UnknownArgument> {
         let mut arguments = self.arguments.clone();
         for (name, value) in overrides {
-            match arguments.get_mut(name) {
-                Some(argument) => argument.clone_from(value),
-                None => {
-                    let known = self.arguments.keys().map(String::as_str);
-                    let hint = match nearest(name, known) {
-                        Some(near) => format!("did you mean `--arg {near}={value}`?"),
-                        None => format!("declare it: `args.{name} = \"…\"` above the first table"),
-                    };
-                    let name = name.clone();
-                    return Err(UnknownArgument { name, hint });
-                }
-            }
+            let Some(argument) = arguments.get_mut(name) else {
+                let known = self.arguments.keys().map(String::as_str);
+                let hint = match nearest(name, known) {
+                    Some(near) => format!("did you mean `--arg {near}={value}`?"),
+                    None => format!("declare it: `args.{name} = \"…\"` above the first table"),
+                };
+                let name = name.clone();
+                return Err(UnknownArgument { name, hint });
+            };
+            argument.clone_from(value);
         }
         Ok(Arguments(arguments))
     }

@@ -57,8 +57,14 @@ pub(super) fn platforms(file: &Arc<SourceFile>, document: &Table) -> Vec<Platfor
     }
 }
 
-/// What can be said of a file before it is read as a spec: is it one at all?
-pub(super) fn check_kind(file: &Arc<SourceFile>, document: &Table) -> Result<(), Diagnostic> {
+/// What can be said of a file before it is read as a spec: is it one at all, and if so, is `immbuild` its first key?
+///
+/// # Errors
+/// It is none of this version: there is no point in reading on.
+pub(super) fn check_kind(
+    file: &Arc<SourceFile>,
+    document: &Table,
+) -> Result<Option<Diagnostic>, Diagnostic> {
     let place = |span| Place {
         file: Arc::clone(file),
         span,
@@ -79,28 +85,31 @@ pub(super) fn check_kind(file: &Arc<SourceFile>, document: &Table) -> Result<(),
             .at(place(lock.key_span))
             .hint("give the spec beside it: the same name ending in `.toml`"));
     }
-    match document.get("immbuild") {
-        None => Err(Diagnostic::error("a spec begins with `immbuild = 1`")
+    let Some(version) = document.get("immbuild") else {
+        return Err(Diagnostic::error("a spec begins with `immbuild = 1`")
             .at(place(first.key_span))
-            .hint("add `immbuild = 1` as the first line")),
-        Some(version) if first.key != "immbuild" => {
-            let error =
-                Diagnostic::error("`immbuild` is not the first key").at(place(version.key_span));
-            Err(error.hint("move `immbuild = 1` to the first line"))
-        }
-        Some(version) => match version.value.data {
-            Data::Integer(Some(1)) => Ok(()),
-            Data::Integer(_) => Err(Diagnostic::error(format!(
-                "format version {} is not known to this version",
-                file.slice(version.value.span)
-            ))
-            .at(place(version.value.span))
-            .hint("this version reads `immbuild = 1`; a newer one may read more")),
-            _ => Err(Diagnostic::error("`immbuild` must be the number 1")
+            .hint("add `immbuild = 1` as the first line"));
+    };
+    match version.value.data {
+        Data::Integer(Some(1)) => {}
+        Data::Integer(_) => {
+            let number = file.slice(version.value.span);
+            let message = format!("format version {number} is not known to this version");
+            return Err(Diagnostic::error(message)
                 .at(place(version.value.span))
-                .hint("write `immbuild = 1`")),
-        },
+                .hint("this version reads `immbuild = 1`; a newer one may read more"));
+        }
+        _ => {
+            return Err(Diagnostic::error("`immbuild` must be the number 1")
+                .at(place(version.value.span))
+                .hint("write `immbuild = 1`"));
+        }
     }
+    Ok((first.key != "immbuild").then(|| {
+        Diagnostic::error("`immbuild` is not the first key")
+            .at(place(version.key_span))
+            .hint("move `immbuild = 1` to the first line")
+    }))
 }
 
 /// What each name stands for, known before anything that refers to it is read.
@@ -579,10 +588,7 @@ impl Scope<'_, '_> {
         steps: &[&Table],
     ) -> Option<Stage> {
         self.check_env(&env);
-        let from = match from {
-            None => None,
-            Some(text) => Some(self.base(name, &text)),
-        };
+        let from = from.map(|text| self.base(name, &text));
         let cache = self.cache(cache);
         self.caches.insert(name.to_owned(), cache.clone());
         let env: BTreeMap<String, String> = env

@@ -149,29 +149,26 @@ fn form(it: Form) -> Value {
 
 /// The reference of all keys in Markdown, one section for each table.
 pub fn reference() -> String {
-    let mut out = String::new();
-    for keys in keys::all() {
-        out += &format!("## {}\n\n{}\n\n", title(keys), keys.doc);
-        out += "| key | value | default | meaning |\n|---|---|---|---|\n";
-        for key in present(keys) {
-            let default = match key.need {
-                Need::Required => "required".to_owned(),
-                // What is written is set as code, what is said is not.
-                Need::Optional(text) if text.starts_with(['"', '[', '{']) || is_word(text) => {
-                    format!("`{text}`")
-                }
-                Need::Optional(text) | Need::Later(text) => text.to_owned(),
-            };
-            out += &format!(
-                "| `{}` | {} | {default} | {} |\n",
-                key.name,
-                value_in_words(key.form),
-                key.doc
-            );
+    keys::all().map(section).collect()
+}
+
+fn section(keys: &Keys) -> String {
+    let head = "| key | value | default | meaning |\n|---|---|---|---|\n";
+    let rows: String = present(keys).map(row).collect();
+    format!("## {}\n\n{}\n\n{head}{rows}\n", title(keys), keys.doc)
+}
+
+fn row(key: &Key) -> String {
+    let default = match key.need {
+        Need::Required => "required".to_owned(),
+        // What is written is set as code, what is said is not.
+        Need::Optional(text) if text.starts_with(['"', '[', '{']) || is_word(text) => {
+            format!("`{text}`")
         }
-        out.push('\n');
-    }
-    out
+        Need::Optional(text) | Need::Later(text) => text.to_owned(),
+    };
+    let value = value_in_words(key.form);
+    format!("| `{}` | {value} | {default} | {} |\n", key.name, key.doc)
 }
 
 fn is_word(text: &str) -> bool {

@@ -68,16 +68,15 @@ impl Variables {
                 Part::Text(text) => out.push_str(text),
                 Part::Escape => out.push_str("${"),
                 Part::Open => dangling.push(Dangling::Open),
-                Part::Name(name) => match self.0.get(name) {
-                    Some(variable) => {
+                Part::Name(name) => {
+                    if let Some(variable) = self.0.get(name) {
                         out.push_str(&variable.value);
                         of_platform |= variable.of_platform;
-                    }
-                    None => {
+                    } else {
                         let known = nearest(name, self.0.keys().map(String::as_str));
                         dangling.push(Dangling::Unknown(name.into(), known.map(Into::into)));
                     }
-                },
+                }
             }
         }
         if dangling.is_empty() {

@@ -12,6 +12,7 @@ use super::document::{self, Data, Table};
 use super::keys;
 use super::model::*;
 use super::*;
+use crate::diag::boundary;
 
 const HELLO: &str = include_str!("../../tests/specs/hello.toml");
 const EVERYTHING: &str = include_str!("../../tests/specs/everything.toml");
@@ -88,7 +89,7 @@ fn hello_is_one_file_and_an_entrypoint() {
 }
 
 #[test]
-fn everything_that_is_said_arrives() {
+fn everything_said_of_sources_arrives() {
     let it = resolved(EVERYTHING, "linux/arm64");
     assert_eq!(
         it.epoch.map(|epoch| epoch.to_string()),
@@ -125,7 +126,11 @@ fn everything_that_is_said_arrives() {
         .map(|source| source.name.as_str())
         .collect();
     assert_eq!(per_platform, ["tool"]);
+}
 
+#[test]
+fn everything_said_of_a_stage_arrives() {
+    let it = resolved(EVERYTHING, "linux/arm64");
     let build = &it.stages[&ident("build")];
     assert_eq!(build.platform, platform("linux/amd64"));
     assert_eq!(build.cache, [path("/root/.cache"), path("/var/cache/cc")]);
@@ -153,7 +158,11 @@ fn everything_that_is_said_arrives() {
         ["/bin/sh", "-eu", "-c", "make install"]
     );
     assert_eq!(shell.env["V"], "${x}");
+}
 
+#[test]
+fn everything_said_of_the_image_arrives() {
+    let it = resolved(EVERYTHING, "linux/arm64");
     let image = &it.stages[&Ident::image()];
     assert!(image.env.is_empty(), "`[image.env]` never reaches steps");
     assert_eq!(it.image.config.env["APP"], "42");
@@ -340,16 +349,32 @@ fn validator() -> jsonschema::Validator {
     jsonschema::draft202012::new(&schema).expect("a schema")
 }
 
+/// The specs of `examples/`, each with its path.
+fn examples() -> Vec<(String, String)> {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let directories = std::fs::read_dir(examples).expect("there are examples");
+    let specs = directories.filter_map(|it| {
+        let path = it.expect("readable").path().join("spec.toml");
+        let text = std::fs::read_to_string(&path).ok()?;
+        Some((path.display().to_string(), text))
+    });
+    specs.collect()
+}
+
 #[test]
 fn the_schema_takes_what_the_parser_takes() {
     let validator = validator();
-    for text in [HELLO, EVERYTHING] {
-        spec(text);
+    let examples = examples();
+    assert!(!examples.is_empty());
+    let ours = [("hello", HELLO), ("everything", EVERYTHING)];
+    let ours = ours.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    for (name, text) in ours.into_iter().chain(examples) {
+        assert_eq!(spec(&text).warnings(), [], "{name}");
         let errors: Vec<String> = validator
-            .iter_errors(&json_of(text))
+            .iter_errors(&json_of(&text))
             .map(|it| format!("{}: {it}", it.instance_path()))
             .collect();
-        assert_eq!(errors, [""; 0]);
+        assert_eq!(errors, [""; 0], "{name}");
     }
 }
 
@@ -564,8 +589,8 @@ fn mutated(text: &'static str) -> impl Strategy<Value = String> {
     prop::collection::vec(edit, 1..6).prop_map(move |edits| {
         let mut text = text.to_owned();
         for (at, length, piece) in edits {
-            let start = text.floor_char_boundary(at.index(text.len() + 1));
-            let end = text.ceil_char_boundary((start + length).min(text.len()));
+            let start = boundary(&text, at.index(text.len() + 1));
+            let end = boundary(&text, start + length);
             text.replace_range(start..end, &piece);
         }
         text
