@@ -20,8 +20,8 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// that a parent comes before what is in it. A whiteout stands where its own name belongs.
 ///
 /// Besides what a delta changes, every directory above a change is there, the root too, with the mode, owner and
-/// attributes it has in the new tree. Without them docker and podman, which unpack a layer into a directory of its own,
-/// make such parents up as 0755 0:0, and `/tmp` is no longer 1777.
+/// attributes it has in the new tree. Without them podman, which unpacks each layer into a directory of its own, makes such
+/// parents up as 0755 0:0, and `/tmp` is no longer 1777.
 #[derive(Clone, Debug)]
 pub struct LayerPlan {
     entries: BTreeMap<Box<[u8]>, Item>,

@@ -101,10 +101,9 @@ fn bytes(length: usize, seed: u32) -> Vec<u8> {
     (0..length)
         .map(|_| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            if state >> 31 == 0 {
-                b'a'
-            } else {
-                (state >> 16) as u8
+            match state.to_le_bytes() {
+                [_, _, _, 0..0x80] => b'a',
+                [_, _, noise, _] => noise,
             }
         })
         .collect()

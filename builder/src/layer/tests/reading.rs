@@ -1,5 +1,7 @@
 //! Archives of other people, friendly and hostile.
 
+use std::fmt::Write as _;
+
 use immbuild_cas::canonical::{Canonical as _, DecodeError};
 
 use super::*;
@@ -39,7 +41,7 @@ fn link(flag: u8, name: &str, target: &str) -> Vec<u8> {
 
 fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-    let length = (1..).find(|digits| (rest.len() + digits).to_string().len() == *digits);
+    let length = (1..9).find(|digits| (rest.len() + digits).to_string().len() == *digits);
     let length = rest.len() + length.expect("a length");
     [length.to_string().as_bytes(), &rest].concat()
 }
@@ -83,9 +85,9 @@ fn shortened(listing: &str) -> String {
         match line.split_once(" sha256:") {
             Some((head, tail)) => {
                 let size = tail.split(' ').nth(1).expect("a size");
-                out.push_str(&format!("{head} {size}\n"));
+                writeln!(out, "{head} {size}").expect("a string");
             }
-            None => out.push_str(&format!("{line}\n")),
+            None => writeln!(out, "{line}").expect("a string"),
         }
     }
     out
