@@ -14,7 +14,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::MemoryStore;
 use immbuild_cas::tree::{Delta, Tree, apply, delta, delta_listing, to_listing, tree_of_listing};
-use rustix::fs::XattrFlags;
+use rustix::fs::{FileType, XattrFlags, makedev, mknodat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
@@ -22,8 +22,9 @@ use tempfile::TempDir;
 use super::HostFsError;
 use super::ingest::{Ingested, ingest_upper};
 use super::materialise::{Materialise, Materialised, Purpose, Times, prepare_upper};
-use super::scan::ingest_directory;
+use super::scan::{Scan, ingest_directory, scan};
 use super::seal::seal_upper;
+use super::stat_cache::StatCache;
 use crate::epoch::Epoch;
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -312,9 +313,10 @@ fn plain_view(root: &Path) -> Vec<String> {
         let metadata = path.symlink_metadata().unwrap();
         let is_whiteout = metadata.mode() & 0o170_000 == 0o020_000;
         // The time of a deletion is seen by nobody.
-        let time = match is_whiteout {
-            true => String::new(),
-            false => format!("{}.{}", metadata.mtime(), metadata.mtime_nsec()),
+        let time = if is_whiteout {
+            String::new()
+        } else {
+            format!("{}.{}", metadata.mtime(), metadata.mtime_nsec())
         };
         let links = if metadata.is_dir() || is_whiteout {
             0
@@ -521,9 +523,8 @@ fn new_hard_links_are_a_group() {
 #[test]
 fn names_are_any_bytes_and_paths_are_deep() {
     let deep = "d/".repeat(250);
-    let parents: String = (1..=250)
-        .map(|depth| format!("+ d 0755 0:0 /{}\n", &deep[..2 * depth - 1]))
-        .collect();
+    let parent = |depth: usize| format!("+ d 0755 0:0 /{}\n", &deep[..2 * depth - 1]);
+    let parents = (1..=250).map(parent).collect::<Vec<_>>().concat();
     changes(
         &format!("mkdir -p {deep}; echo f > {deep}f; printf x > \"$(printf 'a\\377\\n b')\""),
         &format!("+ f 0644 0:0 /a\\xff\\x0a\\x20b \"x\"\n{parents}+ f 0644 0:0 /{deep}f \"f\\n\""),
@@ -590,7 +591,7 @@ fn attributes_are_read_and_brought_into_one_form() {
         set("f", "user.overlay.origin", b"");
         set("f", "user.overlay.overlay.redirect", b"/etc");
         set("d", "user.overlay.impure", b"y");
-        set("d", "trusted.own", b"1");
+        set("d", "user.a=b", b"1");
         set(
             "g",
             "security.capability",
@@ -612,7 +613,7 @@ fn attributes_are_read_and_brought_into_one_form() {
     assert_eq!(
         ingested.dropped,
         [
-            (path("d"), b"trusted.own"[..].into()),
+            (path("d"), b"user.a=b"[..].into()),
             (path("f"), b"user.overlay.overlay.redirect"[..].into()),
         ]
     );
@@ -639,7 +640,6 @@ fn orders_to_overlayfs_are_refused() {
         ("user.overlay.metacopy", ""),
         ("user.overlay.opaque", "x"),
         ("user.overlay.whiteout", "y"),
-        ("trusted.overlay.opaque", "y"),
     ] {
         let error = by_hand("d 0755 0:0 /d", |upper| {
             shell(upper, "mkdir d");
@@ -655,11 +655,16 @@ fn orders_to_overlayfs_are_refused() {
 
 #[test]
 fn a_device_is_an_error() {
-    // A user namespace does not even let one be made.
-    if !rustix::process::geteuid().is_root() {
+    let mut is_made = false;
+    let error = by_hand("", |upper| {
+        let directory = fs::File::open(upper).unwrap();
+        let (kind, mode) = (FileType::CharacterDevice, rustix::fs::Mode::RUSR);
+        // A user namespace does not even let one be made.
+        is_made = mknodat(&directory, "null", kind, mode, makedev(1, 3)).is_ok();
+    });
+    if !is_made {
         return;
     }
-    let error = by_hand("", |upper| shell(upper, "mknod null c 1 3"));
     assert!(
         matches!(&error, Err(HostFsError::Kind { path, kind }) if path == "/null" && *kind == "a device"),
         "{error:?}"
@@ -799,4 +804,50 @@ fn an_upper_directory_that_lacks_a_change_is_not_sealed() {
     };
     assert!(!seal_upper(&upper, &delta, times).unwrap());
     assert!(upper.join("other").exists());
+}
+
+#[test]
+fn a_source_keeps_everything_that_is_to_be_preserved() {
+    isolated(|| {
+        let place = Place::new();
+        let root = place.make("source");
+        shell(
+            &root,
+            "umask 022; mkdir d; echo hello > d/a; chown 1:2 d/a; chmod 4711 d/a; ln d/a b; chmod 2750 d\n\
+             ln -s a d/l; chown -h 3:4 d/l; ln d/l m; chmod 700 .",
+        );
+        for name in ["user.note", "user.a=b"] {
+            rustix::fs::lsetxattr(root.join("d/a"), name, b"hi", XattrFlags::CREATE).unwrap();
+        }
+        let options = Scan {
+            root: &root,
+            selection: None,
+            ignore: &[],
+            leave_out: &[],
+            preserve: true,
+            threads: TWO,
+            started: (0, 0),
+        };
+        let scanned = scan(&options, &StatCache::default(), &place.store).unwrap();
+        assert_eq!(
+            place.listing(&scanned.tree),
+            with_digests(
+                r#"d 0700 0:0 /
+                f 4711 1:2 /b "hello\n"
+                x          user.note=6869
+                d 2750 0:0 /d
+                h          /d/a => /b
+                l      3:4 /d/l -> a
+                h          /m => /d/l"#
+            )
+        );
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        assert_eq!(
+            scanned.dropped,
+            [
+                (path("b"), b"user.a=b"[..].into()),
+                (path("d/a"), b"user.a=b"[..].into()),
+            ]
+        );
+    });
 }

@@ -157,14 +157,14 @@ mod tests {
             ("user.one", &b"1"[..]),
             ("user.long", &long),
             ("user.overlay.opaque", b"y"),
-            ("trusted.mine", b"t"),
+            ("user.a=b", b"t"),
         ] {
             fsetxattr(&file, name, value, XattrFlags::CREATE).unwrap();
         }
         let found = read(&file).unwrap();
         let kept: Vec<_> = found.kept.keys().map(XattrName::as_bytes).collect();
         assert_eq!(kept, [&b"user.long"[..], b"user.one"]);
-        assert_eq!(found.dropped, [b"trusted.mine"[..].into()]);
+        assert_eq!(found.dropped, [b"user.a=b"[..].into()]);
         assert_eq!(
             found.overlay,
             [(b"user.overlay.opaque"[..].into(), b"y"[..].into())]
