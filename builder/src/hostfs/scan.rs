@@ -1214,9 +1214,14 @@ mod tests {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let store = MemoryStore::new();
         let imported = ingest_directory(directory.path(), &store, TWO).unwrap();
+        let (user, group) = (rustix::process::geteuid(), rustix::process::getegid());
+        let owner = format!("{user}:{group}");
         assert_eq!(
             to_listing(&store, &imported.tree).unwrap(),
-            format!("d 0755 0:0 /\nd 0755 0:0 /.git\nf 0600 0:0 /.git/a {HELLO}\np 0644 0:0 /p\n")
+            format!(
+                "d 0755 {owner} /\nd 0755 {owner} /.git\nf 0600 {owner} /.git/a {HELLO}\n\
+                 p 0644 {owner} /p\n"
+            )
         );
         assert!(store.has(&BlobId::new(Digest::of(b"hello\n"))).unwrap());
         assert!(imported.origins.is_empty());
