@@ -1,1 +1,4 @@
 //! (to be written)
+
+pub mod apply;
+pub mod file_op;
