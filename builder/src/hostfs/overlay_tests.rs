@@ -342,7 +342,7 @@ fn whatever_a_step_does_is_what_it_saw() {
             let mut script = "umask 022\n".to_owned();
             for _ in 0..6 {
                 let (one, other) = (paths[random(paths.len())], paths[random(paths.len())]);
-                script += &match random(8) {
+                let command = match random(8) {
                     0 => format!("rm -rf {one}"),
                     1 => format!("mkdir {one}"),
                     2 => format!("echo {other} > {one}"),
@@ -352,7 +352,8 @@ fn whatever_a_step_does_is_what_it_saw() {
                     6 => format!("ln -s {one} {other}"),
                     _ => format!("cp -aT {one} {other}"),
                 };
-                script += " 2>/dev/null || :\n";
+                script.push_str(&command);
+                script.push_str(" 2>/dev/null || :\n");
             }
             script
         })
