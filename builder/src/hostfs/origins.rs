@@ -110,9 +110,7 @@ impl Read for OriginReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buffer).map_err(|error| {
             let path = self.origin.shown();
-            let changed = error
-                .get_ref()
-                .is_some_and(|inner| inner.is::<MismatchError>());
+            let changed = matches!(error.get_ref(), Some(inner) if inner.is::<MismatchError>());
             io::Error::other(if changed {
                 StoreError::Changed { path }
             } else {
@@ -149,5 +147,55 @@ impl BlobSource for Chain<'_> {
             Err(error @ StoreError::Changed { .. }) => self.then.open(id).map_err(|_| error),
             opened => opened,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use immbuild_cas::digest::Digest;
+    use immbuild_cas::store::{MemoryStore, Store as _};
+    use std::fs;
+
+    fn origins(directory: &std::path::Path, name: &str, content: &[u8]) -> Origins {
+        Origins::new(vec![Origin {
+            blob: BlobId::new(Digest::of(content)),
+            root: Arc::new(Root {
+                path: directory.to_path_buf(),
+                handle: walk::open_root(directory).unwrap(),
+            }),
+            path: RelPath::new(name.as_bytes()).unwrap(),
+            content: None,
+        }])
+    }
+
+    #[test]
+    fn a_chain_gives_what_either_has() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("here"), "here").unwrap();
+        let here = origins(directory.path(), "here", b"here");
+        let gone = origins(directory.path(), "gone", b"gone");
+        let origins = Origins::merge([here, gone]);
+        assert_eq!(origins.len(), 2);
+        let store = MemoryStore::new();
+        let stored = store.put_bytes(b"stored").unwrap();
+        let chain = Chain {
+            first: &origins,
+            then: &store,
+        };
+        let id = |text: &str| BlobId::new(Digest::of(text.as_bytes()));
+        assert_eq!(chain.read(&id("here")).unwrap(), b"here");
+        assert_eq!(chain.read(&stored).unwrap(), b"stored");
+        assert!(matches!(
+            chain.read(&id("gone")),
+            Err(StoreError::Changed { .. })
+        ));
+        store.put_bytes(b"gone").unwrap();
+        assert_eq!(chain.read(&id("gone")).unwrap(), b"gone");
+        assert!(matches!(
+            chain.read(&id("nowhere")),
+            Err(StoreError::Missing(_))
+        ));
     }
 }

@@ -14,7 +14,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::MemoryStore;
 use immbuild_cas::tree::{Delta, Tree, apply, delta, delta_listing, to_listing, tree_of_listing};
-use rustix::fs::XattrFlags;
+use rustix::fs::{FileType, XattrFlags, makedev, mknodat};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tempfile::TempDir;
@@ -22,8 +22,9 @@ use tempfile::TempDir;
 use super::HostFsError;
 use super::ingest::{Ingested, ingest_upper};
 use super::materialise::{Materialise, Materialised, Purpose, Times, prepare_upper};
-use super::scan::ingest_directory;
+use super::scan::{Scan, ingest_directory, scan};
 use super::seal::seal_upper;
+use super::stat_cache::StatCache;
 use crate::epoch::Epoch;
 
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
@@ -265,42 +266,103 @@ fn changes(script: &str, expected: &str) {
 fn changes_of(base: &str, script: &str, expected: &str) {
     let expected = with_digests(expected);
     isolated(|| {
-        let place = Place::new();
-        let store = &place.store;
-        let base_times = known(base);
-        let base = place.tree(base);
-        let lower = place.snapshot("base", &base, &base_times);
-        let (merged, upper) = place.overlay("step", &[&lower]);
-        shell(&merged, script);
+        let (delta, _, _) = step(base, script);
+        assert_same(&delta, expected.trim_start_matches('\n'));
+    });
+}
 
-        let ingested = ingest_upper(&upper, &base, store, TWO).unwrap();
-        assert_eq!(ingested.sockets, []);
-        assert_eq!(ingested.dropped, []);
-        let tree = ingested.tree;
-        let delta = delta(store, &base, &tree).unwrap();
-        assert_same(&delta_listing(&delta), expected.trim_start_matches('\n'));
-        assert_eq!(apply(store, store, &base, &delta).unwrap(), tree);
+/// Runs `script` on `base` and expects all snapshots of what it made to look alike. Gives the listings of the delta, of
+/// the tree, and of what the step itself saw at its end.
+fn step(base: &str, script: &str) -> (String, String, String) {
+    let place = Place::new();
+    let store = &place.store;
+    let base_times = known(base);
+    let base = place.tree(base);
+    let lower = place.snapshot("base", &base, &base_times);
+    let (merged, upper) = place.overlay("step", &[&lower]);
+    shell(&merged, script);
+    let seen = ingest_directory(&merged, store, TWO).unwrap().tree;
 
-        let times = known_after(&base_times, &delta);
-        let from_delta = place.make("delta");
-        place
-            .write(&times, |materialise| {
-                materialise.delta(&tree, &delta, &from_delta)
-            })
-            .unwrap();
-        let of_times = Times {
-            epoch: Epoch::DEFAULT,
-            known: &|path| times.get(path).copied(),
-        };
-        assert!(seal_upper(&upper, &delta, of_times).unwrap());
-        assert_eq!(plain_view(&upper), plain_view(&from_delta));
+    let ingested = ingest_upper(&upper, &base, store, TWO).unwrap();
+    assert_eq!(ingested.sockets, []);
+    assert_eq!(ingested.dropped, []);
+    let tree = ingested.tree;
+    let delta = delta(store, &base, &tree).unwrap();
+    assert_eq!(apply(store, store, &base, &delta).unwrap(), tree);
 
-        let whole = place.snapshot("whole", &tree, &times);
-        let (over_delta, _) = place.overlay("over-delta", &[&from_delta, &lower]);
-        let (over_sealed, _) = place.overlay("over-sealed", &[&upper, &lower]);
-        let expected = view(&whole);
-        assert_same(&view(&over_delta), &expected);
-        assert_same(&view(&over_sealed), &expected);
+    let times = known_after(&base_times, &delta);
+    let from_delta = place.make("delta");
+    place
+        .write(&times, |materialise| {
+            materialise.delta(&tree, &delta, &from_delta)
+        })
+        .unwrap();
+    let of_times = Times {
+        epoch: Epoch::DEFAULT,
+        known: &|path| times.get(path).copied(),
+    };
+    assert!(seal_upper(&upper, &delta, of_times).unwrap());
+    assert_eq!(plain_view(&upper), plain_view(&from_delta));
+
+    let whole = place.snapshot("whole", &tree, &times);
+    let (over_delta, _) = place.overlay("over-delta", &[&from_delta, &lower]);
+    let (over_sealed, _) = place.overlay("over-sealed", &[&upper, &lower]);
+    let expected = view(&whole);
+    assert_same(&view(&over_delta), &expected);
+    assert_same(&view(&over_sealed), &expected);
+    (
+        delta_listing(&delta),
+        place.listing(&tree),
+        place.listing(&seen),
+    )
+}
+
+#[test]
+fn whatever_a_step_does_is_what_it_saw() {
+    // No devices, which are not seen, and no hard links, which overlayfs breaks.
+    let base = r#"
+        d 0755 0:0 /a
+        f 0644 0:0 /a/x "ax"
+        d 0700 1:2 /a/y
+        f 0600 0:0 /a/y/x "ayx"
+        f 0644 0:0 /b "b"
+        l      0:0 /c -> a
+    "#;
+    let paths = ["a", "b", "c", "a/x", "a/y", "a/y/x", "n", "n/x"];
+    // A fixed sequence of numbers (Knuth, MMIX), so that a failure comes again.
+    let mut state = 2026_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below
+    };
+    let scripts: Vec<String> = (0..40)
+        .map(|_| {
+            let mut script = "umask 022\n".to_owned();
+            for _ in 0..6 {
+                let (one, other) = (paths[random(paths.len())], paths[random(paths.len())]);
+                let command = match random(8) {
+                    0 => format!("rm -rf {one}"),
+                    1 => format!("mkdir {one}"),
+                    2 => format!("echo {other} > {one}"),
+                    3 => format!("mv -T {one} {other}"),
+                    4 => format!("touch -h {one}"),
+                    5 => format!("chmod 0711 {one}"),
+                    6 => format!("ln -s {one} {other}"),
+                    _ => format!("cp -aT {one} {other}"),
+                };
+                script.push_str(&command);
+                script.push_str(" 2>/dev/null || :\n");
+            }
+            script
+        })
+        .collect();
+    isolated(|| {
+        for script in &scripts {
+            let (_, tree, seen) = step(base, script);
+            assert_eq!(tree, seen, "{script}");
+        }
     });
 }
 
@@ -312,9 +374,10 @@ fn plain_view(root: &Path) -> Vec<String> {
         let metadata = path.symlink_metadata().unwrap();
         let is_whiteout = metadata.mode() & 0o170_000 == 0o020_000;
         // The time of a deletion is seen by nobody.
-        let time = match is_whiteout {
-            true => String::new(),
-            false => format!("{}.{}", metadata.mtime(), metadata.mtime_nsec()),
+        let time = if is_whiteout {
+            String::new()
+        } else {
+            format!("{}.{}", metadata.mtime(), metadata.mtime_nsec())
         };
         let links = if metadata.is_dir() || is_whiteout {
             0
@@ -521,9 +584,8 @@ fn new_hard_links_are_a_group() {
 #[test]
 fn names_are_any_bytes_and_paths_are_deep() {
     let deep = "d/".repeat(250);
-    let parents: String = (1..=250)
-        .map(|depth| format!("+ d 0755 0:0 /{}\n", &deep[..2 * depth - 1]))
-        .collect();
+    let parent = |depth: usize| format!("+ d 0755 0:0 /{}\n", &deep[..2 * depth - 1]);
+    let parents = (1..=250).map(parent).collect::<Vec<_>>().concat();
     changes(
         &format!("mkdir -p {deep}; echo f > {deep}f; printf x > \"$(printf 'a\\377\\n b')\""),
         &format!("+ f 0644 0:0 /a\\xff\\x0a\\x20b \"x\"\n{parents}+ f 0644 0:0 /{deep}f \"f\\n\""),
@@ -561,130 +623,138 @@ fn what_the_base_does_not_have_cannot_vanish() {
 }
 
 /// An upper directory as overlayfs would leave it, made by hand.
-fn by_hand(base: &str, make: impl FnOnce(&Path) + Send) -> Result<(Ingested, String), HostFsError> {
-    let mut result = None;
-    isolated(|| {
-        let place = Place::new();
-        let base = place.tree(base);
-        let upper = place.make("upper");
-        shell(&upper, "chmod 755 .");
-        make(&upper);
-        let ingested = ingest_upper(&upper, &base, &place.store, TWO);
-        result = Some(ingested.map(|ingested| {
-            let listing = place.listing(&ingested.tree);
-            (ingested, listing)
-        }));
-    });
-    result.expect("the closure ran")
+fn by_hand(base: &str, make: impl FnOnce(&Path)) -> Result<(Ingested, String), HostFsError> {
+    let place = Place::new();
+    let base = place.tree(base);
+    let upper = place.make("upper");
+    shell(&upper, "chmod 755 .");
+    make(&upper);
+    let ingested = ingest_upper(&upper, &base, &place.store, TWO)?;
+    let listing = place.listing(&ingested.tree);
+    Ok((ingested, listing))
 }
 
 #[test]
 fn attributes_are_read_and_brought_into_one_form() {
-    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
-    let (ingested, listing) = by_hand("f 0644 0:0 /f \"f\\n\"", |upper| {
-        shell(upper, "umask 022; echo x > f; mkdir d; echo y > g");
-        let set = |name: &str, xattr: &str, value: &[u8]| {
-            rustix::fs::lsetxattr(upper.join(name), xattr, value, XattrFlags::CREATE).unwrap();
-        };
-        set("f", "user.note", b"hi");
-        set("f", "user.overlay.origin", b"");
-        set("f", "user.overlay.overlay.redirect", b"/etc");
-        set("d", "user.overlay.impure", b"y");
-        set("d", "trusted.own", b"1");
-        set(
-            "g",
-            "security.capability",
-            &[[1, 0, 0, 2], [4, 0, 0, 0], [0; 4], [0; 4], [0; 4]].concat(),
-        );
-    })
-    .unwrap();
-    assert_eq!(
-        listing,
-        with_digests(
-            r#"d 0755 0:0 /
+    isolated(|| {
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        let (ingested, listing) = by_hand("f 0644 0:0 /f \"f\\n\"", |upper| {
+            shell(upper, "umask 022; echo x > f; mkdir d; echo y > g");
+            let set = |name: &str, xattr: &str, value: &[u8]| {
+                rustix::fs::lsetxattr(upper.join(name), xattr, value, XattrFlags::CREATE).unwrap();
+            };
+            set("f", "user.note", b"hi");
+            set("f", "user.overlay.origin", b"");
+            set("f", "user.overlay.overlay.redirect", b"/etc");
+            set("d", "user.overlay.impure", b"y");
+            set("d", "user.a=b", b"1");
+            set(
+                "g",
+                "security.capability",
+                &[[1, 0, 0, 2], [4, 0, 0, 0], [0; 4], [0; 4], [0; 4]].concat(),
+            );
+        })
+        .unwrap();
+        assert_eq!(
+            listing,
+            with_digests(
+                r#"d 0755 0:0 /
             d 0755 0:0 /d
             f 0644 0:0 /f "x\n"
             x          user.note=6869
             f 0644 0:0 /g "y\n"
             x          security.capability=0100000204000000000000000000000000000000"#
-        )
-    );
-    assert_eq!(
-        ingested.dropped,
-        [
-            (path("d"), b"trusted.own"[..].into()),
-            (path("f"), b"user.overlay.overlay.redirect"[..].into()),
-        ]
-    );
+            )
+        );
+        assert_eq!(
+            ingested.dropped,
+            [
+                (path("d"), b"user.a=b"[..].into()),
+                (path("f"), b"user.overlay.overlay.redirect"[..].into()),
+            ]
+        );
+    });
 }
 
 #[test]
 fn a_socket_is_left_out_and_named() {
-    let (ingested, listing) = by_hand("f 0644 0:0 /run/s \"f\\n\"", |upper| {
-        shell(upper, "umask 022; mkdir run");
-        drop(std::os::unix::net::UnixListener::bind(upper.join("run/t")).unwrap());
-    })
-    .unwrap();
-    assert_eq!(ingested.sockets, [RelPath::new(*b"run/t").unwrap()]);
-    assert_eq!(
-        listing,
-        with_digests("d 0755 0:0 /\nd 0755 0:0 /run\nf 0644 0:0 /run/s \"f\\n\"")
-    );
+    isolated(|| {
+        let (ingested, listing) = by_hand("f 0644 0:0 /run/s \"f\\n\"", |upper| {
+            shell(upper, "umask 022; mkdir run");
+            drop(std::os::unix::net::UnixListener::bind(upper.join("run/t")).unwrap());
+        })
+        .unwrap();
+        assert_eq!(ingested.sockets, [RelPath::new(*b"run/t").unwrap()]);
+        assert_eq!(
+            listing,
+            with_digests("d 0755 0:0 /\nd 0755 0:0 /run\nf 0644 0:0 /run/s \"f\\n\"")
+        );
+    });
 }
 
 #[test]
 fn orders_to_overlayfs_are_refused() {
-    for (xattr, value) in [
-        ("user.overlay.redirect", "/etc"),
-        ("user.overlay.metacopy", ""),
-        ("user.overlay.opaque", "x"),
-        ("user.overlay.whiteout", "y"),
-        ("trusted.overlay.opaque", "y"),
-    ] {
-        let error = by_hand("d 0755 0:0 /d", |upper| {
-            shell(upper, "mkdir d");
-            let value = value.as_bytes();
-            rustix::fs::lsetxattr(upper.join("d"), xattr, value, XattrFlags::CREATE).unwrap();
-        });
-        assert!(
-            matches!(&error, Err(HostFsError::Overlay { path, name }) if path == "/d" && name == xattr),
-            "{error:?}"
-        );
-    }
+    isolated(|| {
+        for (xattr, value) in [
+            ("user.overlay.redirect", "/etc"),
+            ("user.overlay.metacopy", ""),
+            ("user.overlay.opaque", "x"),
+            ("user.overlay.whiteout", "y"),
+        ] {
+            let error = by_hand("d 0755 0:0 /d", |upper| {
+                shell(upper, "mkdir d");
+                let value = value.as_bytes();
+                rustix::fs::lsetxattr(upper.join("d"), xattr, value, XattrFlags::CREATE).unwrap();
+            });
+            assert!(
+                matches!(&error, Err(HostFsError::Overlay { path, name }) if path == "/d" && name == xattr),
+                "{error:?}"
+            );
+        }
+    });
 }
 
 #[test]
 fn a_device_is_an_error() {
-    // A user namespace does not even let one be made.
-    if !rustix::process::geteuid().is_root() {
-        return;
-    }
-    let error = by_hand("", |upper| shell(upper, "mknod null c 1 3"));
-    assert!(
-        matches!(&error, Err(HostFsError::Kind { path, kind }) if path == "/null" && *kind == "a device"),
-        "{error:?}"
-    );
+    isolated(|| {
+        let mut is_made = false;
+        let error = by_hand("", |upper| {
+            let directory = fs::File::open(upper).unwrap();
+            let (kind, mode) = (FileType::CharacterDevice, rustix::fs::Mode::RUSR);
+            // A user namespace does not even let one be made.
+            is_made = mknodat(&directory, "null", kind, mode, makedev(1, 3)).is_ok();
+        });
+        if !is_made {
+            return;
+        }
+        assert!(
+            matches!(&error, Err(HostFsError::Kind { path, kind }) if path == "/null" && *kind == "a device"),
+            "{error:?}"
+        );
+    });
 }
 
 #[test]
 fn holes_are_read_as_zeros() {
-    let (ingested, listing) = by_hand("", |upper| {
+    isolated(|| {
+        let (ingested, listing) = by_hand("", |upper| {
         shell(upper, "truncate -s 3M a; printf x | dd of=a bs=1 seek=1500000 conv=notrunc status=none; printf y >> a; truncate -s 2M hole");
     })
     .unwrap();
-    let mut bytes = vec![0; 3 << 20];
-    bytes[1_500_000] = b'x';
-    bytes.push(b'y');
-    let (whole, hole) = (Digest::of(&bytes), Digest::of(&vec![0; 2 << 20]));
-    assert_eq!(
-        listing,
-        format!(
-            "d 0755 0:0 /\nf 0644 0:0 /a {whole} {}\nf 0644 0:0 /hole {hole} {}\n",
-            bytes.len(),
-            2 << 20
-        )
-    );
-    assert_eq!((ingested.files, ingested.bytes), (2, (5 << 20) + 1));
+        let mut bytes = vec![0; 3 << 20];
+        bytes[1_500_000] = b'x';
+        bytes.push(b'y');
+        let (whole, hole) = (Digest::of(&bytes), Digest::of(&vec![0; 2 << 20]));
+        assert_eq!(
+            listing,
+            format!(
+                "d 0755 0:0 /\nf 0644 0:0 /a {whole} {}\nf 0644 0:0 /hole {hole} {}\n",
+                bytes.len(),
+                2 << 20
+            )
+        );
+        assert_eq!((ingested.files, ingested.bytes), (2, (5 << 20) + 1));
+    });
 }
 
 #[test]
@@ -799,4 +869,50 @@ fn an_upper_directory_that_lacks_a_change_is_not_sealed() {
     };
     assert!(!seal_upper(&upper, &delta, times).unwrap());
     assert!(upper.join("other").exists());
+}
+
+#[test]
+fn a_source_keeps_everything_that_is_to_be_preserved() {
+    isolated(|| {
+        let place = Place::new();
+        let root = place.make("source");
+        shell(
+            &root,
+            "umask 022; mkdir d; echo hello > d/a; chown 1:2 d/a; chmod 4711 d/a; ln d/a b; chmod 2750 d\n\
+             ln -s a d/l; chown -h 3:4 d/l; ln d/l m; chmod 700 .",
+        );
+        for name in ["user.note", "user.a=b"] {
+            rustix::fs::lsetxattr(root.join("d/a"), name, b"hi", XattrFlags::CREATE).unwrap();
+        }
+        let options = Scan {
+            root: &root,
+            selection: None,
+            ignore: &[],
+            leave_out: &[],
+            preserve: true,
+            threads: TWO,
+            started: (0, 0),
+        };
+        let scanned = scan(&options, &StatCache::default(), &place.store).unwrap();
+        assert_eq!(
+            place.listing(&scanned.tree),
+            with_digests(
+                r#"d 0700 0:0 /
+                f 4711 1:2 /b "hello\n"
+                x          user.note=6869
+                d 2750 0:0 /d
+                h          /d/a => /b
+                l      3:4 /d/l -> a
+                h          /m => /d/l"#
+            )
+        );
+        let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+        assert_eq!(
+            scanned.dropped,
+            [
+                (path("b"), b"user.a=b"[..].into()),
+                (path("d/a"), b"user.a=b"[..].into()),
+            ]
+        );
+    });
 }

@@ -22,8 +22,11 @@ pub struct Found {
     /// Names of those that are not.
     pub dropped: Vec<Box<[u8]>>,
     /// Those of overlayfs.
-    pub overlay: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub overlay: Vec<Attribute>,
 }
+
+/// Name and value.
+pub type Attribute = (Box<[u8]>, Box<[u8]>);
 
 /// Reads all extended attributes of an open file or directory. A file system without any has none.
 pub fn read(file: impl AsFd) -> io::Result<Found> {
@@ -129,6 +132,7 @@ pub fn canonical_capability(value: &[u8]) -> Option<Box<[u8]>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use std::fs::File;
@@ -153,14 +157,14 @@ mod tests {
             ("user.one", &b"1"[..]),
             ("user.long", &long),
             ("user.overlay.opaque", b"y"),
-            ("trusted.mine", b"t"),
+            ("user.a=b", b"t"),
         ] {
             fsetxattr(&file, name, value, XattrFlags::CREATE).unwrap();
         }
         let found = read(&file).unwrap();
         let kept: Vec<_> = found.kept.keys().map(XattrName::as_bytes).collect();
         assert_eq!(kept, [&b"user.long"[..], b"user.one"]);
-        assert_eq!(found.dropped, [b"trusted.mine"[..].into()]);
+        assert_eq!(found.dropped, [b"user.a=b"[..].into()]);
         assert_eq!(
             found.overlay,
             [(b"user.overlay.opaque"[..].into(), b"y"[..].into())]
