@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Extent;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// Most members that are looked at. An image has a few hundred.
 const MAX_MEMBERS: usize = 100_000;
 /// Longest extended header, in bytes.
@@ -55,7 +55,7 @@ impl Archive {
         let mut next = Overrides::default();
         let mut at = 0;
         for _ in 0..MAX_MEMBERS {
-            if at + BLOCK > length {
+            if at + BLOCK as u64 > length {
                 // Some writers leave the two zero blocks out.
                 return if at == length && at > 0 {
                     Ok(archive)
@@ -63,9 +63,9 @@ impl Archive {
                     Err(ArchiveError::Header(at))
                 };
             }
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; BLOCK];
             file.read_exact_at(&mut block, at)?;
-            if block == [0; BLOCK as usize] {
+            if block == [0; BLOCK] {
                 return Ok(archive);
             }
             let header = Header(&block);
@@ -80,9 +80,9 @@ impl Archive {
             let stated = header.size().ok_or(ArchiveError::Header(at))?;
             let extended = matches!(header.flag(), b'x' | b'g' | b'L' | b'K');
             let size = next.size.filter(|_| !extended).unwrap_or(stated);
-            let data = at + BLOCK;
+            let data = at + BLOCK as u64;
             let padded = size
-                .checked_next_multiple_of(BLOCK)
+                .checked_next_multiple_of(BLOCK as u64)
                 .and_then(|padded| data.checked_add(padded))
                 .ok_or(ArchiveError::Header(at))?;
             if data + size > length {
@@ -213,7 +213,7 @@ impl Overrides {
     }
 }
 
-struct Header<'a>(&'a [u8; BLOCK as usize]);
+struct Header<'a>(&'a [u8; BLOCK]);
 
 impl Header<'_> {
     fn flag(&self) -> u8 {
