@@ -1,1 +1,5 @@
 //! (to be written)
+
+mod accounts;
+pub mod apply;
+pub mod file_op;

@@ -43,16 +43,18 @@ impl EntryKind {
 /// below a directory that is removed or replaced. A group of one is none.
 pub struct TreeBuilder<'a> {
     source: &'a dyn DirectorySource,
-    /// The id of the root, until it is read into `root`.
+    /// The id of the root, until it is read.
     unread: Option<DirectoryId>,
-    root: Open,
+    /// Directories in memory, the root first. They name each other by their places here, so that nothing depends on how
+    /// deep a tree is. One that was removed stays in its place, where nothing leads to it.
+    open: Vec<Open>,
     links: Links,
 }
 
 impl std::fmt::Debug for TreeBuilder<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TreeBuilder")
-            .field("root", &self.root)
+            .field("open", &self.open)
             .finish_non_exhaustive()
     }
 }
@@ -63,7 +65,7 @@ impl<'a> TreeBuilder<'a> {
         Self {
             source,
             unread: None,
-            root: Open::new(root),
+            open: vec![Open::new(None, root)],
             links: Links::default(),
         }
     }
@@ -85,16 +87,15 @@ impl<'a> TreeBuilder<'a> {
     /// [`TreeError::Unsealed`] for a directory in or below which something was edited: it has no id yet. Ask
     /// [`kind`](Self::kind), [`directory_meta`](Self::directory_meta) and [`names`](Self::names) instead.
     pub fn get(&mut self, path: &RelPath) -> Result<Option<Entry>, TreeError> {
-        let Some((parent, name)) = self.parent(path)? else {
-            return match self.open(path)? {
-                Some(open) => open.entry(path).map(Some),
-                None => Ok(None),
-            };
-        };
-        match parent.children.get(name) {
-            Some(open) => open.entry(path).map(Some),
-            None => Ok(parent.directory.get(name).cloned()),
+        if let Some(at) = self.open(path)? {
+            let id = self.open[at].id;
+            let id = id.ok_or_else(|| TreeError::Unsealed(path.clone()))?;
+            return Ok(Some(Entry::Directory(id)));
         }
+        Ok(match self.parent(path)? {
+            Some((parent, name)) => self.open[parent].directory.get(name).cloned(),
+            None => None,
+        })
     }
 
     /// What kind of entry is at `path`.
@@ -102,21 +103,22 @@ impl<'a> TreeBuilder<'a> {
         if path.is_root() {
             return Ok(Some(EntryKind::Directory));
         }
-        Ok(self
-            .parent(path)?
-            .and_then(|(parent, name)| parent.kind(name)))
+        Ok(match self.parent(path)? {
+            Some((parent, name)) => self.open[parent].kind(name),
+            None => None,
+        })
     }
 
     /// The metadata of the directory at `path`; nothing when there is none.
     pub fn directory_meta(&mut self, path: &RelPath) -> Result<Option<Meta>, TreeError> {
-        Ok(self.open(path)?.map(|open| open.directory.meta().clone()))
+        let at = self.open(path)?;
+        Ok(at.map(|at| self.open[at].directory.meta().clone()))
     }
 
     /// The names in the directory at `path`, sorted.
     pub fn names(&mut self, path: &RelPath) -> Result<Vec<Name>, TreeError> {
-        let open = self
-            .open(path)?
-            .ok_or_else(|| TreeError::NotADirectory(path.clone()))?;
+        let at = self.open(path)?;
+        let open = &self.open[at.ok_or_else(|| TreeError::NotADirectory(path.clone()))?];
         let names: BTreeSet<&Name> = open
             .directory
             .entries()
@@ -129,19 +131,19 @@ impl<'a> TreeBuilder<'a> {
     /// Makes a directory in one that is there. One that is there already gets this metadata and keeps what is in it;
     /// any other entry is replaced.
     pub fn make_directory(&mut self, path: &RelPath, meta: Meta) -> Result<(), TreeError> {
-        if let Some(open) = self.open(path)? {
-            if *open.directory.meta() != meta {
-                open.edit().set_meta(meta);
+        if let Some(at) = self.open(path)? {
+            if *self.open[at].directory.meta() != meta {
+                self.edit(at).set_meta(meta);
             }
             return Ok(());
         }
         let (parent, name) = self.parent_or_error(path)?;
-        if parent.directory.get(name.as_bytes()).is_some() {
-            parent.edit().remove(name.as_bytes());
-        }
-        // It is in no directory object yet, and gets there when it is sealed.
-        parent.id = None;
-        parent.children.insert(name, Box::new(Open::new(meta)));
+        // It is in no directory object before it is sealed.
+        self.edit(parent).remove(name.as_bytes());
+        let at = self.open.len();
+        self.open
+            .push(Open::new(Some((parent, name.clone())), meta));
+        self.open[parent].children.insert(name, at);
         self.links.forget(path);
         Ok(())
     }
@@ -154,17 +156,17 @@ impl<'a> TreeBuilder<'a> {
             let Entry::Directory(id) = entry else {
                 return Err(TreeError::Root);
             };
+            self.open.truncate(1);
             self.unread = Some(id);
         } else {
             let (parent, name) = self.parent_or_error(path)?;
-            parent.children.remove(&name);
-            parent
-                .edit()
-                .insert(name, entry)
+            self.edit(parent)
+                .insert(name.clone(), entry)
                 .map_err(|source| TreeError::Entry {
                     path: path.clone(),
                     source,
                 })?;
+            self.open[parent].children.remove(&name);
         }
         self.links.forget(path);
         self.links.forget_below(path);
@@ -209,9 +211,9 @@ impl<'a> TreeBuilder<'a> {
         }
         let missing = || TreeError::Missing(path.clone());
         let (parent, name) = self.parent(path)?.ok_or_else(missing)?;
-        parent.kind(name).ok_or_else(missing)?;
-        parent.children.remove(name);
-        parent.edit().remove(name);
+        self.open[parent].kind(name).ok_or_else(missing)?;
+        self.edit(parent).remove(name);
+        self.open[parent].children.remove(name);
         self.links.forget(path);
         self.links.forget_below(path);
         Ok(())
@@ -221,7 +223,7 @@ impl<'a> TreeBuilder<'a> {
     pub fn seal(mut self, sink: &dyn DirectorySink) -> Result<Tree, TreeError> {
         let root = match self.unread {
             Some(id) => id,
-            None => self.root.seal(sink, &mut Vec::new())?,
+            None => self.seal_root(sink)?,
         };
         Ok(Tree {
             root,
@@ -229,61 +231,132 @@ impl<'a> TreeBuilder<'a> {
         })
     }
 
+    fn seal_root(&mut self, sink: &dyn DirectorySink) -> Result<DirectoryId, TreeError> {
+        // Every edited directory that can still be reached, each before what is in it.
+        let mut edited = vec![0];
+        let mut looked_into = 0;
+        while let Some(at) = edited.get(looked_into) {
+            let children = self.open[*at].children.values();
+            edited.extend(children.filter(|child| self.open[**child].id.is_none()));
+            looked_into += 1;
+        }
+        let mut root = None;
+        for at in edited.into_iter().rev() {
+            root = Some(self.seal_one(at, sink)?);
+        }
+        Ok(root.expect("the root is the last one"))
+    }
+
+    /// Everything in the directory is sealed.
+    fn seal_one(&mut self, at: usize, sink: &dyn DirectorySink) -> Result<DirectoryId, TreeError> {
+        if let Some(id) = self.open[at].id {
+            return Ok(id);
+        }
+        for (name, child) in std::mem::take(&mut self.open[at].children) {
+            let id = self.open[child].id.expect("it is sealed or unchanged");
+            Arc::make_mut(&mut self.open[at].directory)
+                .insert(name, Entry::Directory(id))
+                .expect("a directory can be in any directory");
+        }
+        let id = sink
+            .put_directory(&self.open[at].directory)
+            .map_err(|source| TreeError::Store {
+                path: self.path(at),
+                source,
+            })?;
+        self.open[at].id = Some(id);
+        Ok(id)
+    }
+
+    /// The directory object, which is about to be edited: it and all above lose their ids.
+    fn edit(&mut self, at: usize) -> &mut Directory {
+        let mut changed = Some(at);
+        while let Some(at) = changed {
+            let open = &mut self.open[at];
+            // Above one that has none, none has one.
+            changed = open
+                .id
+                .take()
+                .and(open.place.as_ref())
+                .map(|(parent, _)| *parent);
+        }
+        Arc::make_mut(&mut self.open[at].directory)
+    }
+
+    /// The path of a directory in memory.
+    fn path(&self, mut at: usize) -> RelPath {
+        let mut names = Vec::new();
+        while let Some((parent, name)) = &self.open[at].place {
+            names.push(name.as_bytes());
+            at = *parent;
+        }
+        names.reverse();
+        RelPath::new(names.join(&b'/')).expect("a path led there")
+    }
+
     /// The directory at `path`; nothing when there is something else or nothing.
-    fn open(&mut self, path: &RelPath) -> Result<Option<&mut Open>, TreeError> {
+    fn open(&mut self, path: &RelPath) -> Result<Option<usize>, TreeError> {
         let depth = path.names().count();
-        let (open, reached) = self.descend(path, depth)?;
-        Ok((reached == depth).then_some(open))
+        let (at, reached) = self.descend(path, depth)?;
+        Ok((reached == depth).then_some(at))
     }
 
     /// The directory that `path` is in and its name there; nothing for the root, or when that is no directory.
-    fn parent<'p>(
-        &mut self,
-        path: &'p RelPath,
-    ) -> Result<Option<(&mut Open, &'p [u8])>, TreeError> {
+    fn parent<'p>(&mut self, path: &'p RelPath) -> Result<Option<(usize, &'p [u8])>, TreeError> {
         let Some(name) = path.names().next_back() else {
             return Ok(None);
         };
         let depth = path.names().count() - 1;
-        let (open, reached) = self.descend(path, depth)?;
-        Ok((reached == depth).then_some((open, name)))
+        let (at, reached) = self.descend(path, depth)?;
+        Ok((reached == depth).then_some((at, name)))
     }
 
     /// As [`parent`](Self::parent), for an edit.
-    fn parent_or_error(&mut self, path: &RelPath) -> Result<(&mut Open, Name), TreeError> {
+    fn parent_or_error(&mut self, path: &RelPath) -> Result<(usize, Name), TreeError> {
         let name = path.names().next_back().ok_or(TreeError::Root)?;
         let depth = path.names().count() - 1;
-        let (open, reached) = self.descend(path, depth)?;
+        let (at, reached) = self.descend(path, depth)?;
         if reached == depth {
-            let name = Name::new(name).expect("a path is made of names");
-            return Ok((open, name));
+            return Ok((at, Name::new(name).expect("a path is made of names")));
         }
         let blocked = prefix(path, reached + 1);
         let name = path.names().nth(reached).expect("above the depth of path");
-        Err(match open.kind(name) {
+        Err(match self.open[at].kind(name) {
             None => TreeError::Missing(blocked),
             Some(_) => TreeError::NotADirectory(blocked),
         })
     }
 
     /// Goes down `depth` names of `path` as far as there are directories, and says how far that was.
-    fn descend(&mut self, path: &RelPath, depth: usize) -> Result<(&mut Open, usize), TreeError> {
-        let source = self.source;
+    fn descend(&mut self, path: &RelPath, depth: usize) -> Result<(usize, usize), TreeError> {
+        let load = |id: &DirectoryId, depth| {
+            let loaded = self.source.directory(id);
+            loaded.map_err(|source| TreeError::Store {
+                path: prefix(path, depth),
+                source,
+            })
+        };
         if let Some(id) = self.unread {
-            self.root = Open::load(source, &id, RelPath::root)?;
+            self.open[0] = Open::of(None, id, load(&id, 0)?);
             self.unread = None;
         }
-        let mut open = &mut self.root;
+        let mut at = 0;
         for (above, name) in path.names().take(depth).enumerate() {
-            if !open.has_child(source, name, || prefix(path, above + 1))? {
-                return Ok((open, above));
+            if let Some(child) = self.open[at].children.get(name) {
+                at = *child;
+                continue;
             }
-            open = open
-                .children
-                .get_mut(name)
-                .expect("has_child read it or found it there");
+            let Some(Entry::Directory(id)) = self.open[at].directory.get(name) else {
+                return Ok((at, above));
+            };
+            let (id, directory) = (*id, load(id, above + 1)?);
+            let name = Name::new(name).expect("it names an entry");
+            let child = self.open.len();
+            self.open[at].children.insert(name.clone(), child);
+            self.open.push(Open::of(Some((at, name)), id, directory));
+            at = child;
         }
-        Ok((open, depth))
+        Ok((at, depth))
     }
 }
 
@@ -297,54 +370,31 @@ fn prefix(path: &RelPath, count: usize) -> RelPath {
 /// the same name, if anything does.
 #[derive(Debug)]
 struct Open {
-    /// The id of `directory`, until that is edited.
+    /// Where it is, and its name there; nothing for the root.
+    place: Option<(usize, Name)>,
+    /// Its id, until something in or below it is edited.
     id: Option<DirectoryId>,
     directory: Arc<Directory>,
-    children: BTreeMap<Name, Box<Open>>,
+    children: BTreeMap<Name, usize>,
 }
 
 impl Open {
-    fn new(meta: Meta) -> Self {
+    fn new(place: Option<(usize, Name)>, meta: Meta) -> Self {
         Self {
+            place,
             id: None,
             directory: Arc::new(Directory::new(meta)),
             children: BTreeMap::new(),
         }
     }
 
-    fn load(
-        source: &dyn DirectorySource,
-        id: &DirectoryId,
-        path: impl FnOnce() -> RelPath,
-    ) -> Result<Self, TreeError> {
-        let directory = source.directory(id).map_err(|source| TreeError::Store {
-            path: path(),
-            source,
-        })?;
-        Ok(Self {
-            id: Some(*id),
+    fn of(place: Option<(usize, Name)>, id: DirectoryId, directory: Arc<Directory>) -> Self {
+        Self {
+            place,
+            id: Some(id),
             directory,
             children: BTreeMap::new(),
-        })
-    }
-
-    /// Is `name` a directory? If so it is among `children` now.
-    fn has_child(
-        &mut self,
-        source: &dyn DirectorySource,
-        name: &[u8],
-        path: impl FnOnce() -> RelPath,
-    ) -> Result<bool, TreeError> {
-        if self.children.contains_key(name) {
-            return Ok(true);
         }
-        let Some(Entry::Directory(id)) = self.directory.get(name) else {
-            return Ok(false);
-        };
-        let child = Self::load(source, id, path)?;
-        let name = Name::new(name).expect("it names an entry");
-        self.children.insert(name, Box::new(child));
-        Ok(true)
     }
 
     fn kind(&self, name: &[u8]) -> Option<EntryKind> {
@@ -353,58 +403,6 @@ impl Open {
         }
         self.directory.get(name).map(EntryKind::of)
     }
-
-    fn edit(&mut self) -> &mut Directory {
-        self.id = None;
-        Arc::make_mut(&mut self.directory)
-    }
-
-    /// Its id, when neither it nor anything below was edited.
-    fn unchanged(&self) -> Option<DirectoryId> {
-        let mut children = self.children.iter();
-        let all_unchanged = children.all(|(name, child)| {
-            let here = self.directory.get(name.as_bytes());
-            child.unchanged().map(Entry::Directory).as_ref() == here
-        });
-        self.id.filter(|_| all_unchanged)
-    }
-
-    fn entry(&self, path: &RelPath) -> Result<Entry, TreeError> {
-        self.unchanged()
-            .map(Entry::Directory)
-            .ok_or_else(|| TreeError::Unsealed(path.clone()))
-    }
-
-    /// Hashes and keeps what was edited. `path` holds the names on the way, for an error.
-    fn seal(
-        &mut self,
-        sink: &dyn DirectorySink,
-        path: &mut Vec<Name>,
-    ) -> Result<DirectoryId, TreeError> {
-        while let Some((name, mut child)) = self.children.pop_first() {
-            path.push(name);
-            let sealed = Entry::Directory(child.seal(sink, path)?);
-            let name = path.pop().expect("pushed above");
-            if self.directory.get(name.as_bytes()) != Some(&sealed) {
-                self.edit()
-                    .insert(name, sealed)
-                    .expect("a directory can be in any directory");
-            }
-        }
-        if let Some(id) = self.id {
-            return Ok(id);
-        }
-        sink.put_directory(&self.directory)
-            .map_err(|source| TreeError::Store {
-                path: joined(path),
-                source,
-            })
-    }
-}
-
-fn joined(names: &[Name]) -> RelPath {
-    let names: Vec<&[u8]> = names.iter().map(Name::as_bytes).collect();
-    RelPath::new(names.join(&b'/')).expect("the builder was given this path")
 }
 
 /// Hard link groups that can be edited: each linked path with the number of its group.

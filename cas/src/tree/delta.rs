@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::load;
 use super::{
-    Directory, Entry, File, LinkGroups, Meta, Special, Symlink, Tree, TreeBuilder, TreeError,
-    entry_at, join,
+    Entry, File, LinkGroups, Meta, Special, Symlink, Tree, TreeBuilder, TreeError, entry_at, join,
 };
+use crate::digest::DirectoryId;
 use crate::path::RelPath;
 use crate::store::{DirectorySink, DirectorySource};
 
@@ -75,42 +75,43 @@ impl Delta {
 ///   in `new`, only one part may remain: the largest, of equally large ones the part with the first path. The others are
 ///   named.
 pub fn delta(source: &dyn DirectorySource, old: &Tree, new: &Tree) -> Result<Delta, TreeError> {
-    let root = RelPath::root();
     let mut delta = Delta::default();
-    if old.root != new.root {
-        let old = load(source, &root, &old.root)?;
-        let new = load(source, &root, &new.root)?;
-        compare(source, &root, &old, &new, &mut delta.changes)?;
-    }
+    compare(source, &old.root, &new.root, &mut delta.changes)?;
     compare_links(source, old, new, &mut delta)?;
     Ok(delta)
 }
 
-/// Both are the directory `path`, and differ.
+/// Compares two directories, and what is below as far as it differs.
+///
+/// What is still to be done waits in a list, not on the stack: a path can be 2048 names deep.
 fn compare(
     source: &dyn DirectorySource,
-    path: &RelPath,
-    old: &Directory,
-    new: &Directory,
+    old: &DirectoryId,
+    new: &DirectoryId,
     changes: &mut BTreeMap<RelPath, Change>,
 ) -> Result<(), TreeError> {
-    if old.meta() != new.meta() {
-        changes.insert(path.clone(), Change::Directory(new.meta().clone()));
-    }
-    for (name, _) in old.entries() {
-        if new.get(name.as_bytes()).is_none() {
-            changes.insert(join(path, name)?, Change::Remove);
+    let mut waiting = vec![(RelPath::root(), *old, *new)];
+    while let Some((path, old, new)) = waiting.pop() {
+        if old == new {
+            continue;
         }
-    }
-    for (name, entry) in new.entries() {
-        match (old.get(name.as_bytes()), entry) {
-            (Some(same), _) if same == entry => {}
-            (Some(Entry::Directory(old)), Entry::Directory(new)) => {
-                let child = join(path, name)?;
-                let (old, new) = (load(source, &child, old)?, load(source, &child, new)?);
-                compare(source, &child, &old, &new, changes)?;
+        let (old, new) = (load(source, &path, &old)?, load(source, &path, &new)?);
+        if old.meta() != new.meta() {
+            changes.insert(path.clone(), Change::Directory(new.meta().clone()));
+        }
+        for (name, _) in old.entries() {
+            if new.get(name.as_bytes()).is_none() {
+                changes.insert(join(&path, name)?, Change::Remove);
             }
-            _ => add(source, join(path, name)?, entry, changes)?,
+        }
+        for (name, entry) in new.entries() {
+            match (old.get(name.as_bytes()), entry) {
+                (Some(same), _) if same == entry => {}
+                (Some(Entry::Directory(old)), Entry::Directory(new)) => {
+                    waiting.push((join(&path, name)?, *old, *new));
+                }
+                _ => add(source, join(&path, name)?, entry, changes)?,
+            }
         }
     }
     Ok(())
@@ -123,19 +124,22 @@ fn add(
     entry: &Entry,
     changes: &mut BTreeMap<RelPath, Change>,
 ) -> Result<(), TreeError> {
-    let change = match entry {
-        Entry::Directory(id) => {
-            let directory = load(source, &path, id)?;
-            for (name, entry) in directory.entries() {
-                add(source, join(&path, name)?, entry, changes)?;
+    let mut waiting = vec![(path, entry.clone())];
+    while let Some((path, entry)) = waiting.pop() {
+        let change = match entry {
+            Entry::Directory(id) => {
+                let directory = load(source, &path, &id)?;
+                for (name, entry) in directory.entries() {
+                    waiting.push((join(&path, name)?, entry.clone()));
+                }
+                Change::Directory(directory.meta().clone())
             }
-            Change::Directory(directory.meta().clone())
-        }
-        Entry::File(file) => Change::File(file.clone()),
-        Entry::Symlink(link) => Change::Symlink(link.clone()),
-        Entry::Special(special) => Change::Special(special.clone()),
-    };
-    changes.insert(path, change);
+            Entry::File(file) => Change::File(file),
+            Entry::Symlink(link) => Change::Symlink(link),
+            Entry::Special(special) => Change::Special(special),
+        };
+        changes.insert(path, change);
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Must never know how it is stored or where it was found.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use super::meta::Meta;
 use crate::canonical::{Canonical, DecodeError, Decoder, Encoder};
@@ -122,6 +123,14 @@ impl Directory {
     /// The entry of this name.
     pub fn get(&self, name: &[u8]) -> Option<&Entry> {
         self.entries.get(name)
+    }
+
+    /// The first entry whose name comes after this one; without a name the first of all.
+    pub(super) fn after(&self, name: Option<&Name>) -> Option<(&Name, &Entry)> {
+        let from = name.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries
+            .range::<Name, _>((from, Bound::Unbounded))
+            .next()
     }
 
     /// How many entries it has.

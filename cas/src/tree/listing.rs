@@ -301,8 +301,10 @@ fn parse(line: &str) -> Result<(RelPath, Said), String> {
             let path = parse_path(words.next("a path")?)?;
             words.arrow("->")?;
             let target = unescape(words.next("the text of the link")?)?.into();
-            let link = Symlink { target, uid, gid };
-            (path, Said::Entry(Entry::Symlink(link)))
+            (
+                path,
+                Said::Entry(Entry::Symlink(Symlink { target, uid, gid })),
+            )
         }
         "h" => {
             let path = parse_path(words.next("a path")?)?;

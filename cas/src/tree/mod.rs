@@ -8,6 +8,9 @@ mod listing;
 mod meta;
 mod walk;
 
+#[cfg(test)]
+mod tests;
+
 pub use builder::{EntryKind, TreeBuilder};
 pub use delta::{Change, Delta, apply, delta};
 pub use directory::{

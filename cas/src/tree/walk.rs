@@ -29,40 +29,63 @@ pub fn walk<E: From<TreeError>>(
 ) -> Result<(), E> {
     let root = load(source, &RelPath::root(), &tree.root)?;
     visit(&RelPath::root(), Visit::Directory(root.meta()))?;
-    walk_below(source, &RelPath::root(), &root, visit)
-}
-
-fn walk_below<E: From<TreeError>>(
-    source: &dyn DirectorySource,
-    path: &RelPath,
-    directory: &Directory,
-    visit: &mut dyn FnMut(&RelPath, Visit<'_>) -> Result<(), E>,
-) -> Result<(), E> {
-    // Directories met and not yet entered. When `b` comes after `a` and before `a/`, it begins with `a` and `b/` comes
-    // before `a/` as well: so the last one met is always the next to enter.
-    let mut waiting: Vec<(&Name, RelPath, Arc<Directory>)> = Vec::new();
-    for (name, entry) in directory.entries() {
-        while let Some((_, path, directory)) =
-            waiting.pop_if(|(entered, ..)| content_comes_before(entered, name))
-        {
-            walk_below(source, &path, &directory, visit)?;
+    // A stack of its own: a path can be 2048 names deep, which is more than a thread's stack is sure to hold.
+    let mut inside = vec![Inside::new(RelPath::root(), root)];
+    while let Some(Inside {
+        path,
+        directory,
+        last,
+        waiting,
+    }) = inside.last_mut()
+    {
+        let next = directory.after(last.as_ref());
+        let is_due = |(entered, ..): &mut (Name, RelPath, Arc<Directory>)| {
+            next.is_none_or(|(name, _)| content_comes_before(entered, name))
+        };
+        if let Some((_, path, directory)) = waiting.pop_if(is_due) {
+            inside.push(Inside::new(path, directory));
+            continue;
         }
+        let Some((name, entry)) = next else {
+            inside.pop();
+            continue;
+        };
         let child = join(path, name)?;
+        *last = Some(name.clone());
         match entry {
             Entry::Directory(id) => {
                 let directory = load(source, &child, id)?;
                 visit(&child, Visit::Directory(directory.meta()))?;
-                waiting.push((name, child, directory));
+                waiting.push((name.clone(), child, directory));
             }
             Entry::File(file) => visit(&child, Visit::File(file))?,
             Entry::Symlink(link) => visit(&child, Visit::Symlink(link))?,
             Entry::Special(special) => visit(&child, Visit::Special(special))?,
         }
     }
-    while let Some((_, path, directory)) = waiting.pop() {
-        walk_below(source, &path, &directory, visit)?;
-    }
     Ok(())
+}
+
+/// A directory that a walk is inside of.
+struct Inside {
+    path: RelPath,
+    directory: Arc<Directory>,
+    /// The name met last.
+    last: Option<Name>,
+    /// Directories met and not yet entered. When `b` comes after `a` and before `a/`, it begins with `a`, and `b/` comes
+    /// before `a/` as well: so the last one met is always the next to enter.
+    waiting: Vec<(Name, RelPath, Arc<Directory>)>,
+}
+
+impl Inside {
+    fn new(path: RelPath, directory: Arc<Directory>) -> Self {
+        Self {
+            path,
+            directory,
+            last: None,
+            waiting: Vec::new(),
+        }
+    }
 }
 
 /// Does what is in the directory `entered` come before its sibling `name`? `a/` and what follows, against `a.b`.
