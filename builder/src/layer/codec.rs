@@ -13,6 +13,8 @@ use immbuild_cas::digest::Digest;
 use libdeflater::{CompressionLvl, Compressor};
 use zstd::zstd_safe::{self, CCtx, CParameter, Strategy};
 
+use super::at_most;
+
 /// Input of one block, in bytes: what an encoder sees at once, and one frame of `zstd/1`. Part of `zstd/1` and `gzip/1`:
 /// changing it changes image bytes.
 pub const BLOCK: usize = 4 << 20;
@@ -72,8 +74,8 @@ impl Compression {
     /// Digest of what the encoder makes of [`question`].
     const fn answer(self) -> &'static str {
         match self {
-            Self::Zstd => "3d12a31cf2dd657b81ca9478e865307001707db95072ef8c7e6d0f02cb80fc2a",
-            Self::Gzip => "028de76510343ede05227e854a7b7cf18a6ace8967e61d5286e857fe3491e7b5",
+            Self::Zstd => "1c2235d683e037ef3b4af6b20885428eb7802a52bd716214e6efd8c36e3c9add",
+            Self::Gzip => "a78ce230d1b959dc361abc64d467a6e03f346485fb7659c3ff89951f3f1a15ad",
             Self::None => "",
         }
     }
@@ -154,12 +156,13 @@ impl BlockEncoder {
                     let start = out.len() + GZIP_HEAD.len();
                     out.extend_from_slice(&GZIP_HEAD);
                     out.resize(start + compressor.deflate_compress_bound(member.len()), 0);
-                    let length = compressor
+                    let deflated = compressor
                         .deflate_compress(member, &mut out[start..])
                         .map_err(|error| failed(Compression::Gzip, &error.to_string()))?;
-                    out.truncate(start + length);
+                    out.truncate(start + deflated);
+                    let length = u32::try_from(member.len()).expect("at most 1 MiB");
                     out.extend_from_slice(&libdeflater::crc32(member).to_le_bytes());
-                    out.extend_from_slice(&(member.len() as u32).to_le_bytes());
+                    out.extend_from_slice(&length.to_le_bytes());
                 }
             }
         }
@@ -180,10 +183,11 @@ fn question() -> Vec<u8> {
     let mut bytes = Vec::with_capacity(16 << 10);
     while bytes.len() < 16 << 10 {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let [_, low, middle, _] = state.to_le_bytes();
         let back = (state >> 8) as usize % 1000;
         match state >> 30 {
-            0 => bytes.push((state >> 16) as u8),
-            1 => bytes.extend_from_slice(&[(state >> 20) as u8; 7]),
+            0 => bytes.push(middle),
+            1 => bytes.extend_from_slice(&[low; 7]),
             _ if back > 16 && back < bytes.len() => {
                 let from = bytes.len() - back;
                 bytes.extend_from_within(from..from + 16);
@@ -284,8 +288,7 @@ impl<R: Read> Limited<R> {
 impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // One byte more than allowed is asked for, so that the end right at the limit is seen as an end.
-        let most = usize::try_from(self.left.saturating_add(1)).unwrap_or(usize::MAX);
-        let most = most.min(buffer.len());
+        let most = at_most(self.left.saturating_add(1), buffer.len());
         let count = self.inner.read(&mut buffer[..most])?;
         self.left = self
             .left

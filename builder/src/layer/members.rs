@@ -8,12 +8,12 @@ use std::io::{self, Read};
 
 use immbuild_cas::path::escape;
 
+use super::at_most;
 use super::codec::{LimitError, Limited};
-
-const RECORD: u64 = 512;
+use super::tar::{RECORD, padding};
 
 /// Longest extended header or long name in bytes. An attribute's value has at most 64 KiB on Linux.
-const EXTENDED_MAX: u64 = 1 << 20;
+const EXTENDED_MAX: usize = 1 << 20;
 
 /// Key of an attribute in base64, as libarchive writes it besides the usual one.
 const LIBARCHIVE: &[u8] = b"LIBARCHIVE.xattr.";
@@ -137,7 +137,7 @@ impl<'r> Members<'r> {
                         .member(offset, size, extensions)
                         .map_err(|reason| bad(&reason))?;
                     self.content = member.size;
-                    self.padding = member.size.wrapping_neg() % RECORD;
+                    self.padding = padding(member.size) as u64;
                     return Ok(Some(member));
                 }
             }
@@ -155,8 +155,8 @@ impl<'r> Members<'r> {
     }
 
     /// A header, or nothing at the end.
-    fn header(&mut self) -> Result<Option<[u8; RECORD as usize]>, MemberError> {
-        let mut header = [0; RECORD as usize];
+    fn header(&mut self) -> Result<Option<[u8; RECORD]>, MemberError> {
+        let mut header = [0; RECORD];
         if !self.fill(&mut header)? {
             return Ok(None);
         }
@@ -192,26 +192,27 @@ impl<'r> Members<'r> {
     }
 
     fn extended(&mut self, size: u64, offset: u64) -> Result<Vec<u8>, MemberError> {
-        if size > EXTENDED_MAX {
+        let length = usize::try_from(size).ok();
+        let Some(length) = length.filter(|length| *length <= EXTENDED_MAX) else {
             return Err(MemberError::Header {
                 offset,
                 reason: format!("an extended header of {size} bytes, more than {EXTENDED_MAX}"),
             });
-        }
-        let mut bytes = vec![0; size as usize];
+        };
+        let mut bytes = vec![0; length];
         if !self.fill(&mut bytes)? && size > 0 {
             return Err(MemberError::Short {
                 offset: self.offset,
             });
         }
-        self.padding = size.wrapping_neg() % RECORD;
+        self.padding = padding(size) as u64;
         Ok(bytes)
     }
 
     fn skip(&mut self, mut length: u64) -> Result<(), MemberError> {
         let mut buffer = [0; 4096];
         while length > 0 {
-            let most = length.min(buffer.len() as u64) as usize;
+            let most = at_most(length, buffer.len());
             match self.read(&mut buffer[..most])? {
                 0 => {
                     return Err(MemberError::Short {
@@ -259,7 +260,7 @@ pub(super) struct Content<'m, 'r>(&'m mut Members<'r>);
 impl Read for Content<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let members = &mut *self.0;
-        let most = members.content.min(buffer.len() as u64) as usize;
+        let most = at_most(members.content, buffer.len());
         if most == 0 {
             return Ok(0);
         }
@@ -389,8 +390,11 @@ fn long_name(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Key and value.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// The `<length> <key>=<value>\n` records of a pax header.
-fn records(mut bytes: &[u8]) -> Result<Vec<(&[u8], &[u8])>, String> {
+fn records(mut bytes: &[u8]) -> Result<Vec<Record<'_>>, String> {
     let bad = || "an extended record that is not `<length> <key>=<value>`".to_owned();
     let mut records = Vec::new();
     while !bytes.is_empty() {
@@ -467,10 +471,10 @@ enum Form {
 }
 
 /// A header whose checksum is right.
-struct RawHeader<'a>(&'a [u8; RECORD as usize], Form);
+struct RawHeader<'a>(&'a [u8; RECORD], Form);
 
 impl<'a> RawHeader<'a> {
-    fn check(header: &'a [u8; RECORD as usize]) -> Result<Self, String> {
+    fn check(header: &'a [u8; RECORD]) -> Result<Self, String> {
         let field = 148..156;
         let outside = |at: usize| !(148..156).contains(&at);
         let bytes = header.iter().enumerate();
@@ -599,34 +603,29 @@ fn unsigned<T: TryFrom<i64>>(what: &str, field: &[u8]) -> Result<T, String> {
 /// behind a set first bit.
 fn number(what: &str, field: &[u8]) -> Result<i64, String> {
     let bad = || format!("its {what} is no number");
-    match field {
-        [first @ (0x80 | 0xff), rest @ ..] => {
-            let negative = *first == 0xff;
-            let fill = if negative { 0xff } else { 0 };
-            let (high, low) = rest.split_at(rest.len().saturating_sub(8));
-            let mut bytes = [fill; 8];
-            bytes[8 - low.len()..].copy_from_slice(low);
-            let value = i64::from_be_bytes(bytes);
-            if high.iter().any(|byte| *byte != fill) || (value < 0) != negative {
-                return Err(bad());
-            }
-            Ok(value)
+    if let [first @ (0x80 | 0xff), rest @ ..] = field {
+        let negative = *first == 0xff;
+        let fill = if negative { 0xff } else { 0 };
+        let (high, low) = rest.split_at(rest.len().saturating_sub(8));
+        let mut bytes = [fill; 8];
+        bytes[8 - low.len()..].copy_from_slice(low);
+        let value = i64::from_be_bytes(bytes);
+        if high.iter().any(|byte| *byte != fill) || (value < 0) != negative {
+            return Err(bad());
         }
-        _ => {
-            let digits = field.trim_ascii_start();
-            let end = digits
-                .iter()
-                .position(|byte| matches!(byte, 0 | b' '))
-                .unwrap_or(digits.len());
-            let (digits, rest) = digits.split_at(end);
-            let octal = digits.iter().all(|digit| matches!(digit, b'0'..=b'7'));
-            if !octal || rest.iter().any(|byte| !matches!(byte, 0 | b' ')) {
-                return Err(bad());
-            }
-            // At most twelve digits, 36 bits.
-            Ok(digits
-                .iter()
-                .fold(0, |sum, digit| sum * 8 + i64::from(digit - b'0')))
-        }
+        return Ok(value);
     }
+    let digits = field.trim_ascii_start();
+    let end = digits
+        .iter()
+        .position(|byte| matches!(byte, 0 | b' '))
+        .unwrap_or(digits.len());
+    let (digits, rest) = digits.split_at(end);
+    let octal = digits.iter().all(|digit| matches!(digit, b'0'..=b'7'));
+    if !octal || rest.iter().any(|byte| !matches!(byte, 0 | b' ')) {
+        return Err(bad());
+    }
+    // At most twelve digits, 36 bits.
+    let value = |sum, digit: &u8| sum * 8 + i64::from(digit - b'0');
+    Ok(digits.iter().fold(0, value))
 }

@@ -120,6 +120,11 @@ pub fn write_layer(
     })
 }
 
+/// So much of `length` as has `room`.
+fn at_most(length: u64, room: usize) -> usize {
+    usize::try_from(length).map_or(room, |length| length.min(room))
+}
+
 fn write_header(path: &[u8], item: &Item, epoch: Epoch, out: &mut Vec<u8>) {
     let none = Meta::root(Mode::of_st_mode(0));
     let owned;
@@ -211,3 +216,6 @@ fn write_content(
         Err(error) => Err(failed(read_error(file.blob.digest(), error)).into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,7 @@ use std::thread;
 use immbuild_cas::digest::Hasher;
 
 use super::codec::{BLOCK, BlockEncoder, Compression, EncoderError};
-use super::{DiffId, LayerDigest, LayerError, LayerInfo};
+use super::{DiffId, LayerDigest, LayerError, LayerInfo, at_most};
 
 /// More encoders than this would wait for the one thread that reads and verifies files, and each holds two blocks.
 const MOST_ENCODERS: usize = 8;
@@ -88,7 +88,7 @@ impl Stream {
         most: u64,
     ) -> Result<io::Result<usize>, Stopped> {
         let room = self.room()?;
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room.len());
+        let most = at_most(most, room.len());
         let result = loop {
             match reader.read(&mut room[..most]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -171,8 +171,8 @@ pub(super) fn run(
             stream.finish().map_err(ProduceError::from)
         });
         let written = write_in_order(promises, &give_back, compression, out, progress);
-        let produced = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
-        match produced {
+        let stream = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
+        match stream {
             Err(ProduceError::Layer(error)) => Err(error),
             // Stopped, by an error of the writer.
             Err(ProduceError::Stopped) | Ok(()) => written,

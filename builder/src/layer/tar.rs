@@ -6,6 +6,7 @@
 
 use immbuild_cas::tree::Meta;
 
+use super::at_most;
 use crate::epoch::Epoch;
 
 /// Headers are blocks of this many bytes, and content is filled up with zeros to a multiple of it.
@@ -55,8 +56,8 @@ pub(super) const fn device_fits(major: u32, minor: u32) -> bool {
 }
 
 /// How many zeros follow content of this length.
-pub(super) const fn padding(size: u64) -> usize {
-    (size.wrapping_neg() % RECORD as u64) as usize
+pub(super) fn padding(size: u64) -> usize {
+    (RECORD - at_most(size % RECORD as u64, RECORD)) % RECORD
 }
 
 impl Header<'_> {
