@@ -29,8 +29,12 @@ use super::scan::meta_of;
 use super::{HostFsError, join, pool, shown, walk, xattr};
 
 const OPAQUE: &[u8] = b"user.overlay.opaque";
-/// What overlayfs notes for itself on what it copied; nothing here depends on it.
-const NOTES: [&[u8]; 2] = [b"user.overlay.impure", b"user.overlay.origin"];
+/// What overlayfs notes for itself on what it copied, and on its root; nothing here depends on it.
+const NOTES: [&[u8]; 3] = [
+    b"user.overlay.impure",
+    b"user.overlay.origin",
+    b"user.overlay.uuid",
+];
 /// How overlayfs stores an attribute `user.overlay.x` that a program in the step asked for.
 const ESCAPED: &[u8] = b"user.overlay.overlay.";
 /// Bytes read at a time.
@@ -276,9 +280,10 @@ impl Reader<'_> {
     ) -> Result<bool, HostFsError> {
         let stat = fstat(handle).map_err(|error| self.upper.failed("read", path)(error.into()))?;
         let (xattrs, is_opaque) = self.xattrs(path, handle)?;
-        let base = match is_seen && !is_opaque {
-            true => self.base.find(path)?,
-            false => None,
+        let base = if is_seen && !is_opaque {
+            self.base.find(path)?
+        } else {
+            None
         };
         let is_seen = base.is_some();
         let kind = Kind::Directory {
@@ -293,9 +298,10 @@ impl Reader<'_> {
         let stat = self.upper.stat(&path)?;
         let stamp = walk::Stamp::of(&stat);
         let inode = stamp.file;
-        let base = match is_seen {
-            true => self.base.entry(&path)?,
-            false => None,
+        let base = if is_seen {
+            self.base.entry(&path)?
+        } else {
+            None
         };
         let kind = match walk::file_type(&stat) {
             FileType::RegularFile => {

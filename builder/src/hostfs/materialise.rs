@@ -20,7 +20,7 @@ use immbuild_cas::tree::{
 };
 use rustix::fs::{
     AtFlags, FileType, Gid, OFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod, fchown,
-    futimens, linkat, mkdirat, mknodat, openat, symlinkat, utimensat,
+    fstat, futimens, linkat, mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 
 use super::{HostFsError, join, pool, shown, walk, xattr};
@@ -109,14 +109,7 @@ impl Times<'_> {
     /// The time of this path, as both of the times a file has.
     pub(super) fn of(&self, path: &RelPath) -> Timestamps {
         let (seconds, nanoseconds) = (self.known)(path).unwrap_or((self.epoch.seconds(), 0));
-        let time = Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanoseconds.into(),
-        };
-        Timestamps {
-            last_access: time,
-            last_modification: time,
-        }
+        both(seconds, nanoseconds)
     }
 }
 
@@ -472,6 +465,34 @@ impl Target<'_> {
 
     fn owners(&self) -> bool {
         self.materialise.purpose != Purpose::Output { owners: false }
+    }
+}
+
+/// Gives the empty directory `upper` what the root of a snapshot has, times too: overlayfs shows the root of the topmost
+/// directory, so a step would see the hour in which its own was made.
+pub fn prepare_upper(snapshot: &Path, upper: &Path) -> Result<(), HostFsError> {
+    let copy = || {
+        let (from, to) = (walk::open_root(snapshot)?, walk::open_root(upper)?);
+        let stat = fstat(&from)?;
+        let (seconds, nanoseconds) = walk::Stamp::of(&stat).mtime;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        fchown(&to, Some(uid), Some(gid))?;
+        xattr::write(&to, &xattr::read(&from)?.kept)?;
+        fchmod(&to, rustix::fs::Mode::from_raw_mode(stat.st_mode))?;
+        Ok(futimens(&to, &both(seconds, nanoseconds))?)
+    };
+    copy().map_err(HostFsError::io("prepare", upper.display().to_string()))
+}
+
+/// One time as both of the times a file has.
+fn both(seconds: i64, nanoseconds: u32) -> Timestamps {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
     }
 }
 

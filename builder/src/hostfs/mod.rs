@@ -14,6 +14,10 @@ pub mod stat_cache;
 mod walk;
 pub mod xattr;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod overlay_tests;
+
 use std::io;
 use std::path::Path;
 

@@ -110,9 +110,7 @@ impl Read for OriginReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.inner.read(buffer).map_err(|error| {
             let path = self.origin.shown();
-            let changed = error
-                .get_ref()
-                .is_some_and(|inner| inner.is::<MismatchError>());
+            let changed = matches!(error.get_ref(), Some(inner) if inner.is::<MismatchError>());
             io::Error::other(if changed {
                 StoreError::Changed { path }
             } else {

@@ -192,7 +192,7 @@ impl<'a> Scanner<'a> {
             .transpose()
             .map_err(|source| HostFsError::Path {
                 path: scan.root.display().to_string(),
-                source: source.into(),
+                source,
             })?;
         let shown = match &file {
             Some(_) => scan.root.parent().unwrap_or(directory),
@@ -385,11 +385,11 @@ impl<'a> Scanner<'a> {
                 }
                 FileType::RegularFile => files.push(name),
                 FileType::Symlink => {
-                    let link = self.symlink(node, &name)?;
+                    let link = self.symlink(worker, node, &name)?;
                     entries.push((name, link));
                 }
                 FileType::Fifo if self.store.is_some() => {
-                    let pipe = self.pipe(node, &name)?;
+                    let pipe = self.pipe(worker, node, &name)?;
                     entries.push((name, pipe));
                 }
                 other => {
@@ -471,9 +471,7 @@ impl<'a> Scanner<'a> {
             return Err(self.changed(&path));
         }
         let meta = if self.scan.preserve {
-            if stat.st_nlink > 1 {
-                worker.links.push((stamp.file, path.clone()));
-            }
+            worker.link(&stat, &path);
             self.preserved(worker, &file, &stat, &path)?
         } else {
             plain(&stat)
@@ -520,31 +518,28 @@ impl<'a> Scanner<'a> {
     ) -> Result<Content, HostFsError> {
         let mut file = fs::File::from(file);
         let reading = |error| self.reading(path, error);
-        let (blob, kept, length) = match self.store {
-            Some(store) => {
-                let (blob, length) = store.put(&mut file)?;
-                (blob, None, length)
-            }
-            None => {
-                let buffer = worker.buffer.get_or_insert_with(|| vec![0; BUFFER].into());
-                let mut hasher = Hasher::new();
-                let mut length = 0;
-                // The end is where the stamp says; that nothing came behind it, the second stamp says.
-                while length < stamp.size {
-                    match file.read(buffer).map_err(reading)? {
-                        0 => break,
-                        count => {
-                            hasher.update(&buffer[..count]);
-                            length += count as u64;
-                        }
+        let (blob, kept, length) = if let Some(store) = self.store {
+            let (blob, length) = store.put(&mut file)?;
+            (blob, None, length)
+        } else {
+            let buffer = worker.buffer.get_or_insert_with(|| vec![0; BUFFER].into());
+            let mut hasher = Hasher::new();
+            let mut length = 0;
+            // The end is where the stamp says; that nothing came behind it, the second stamp says.
+            while length < stamp.size {
+                match file.read(buffer).map_err(reading)? {
+                    0 => break,
+                    count => {
+                        hasher.update(&buffer[..count]);
+                        length += count as u64;
                     }
                 }
-                let kept = (length <= SMALL && self.may_keep(length)).then(|| {
-                    let length = usize::try_from(length).expect("it is small");
-                    buffer[..length].into()
-                });
-                (BlobId::new(hasher.finish()), kept, length)
             }
+            let kept = (length <= SMALL && self.may_keep(length)).then(|| {
+                let length = usize::try_from(length).expect("it is small");
+                buffer[..length].into()
+            });
+            (BlobId::new(hasher.finish()), kept, length)
         };
         worker.report.bytes_hashed += length;
         let after = fstat(&file).map_err(|error| reading(error.into()))?;
@@ -565,13 +560,14 @@ impl<'a> Scanner<'a> {
         self.room.fetch_update(relaxed, relaxed, take).is_ok()
     }
 
-    fn symlink(&self, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
+    fn symlink(&self, worker: &mut Worker, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
         let path = join(&self.root.path, &node.path, name)?;
         let reading = |error: Errno| self.reading(&path, error.into());
         let target = readlinkat(&node.handle, name.as_bytes(), Vec::new()).map_err(reading)?;
         let (uid, gid) = if self.scan.preserve {
             let stat = statat(&node.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
                 .map_err(reading)?;
+            worker.link(&stat, &path);
             (stat.st_uid, stat.st_gid)
         } else {
             (0, 0)
@@ -583,10 +579,11 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    fn pipe(&self, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
+    fn pipe(&self, worker: &mut Worker, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
         let path = join(&self.root.path, &node.path, name)?;
         let stat = statat(&node.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| self.reading(&path, error.into()))?;
+        worker.link(&stat, &path);
         Ok(Entry::Special(Special {
             kind: SpecialKind::Fifo,
             meta: meta_of(&stat, Xattrs::new()),
@@ -690,6 +687,15 @@ impl Ignores {
     }
 }
 
+impl Worker {
+    /// Notes a name of a file that has several.
+    fn link(&mut self, stat: &Stat, path: &RelPath) {
+        if stat.st_nlink > 1 {
+            self.links.push((Stamp::of(stat).file, path.clone()));
+        }
+    }
+}
+
 impl Node {
     fn add(&self, entries: Vec<(Name, Entry)>) {
         self.entries
@@ -747,6 +753,7 @@ fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use immbuild_cas::digest::Digest;

@@ -22,8 +22,11 @@ pub struct Found {
     /// Names of those that are not.
     pub dropped: Vec<Box<[u8]>>,
     /// Those of overlayfs.
-    pub overlay: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub overlay: Vec<Attribute>,
 }
+
+/// Name and value.
+pub type Attribute = (Box<[u8]>, Box<[u8]>);
 
 /// Reads all extended attributes of an open file or directory. A file system without any has none.
 pub fn read(file: impl AsFd) -> io::Result<Found> {
@@ -129,6 +132,7 @@ pub fn canonical_capability(value: &[u8]) -> Option<Box<[u8]>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use std::fs::File;
