@@ -14,7 +14,7 @@ use immbuild::compare::{
 use immbuild::epoch::Epoch;
 use immbuild::hostfs::materialise::{Materialise, Purpose, Times};
 use immbuild::image::verify::{Problem, verify_structure};
-use immbuild::image::{BaseImage, assemble_index};
+use immbuild::image::{BaseImage, ConfigChanges, ImageSpec, OwnLayer, assemble, assemble_index};
 use immbuild::layer::{Compression, Mtimes};
 use immbuild::output::{
     Blobs, Names, OutputError, Stamp, Subject, stamp, write_dir, write_docker_archive,
@@ -527,6 +527,55 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
         import_base(&base, &local, &store, LIMIT),
         Err(ImportError::Blob { .. })
     ));
+}
+
+#[test]
+fn a_layer_that_is_not_its_diff_id_is_found_by_everybody_who_unpacks_it() {
+    for compression in [Compression::Zstd, Compression::None] {
+        let store = MemoryStore::new();
+        let empty = common::empty(&store);
+        let tree = tree_of_listing("f 0644 0:0 /a \"a\"", &store).expect("a tree");
+        let mut layer = common::layer(&store, &empty, &tree, compression);
+        let right = layer.diff_id;
+        layer.diff_id = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            .parse()
+            .expect("a digest");
+        let image = assemble(&ImageSpec {
+            base: None,
+            own: &[OwnLayer {
+                created_by: "step".into(),
+                layer: Some(layer),
+            }],
+            changes: &ConfigChanges::default(),
+            annotations: &BTreeMap::new(),
+            platform: "linux/amd64".parse().expect("known"),
+            epoch: Epoch::DEFAULT,
+        });
+        for json in [&image.config, &image.manifest] {
+            store.put_bytes(json.as_bytes()).expect("stored");
+        }
+        let structure = verify_structure(&store, &image.descriptor(), LIMIT);
+        assert!(matches!(
+            structure.problems[..],
+            [(_, Problem::DiffId { expected, actual })] if expected == layer.diff_id && actual == right
+        ));
+        let base = BaseImage::new(
+            image.manifest_digest(),
+            image.manifest.as_bytes(),
+            image.config.as_bytes(),
+        )
+        .expect("documents");
+        assert!(matches!(
+            import_base(&base, &store, &store, LIMIT),
+            Err(ImportError::DiffId { actual, .. }) if actual == right
+        ));
+        let scratch = scratch();
+        let target = scratch.path().join("image.tar");
+        let subject = Subject::One(&image);
+        let written = write_docker_archive(&target, subject, &names(&[]), &Blobs(&store), &|_| ());
+        assert!(matches!(written, Err(OutputError::DiffId { .. })));
+        assert!(!target.exists());
+    }
 }
 
 #[test]
