@@ -508,7 +508,7 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
     ] {
         let error = result.expect_err("a damaged layer");
         assert!(
-            matches!(error, OutputError::Layer { digest: named, .. } | OutputError::Decompress { digest: named, .. } if named == digest),
+            matches!(error, OutputError::Layer { digest: culprit, .. } | OutputError::Decompress { digest: culprit, .. } if culprit == digest),
             "{error:?}"
         );
     }
@@ -518,7 +518,7 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
     assert!(import_base(&base, &local, &store, LIMIT).is_err());
     let structure = verify_structure(&local, &image.descriptor(), LIMIT);
     assert!(
-        matches!(&structure.problems[..], [(named, Problem::Blob(_))] if *named == digest),
+        matches!(&structure.problems[..], [(culprit, Problem::Blob(_))] if *culprit == digest),
         "{:?}",
         structure.problems
     );
