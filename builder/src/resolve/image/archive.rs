@@ -317,4 +317,29 @@ mod tests {
         assert_eq!(number(&[0xff; 12]), None);
         assert_eq!(number(b"0000000008\0\0"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_of_a_header_makes_the_scan_panic_or_read_behind_the_end(
+            at in 0_usize..157,
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..24),
+            flag in proptest::sample::select(&b"01257xgLKS"[..]),
+        ) {
+            let mut block = [0; BLOCK];
+            block[..4].copy_from_slice(b"name");
+            block[124..136].copy_from_slice(b"00000000010\0");
+            block[at..at + bytes.len()].copy_from_slice(&bytes);
+            block[156] = flag;
+            block[148..156].fill(b' ');
+            let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+            block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            let mut file = tempfile::tempfile().expect("made");
+            io::Write::write_all(&mut file, &[&block[..], &[0; 2 * BLOCK]].concat()).expect("written");
+            if let Ok(archive) = Archive::scan(&file) {
+                for extent in archive.files.values() {
+                    proptest::prop_assert!(extent.offset + extent.size <= 3 * BLOCK as u64);
+                }
+            }
+        }
+    }
 }
