@@ -14,7 +14,7 @@ use immbuild::compare::{
 use immbuild::epoch::Epoch;
 use immbuild::hostfs::materialise::{Materialise, Purpose, Times};
 use immbuild::image::verify::{Problem, verify_structure};
-use immbuild::image::{BaseImage, assemble_index};
+use immbuild::image::{BaseImage, ConfigChanges, ImageSpec, OwnLayer, assemble, assemble_index};
 use immbuild::layer::{Compression, Mtimes};
 use immbuild::output::{
     Blobs, Names, OutputError, Stamp, Subject, stamp, write_dir, write_docker_archive,
@@ -26,7 +26,7 @@ use immbuild::resolve::image::{
 use immbuild_cas::canonical::Canonical;
 use immbuild_cas::digest::BlobId;
 use immbuild_cas::store::{BlobSource, MemoryStore, Store};
-use immbuild_cas::tree::{to_listing, tree_of_listing};
+use immbuild_cas::tree::{Tree, to_listing, tree_of_listing};
 
 const LIMIT: u64 = 1 << 30;
 
@@ -219,9 +219,9 @@ fn several_platforms_are_one_index() {
     );
     let choice = local.select(None).expect("an image");
     let missing = "linux/s390x".parse().expect("known");
-    assert!(!choice.manifests.contains_key(&missing));
+    let error = local.for_platform(&choice, missing).expect_err("missing");
     assert_eq!(
-        local.no_platform(&choice, missing).to_string(),
+        error.to_string(),
         format!(
             "the image in `{}` is not for linux/s390x; it is for `linux/amd64`, `linux/arm64`",
             target.display()
@@ -322,7 +322,7 @@ fn what_is_in_the_way_stays() {
 
 fn dir(
     path: &Path,
-    tree: &immbuild_cas::tree::Tree,
+    tree: &Tree,
     store: &MemoryStore,
     written: Option<&Stamp>,
 ) -> Result<(), OutputError> {
@@ -508,7 +508,7 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
     ] {
         let error = result.expect_err("a damaged layer");
         assert!(
-            matches!(error, OutputError::Layer { digest: named, .. } | OutputError::Decompress { digest: named, .. } if named == digest),
+            matches!(error, OutputError::Layer { digest: culprit, .. } | OutputError::Decompress { digest: culprit, .. } if culprit == digest),
             "{error:?}"
         );
     }
@@ -518,7 +518,7 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
     assert!(import_base(&base, &local, &store, LIMIT).is_err());
     let structure = verify_structure(&local, &image.descriptor(), LIMIT);
     assert!(
-        matches!(&structure.problems[..], [(named, Problem::Blob(_))] if *named == digest),
+        matches!(&structure.problems[..], [(culprit, Problem::Blob(_))] if *culprit == digest),
         "{:?}",
         structure.problems
     );
@@ -527,6 +527,55 @@ fn a_damaged_layer_stops_an_output_and_leaves_the_old_one() {
         import_base(&base, &local, &store, LIMIT),
         Err(ImportError::Blob { .. })
     ));
+}
+
+#[test]
+fn a_layer_that_is_not_its_diff_id_is_found_by_everybody_who_unpacks_it() {
+    for compression in [Compression::Zstd, Compression::None] {
+        let store = MemoryStore::new();
+        let empty = common::empty(&store);
+        let tree = tree_of_listing("f 0644 0:0 /a \"a\"", &store).expect("a tree");
+        let mut layer = common::layer(&store, &empty, &tree, compression);
+        let right = layer.diff_id;
+        layer.diff_id = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+            .parse()
+            .expect("a digest");
+        let image = assemble(&ImageSpec {
+            base: None,
+            own: &[OwnLayer {
+                created_by: "step".into(),
+                layer: Some(layer),
+            }],
+            changes: &ConfigChanges::default(),
+            annotations: &BTreeMap::new(),
+            platform: "linux/amd64".parse().expect("known"),
+            epoch: Epoch::DEFAULT,
+        });
+        for json in [&image.config, &image.manifest] {
+            store.put_bytes(json.as_bytes()).expect("stored");
+        }
+        let structure = verify_structure(&store, &image.descriptor(), LIMIT);
+        assert!(matches!(
+            structure.problems[..],
+            [(_, Problem::DiffId { expected, actual })] if expected == layer.diff_id && actual == right
+        ));
+        let base = BaseImage::new(
+            image.manifest_digest(),
+            image.manifest.as_bytes(),
+            image.config.as_bytes(),
+        )
+        .expect("documents");
+        assert!(matches!(
+            import_base(&base, &store, &store, LIMIT),
+            Err(ImportError::DiffId { actual, .. }) if actual == right
+        ));
+        let scratch = scratch();
+        let target = scratch.path().join("image.tar");
+        let subject = Subject::One(&image);
+        let written = write_docker_archive(&target, subject, &names(&[]), &Blobs(&store), &|_| ());
+        assert!(matches!(written, Err(OutputError::DiffId { .. })));
+        assert!(!target.exists());
+    }
 }
 
 #[test]
@@ -682,6 +731,7 @@ fn a_layout_without_tags_needs_none_and_one_with_several_images_does() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one story from equal to different")]
 fn a_comparison_grades_and_names() {
     let store = MemoryStore::new();
     let make = |platform: &str, compression| {
@@ -694,30 +744,19 @@ fn a_comparison_grades_and_names() {
         (base.expect("an image"), tree)
     };
     let annotations = BTreeMap::new();
-    let compare = |left: &(BaseImage, immbuild_cas::tree::Tree),
-                   right: &(BaseImage, immbuild_cas::tree::Tree)| {
-        let side = |(image, tree): &'_ (BaseImage, immbuild_cas::tree::Tree)| {
-            (image.clone(), tree.clone())
-        };
-        let (left, right) = (side(left), side(right));
-        let tree = |tree| TreeSide {
-            tree,
-            directories: &store,
-            blobs: &store,
-        };
-        compare_images(
-            &Side {
-                image: &left.0,
-                annotations: &annotations,
-                tree: tree(&left.1),
+    let compare = |left: &(BaseImage, Tree), right: &(BaseImage, Tree)| {
+        let side = |(image, tree): &'_ (BaseImage, Tree)| (image.clone(), tree.clone());
+        let sides = [side(left), side(right)];
+        let [left, right] = [0, 1].map(|number| Side {
+            image: &sides[number].0,
+            annotations: &annotations,
+            tree: TreeSide {
+                tree: &sides[number].1,
+                directories: &store,
+                blobs: &store,
             },
-            &Side {
-                image: &right.0,
-                annotations: &annotations,
-                tree: tree(&right.1),
-            },
-        )
-        .expect("readable")
+        });
+        compare_images(&left, &right).expect("readable")
     };
     let zstd = make("linux/amd64", Compression::Zstd);
     let gzip = make("linux/amd64", Compression::Gzip);
@@ -801,4 +840,189 @@ fn a_comparison_grades_and_names() {
             AttributeDifference::Content { .. }
         ]
     ));
+}
+
+/// An archive with these members, written by GNU tar.
+fn tar(at: &Path, members: &[(&str, &[u8])]) -> std::path::PathBuf {
+    let (files, archive) = (at.join("files"), at.join("hand-made.tar"));
+    for (name, bytes) in members {
+        let path = files.join(name);
+        fs::create_dir_all(path.parent().expect("one")).expect("made");
+        fs::write(path, bytes).expect("written");
+    }
+    let status = std::process::Command::new("tar")
+        .arg("-cf")
+        .arg(&archive)
+        .arg("-C")
+        .arg(&files)
+        .arg(".")
+        .status()
+        .expect("tar is installed");
+    assert!(status.success());
+    archive
+}
+
+#[test]
+fn a_docker_archive_that_names_what_it_does_not_have_is_refused() {
+    let scratch = scratch();
+    let diff_id = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    let manifest = br#"[{"Config":"c.json","RepoTags":null,"Layers":["../../etc/passwd"]}]"#;
+    let archive = tar(
+        scratch.path(),
+        &[("manifest.json", manifest), ("c.json", config.as_bytes())],
+    );
+    assert_eq!(
+        open_local(&archive).expect_err("no layer").to_string(),
+        format!(
+            "`{}` has no member `../../etc/passwd`, which its `manifest.json` names",
+            archive.display()
+        )
+    );
+}
+
+#[test]
+fn a_docker_archives_layer_that_is_not_its_diff_id_is_found_when_it_is_read() {
+    let scratch = scratch();
+    let diff_id = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    let archive = tar(
+        scratch.path(),
+        &[
+            (
+                "manifest.json",
+                br#"[{"Config":"c.json","RepoTags":["a:b"],"Layers":["l/layer.tar"]}]"#,
+            ),
+            ("c.json", config.as_bytes()),
+            ("l/layer.tar", &[0; 1024]),
+        ],
+    );
+    let local = open_local(&archive).expect("its documents are right");
+    let choice = local.select(Some("b")).expect("that tag");
+    let manifest = local
+        .for_platform(&choice, "linux/amd64".parse().expect("known"))
+        .expect("that platform");
+    let base = local.base(&manifest.digest).expect("an image");
+    let store = MemoryStore::new();
+    assert!(import_base(&base, &local, &store, LIMIT).is_err());
+    assert!(matches!(
+        keep_layers(&base, &local, &store),
+        Err(ImportError::Store(_) | ImportError::Blob { .. })
+    ));
+}
+
+#[test]
+fn a_document_of_a_layout_that_was_changed_is_refused() {
+    let store = MemoryStore::new();
+    let (image, _) = image(&store, "linux/amd64", Compression::None, None);
+    let scratch = scratch();
+    let layout = scratch.path().join("layout");
+    let names = Names::default();
+    write_oci_layout(
+        &layout,
+        Subject::One(&image),
+        &names,
+        &Blobs(&store),
+        None,
+        &|_| (),
+    )
+    .expect("written");
+    for digest in [image.config.digest(), image.manifest.digest()] {
+        let blob = layout.join("blobs/sha256").join(digest.to_hex());
+        let text = fs::read_to_string(&blob).expect("there");
+        fs::write(&blob, text.replace("linux", "plan9").replace("tar", "TAR")).expect("written");
+        let local = open_local(&layout).expect("the index is right");
+        let error = local.base(&image.manifest_digest()).expect_err("changed");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "a part of the image in `{}` was changed: it is not {digest}",
+                layout.display()
+            )
+        );
+        fs::write(&blob, text).expect("written");
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_beside_an_output_is_removed() {
+    let store = MemoryStore::new();
+    let (image, _) = image(&store, "linux/amd64", Compression::None, None);
+    let scratch = scratch();
+    let layout = scratch.path().join("layout");
+    let (dead, alive) = (
+        scratch.path().join(".layout.immbuild-new-1-0"),
+        scratch.path().join(".layout.immbuild-new-2-0"),
+    );
+    let long_ago = std::time::SystemTime::UNIX_EPOCH;
+    for path in [&dead, &alive] {
+        fs::create_dir_all(path.join("blobs")).expect("made");
+        let directory = fs::File::open(path).expect("opened");
+        directory.set_modified(long_ago).expect("set");
+    }
+    let lock = fs::File::open(&alive).expect("opened");
+    lock.lock_shared().expect("locked");
+    write_oci_layout(
+        &layout,
+        Subject::One(&image),
+        &Names::default(),
+        &Blobs(&store),
+        None,
+        &|_| (),
+    )
+    .expect("written");
+    assert_eq!(
+        names_in(scratch.path()),
+        BTreeSet::from([".layout.immbuild-new-2-0".into(), "layout".into()])
+    );
+}
+
+#[test]
+#[ignore = "needs root, to mount a small file system"]
+fn a_full_disk_leaves_what_was_there() {
+    let store = MemoryStore::new();
+    let (image, tree) = image(&store, "linux/amd64", Compression::None, None);
+    let scratch = scratch();
+    let mount = |words: &[&str]| {
+        let status = std::process::Command::new(words[0])
+            .args(&words[1..])
+            .arg(scratch.path())
+            .status()
+            .expect("installed");
+        assert!(status.success(), "{words:?}");
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=16k", "none"]);
+    let (archive, layout) = (
+        scratch.path().join("archive"),
+        scratch.path().join("layout"),
+    );
+    fs::write(&archive, "old").expect("written");
+    let subject = Subject::One(&image);
+    let names = names(&["latest"]);
+    let blobs = Blobs(&store);
+    let errors = [
+        write_oci_archive(&archive, subject, &names, &blobs, &|_| ()),
+        write_docker_archive(&archive, subject, &names, &blobs, &|_| ()),
+        write_oci_layout(&layout, subject, &names, &blobs, None, &|_| ()),
+        dir(&layout, &tree, &store, None),
+    ];
+    let left = names_in(scratch.path());
+    let old = fs::read(&archive);
+    mount(&["umount"]);
+    for error in &errors[..3] {
+        assert!(
+            matches!(error, Err(OutputError::Io { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull),
+            "{error:?}"
+        );
+    }
+    assert_eq!(old.expect("there"), b"old");
+    assert!(
+        left.is_subset(&BTreeSet::from(["archive".into(), "layout".into()])),
+        "{left:?}"
+    );
+    assert!(!left.contains("layout") || errors[3].is_ok());
 }

@@ -97,10 +97,10 @@ fn build_id(left: &[u8], right: &[u8]) -> Option<Hint> {
         // The note: length of name (4), length of id, type 3, `GNU\0`, id; each number in the file's own byte order.
         let number = |bytes: &[u8]| -> Option<u32> {
             let raw: [u8; 4] = bytes.try_into().ok()?;
-            Some(if raw[0] != 0 {
-                u32::from_le_bytes(raw)
-            } else {
+            Some(if raw[0] == 0 {
                 u32::from_be_bytes(raw)
+            } else {
+                u32::from_le_bytes(raw)
             })
         };
         bytes.windows(16).enumerate().find_map(|(at, note)| {
@@ -109,7 +109,10 @@ fn build_id(left: &[u8], right: &[u8]) -> Option<Hint> {
                 && number(&note[8..12]) == Some(3);
             let length = number(&note[4..8]).filter(|length| is_note && *length <= 64)?;
             let id = bytes.get(at + 16..at + 16 + length as usize)?;
-            Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+            Some(
+                id.iter()
+                    .fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
+            )
         })
     };
     differing::<String>(id(left), id(right)).map(|(left, right)| Hint::BuildId { left, right })
@@ -256,7 +259,7 @@ mod tests {
             let mut bytes = b"PK\x01\x02".to_vec();
             bytes.resize(12, 0);
             bytes.extend((seconds / 2).to_le_bytes());
-            bytes.extend(((46_u16 << 9) | (11 << 5) | 21).to_le_bytes());
+            bytes.extend(((0x2e_u16 << 9) | (0x0b << 5) | 0x15).to_le_bytes());
             bytes.resize(28, 0);
             bytes.extend(1_u16.to_le_bytes());
             bytes.resize(46, 0);

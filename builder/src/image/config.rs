@@ -6,7 +6,7 @@ use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::Digest;
 
 use super::descriptor::PlatformText;
-use super::json::{Present, ToJson, Writer};
+use super::json::{Emptiness, Present, ToJson, Writer};
 
 /// What a manifest's `config` points to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,11 +82,11 @@ impl ToJson for ContainerConfig {
     fn write(&self, out: &mut Writer) {
         out.object(|fields| {
             fields.unless_empty("User", self.user.as_str());
-            fields.unless_empty("ExposedPorts", &set(&self.exposed_ports));
+            fields.unless_empty("ExposedPorts", &Set(&self.exposed_ports));
             fields.unless_empty("Env", &self.env);
             fields.unless_empty("Entrypoint", &self.entrypoint);
             fields.unless_empty("Cmd", &self.cmd);
-            fields.unless_empty("Volumes", &set(&self.volumes));
+            fields.unless_empty("Volumes", &Set(&self.volumes));
             fields.unless_empty("WorkingDir", self.working_dir.as_str());
             fields.unless_empty("Labels", &self.labels);
             fields.unless_empty("StopSignal", self.stop_signal.as_str());
@@ -120,12 +120,23 @@ impl ToJson for RootFs<'_> {
     }
 }
 
-/// A set, as Go's `map[string]struct{}` is written.
-fn set(members: &BTreeSet<String>) -> BTreeMap<String, Present> {
-    members
-        .iter()
-        .map(|member| (member.clone(), Present))
-        .collect()
+/// A set, as Go's `map[string]struct{}` is written: each member with an empty object.
+struct Set<'a>(&'a BTreeSet<String>);
+
+impl Emptiness for Set<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl ToJson for Set<'_> {
+    fn write(&self, out: &mut Writer) {
+        out.object(|fields| {
+            for member in self.0 {
+                fields.field(member, &Present);
+            }
+        });
+    }
 }
 
 /// What a spec says about the container: its tables merge into what is inherited, every other key that is set replaces.

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 use super::descriptor::{Descriptor, MEDIA_INDEX};
 use super::json::{ToJson, Writer};
 
-/// An entry of an index: points to a manifest or another index.
-pub type IndexEntry = Descriptor;
-
 /// Manifests, each for a platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     /// Point to the manifests.
-    pub manifests: Vec<IndexEntry>,
+    pub manifests: Vec<Descriptor>,
     /// Empty when there are none.
     pub annotations: BTreeMap<String, String>,
 }

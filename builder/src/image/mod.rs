@@ -21,7 +21,7 @@ pub use config::{ConfigChanges, ContainerConfig, History, ImageConfig};
 pub use descriptor::{
     ConfigDigest, Descriptor, ImageLayer, IndexDigest, LayerMedia, ManifestDigest,
 };
-pub use index::{Index, IndexEntry};
+pub use index::Index;
 pub use json::CanonicalJson;
 pub use key::{ImageId, ImageKey};
 pub use manifest::Manifest;

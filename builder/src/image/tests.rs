@@ -299,3 +299,35 @@ fn a_config_that_is_not_the_manifests_is_refused() {
         )
     );
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = read::document(&bytes, "x");
+        let _ = read::config(&bytes, "x");
+        let _ = read::docker_manifest(&bytes, "x");
+    }
+
+    #[test]
+    fn no_text_breaks_a_config(value in ".*", name in "[^=\u{0}]+") {
+        let changes = ConfigChanges {
+            env: BTreeMap::from([(name.clone(), value.clone())]),
+            labels: BTreeMap::from([(name.clone(), value.clone())]),
+            ..ConfigChanges::default()
+        };
+        let image = assemble(&ImageSpec {
+            base: None,
+            own: &[],
+            changes: &changes,
+            annotations: &BTreeMap::from([(name.clone(), value.clone())]),
+            platform: "linux/amd64".parse().expect("known"),
+            epoch: Epoch::DEFAULT,
+        });
+        let (config, dropped) = read::config(image.config.as_bytes(), "ours").expect("ours");
+        proptest::prop_assert!(dropped.is_empty());
+        proptest::prop_assert_eq!(config.config.env, vec![format!("{name}={value}")]);
+        proptest::prop_assert_eq!(config.config.labels, BTreeMap::from([(name, value)]));
+        let parsed = oci::ImageConfiguration::from_reader(image.config.as_bytes());
+        proptest::prop_assert!(parsed.is_ok());
+    }
+}

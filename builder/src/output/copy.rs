@@ -111,10 +111,18 @@ pub(super) fn copy_uncompressed(
     path: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<(), OutputError> {
+    let digest = *layer.digest.digest();
+    let wrong = || OutputError::DiffId {
+        digest,
+        media: layer.media,
+        diff_id: *layer.diff_id.digest(),
+    };
     if layer.media == LayerMedia::Tar {
+        if digest != *layer.diff_id.digest() {
+            return Err(wrong());
+        }
         return copy_layer(layers, layer, out, path, progress);
     }
-    let digest = *layer.digest.digest();
     let read = |error: io::Error| {
         let known = error.get_ref().is_some_and(|inner| {
             inner.is::<immbuild_cas::digest::MismatchError>() || inner.is::<StoreError>()
@@ -141,10 +149,6 @@ pub(super) fn copy_uncompressed(
     if actual == *layer.diff_id.digest() {
         Ok(())
     } else {
-        Err(OutputError::DiffId {
-            digest,
-            media: layer.media,
-            diff_id: *layer.diff_id.digest(),
-        })
+        Err(wrong())
     }
 }

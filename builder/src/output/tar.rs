@@ -11,7 +11,7 @@ use std::path::Path;
 use super::{OutputError, io_error};
 use crate::epoch::Epoch;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 
 /// Writes members one after the other into a file.
 #[derive(Debug)]
@@ -64,9 +64,9 @@ impl<'a> Archive<'a> {
     ) -> Result<(), OutputError> {
         let failed = io_error("write", path);
         let start = self.file.stream_position().map_err(&failed)?;
-        self.file.write_all(&[0; BLOCK as usize]).map_err(&failed)?;
+        self.file.write_all(&[0; BLOCK]).map_err(&failed)?;
         write(self.file)?;
-        let size = self.file.stream_position().map_err(&failed)? - start - BLOCK;
+        let size = self.file.stream_position().map_err(&failed)? - start - BLOCK as u64;
         self.file
             .write_all_at(&header(name, Kind::File, size, self.epoch), start)
             .map_err(&failed)?;
@@ -75,13 +75,13 @@ impl<'a> Archive<'a> {
 
     /// The two zero blocks at the end.
     pub(super) fn finish(self) -> io::Result<()> {
-        self.file.write_all(&[0; 2 * BLOCK as usize])
+        self.file.write_all(&[0; 2 * BLOCK])
     }
 
     fn pad(&mut self, size: u64) -> io::Result<()> {
-        let missing = size.next_multiple_of(BLOCK) - size;
+        let missing = size.next_multiple_of(BLOCK as u64) - size;
         let missing = usize::try_from(missing).expect("less than a block");
-        self.file.write_all(&[0; BLOCK as usize][..missing])
+        self.file.write_all(&[0; BLOCK][..missing])
     }
 }
 
@@ -91,12 +91,12 @@ enum Kind {
     Directory,
 }
 
-fn header(name: &str, kind: Kind, size: u64, epoch: Epoch) -> [u8; BLOCK as usize] {
+fn header(name: &str, kind: Kind, size: u64, epoch: Epoch) -> [u8; BLOCK] {
     let (mode, flag) = match kind {
         Kind::File => (0o644, b'0'),
         Kind::Directory => (0o755, b'5'),
     };
-    let mut block = [0; BLOCK as usize];
+    let mut block = [0; BLOCK];
     block[..name.len()].copy_from_slice(name.as_bytes());
     number(&mut block[100..108], mode);
     number(&mut block[108..116], 0);

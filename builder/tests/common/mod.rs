@@ -1,6 +1,10 @@
 //! Small whole images, made from listings.
 
-#![allow(dead_code, reason = "each test binary uses some of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary is a crate of its own and uses some of it"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;

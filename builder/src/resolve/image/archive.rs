@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Extent;
 
-const BLOCK: u64 = 512;
+const BLOCK: usize = 512;
 /// Most members that are looked at. An image has a few hundred.
 const MAX_MEMBERS: usize = 100_000;
 /// Longest extended header, in bytes.
@@ -55,7 +55,7 @@ impl Archive {
         let mut next = Overrides::default();
         let mut at = 0;
         for _ in 0..MAX_MEMBERS {
-            if at + BLOCK > length {
+            if at + BLOCK as u64 > length {
                 // Some writers leave the two zero blocks out.
                 return if at == length && at > 0 {
                     Ok(archive)
@@ -63,9 +63,9 @@ impl Archive {
                     Err(ArchiveError::Header(at))
                 };
             }
-            let mut block = [0; BLOCK as usize];
+            let mut block = [0; BLOCK];
             file.read_exact_at(&mut block, at)?;
-            if block == [0; BLOCK as usize] {
+            if block == [0; BLOCK] {
                 return Ok(archive);
             }
             let header = Header(&block);
@@ -80,9 +80,9 @@ impl Archive {
             let stated = header.size().ok_or(ArchiveError::Header(at))?;
             let extended = matches!(header.flag(), b'x' | b'g' | b'L' | b'K');
             let size = next.size.filter(|_| !extended).unwrap_or(stated);
-            let data = at + BLOCK;
+            let data = at + BLOCK as u64;
             let padded = size
-                .checked_next_multiple_of(BLOCK)
+                .checked_next_multiple_of(BLOCK as u64)
                 .and_then(|padded| data.checked_add(padded))
                 .ok_or(ArchiveError::Header(at))?;
             if data + size > length {
@@ -213,7 +213,7 @@ impl Overrides {
     }
 }
 
-struct Header<'a>(&'a [u8; BLOCK as usize]);
+struct Header<'a>(&'a [u8; BLOCK]);
 
 impl Header<'_> {
     fn flag(&self) -> u8 {
@@ -316,5 +316,30 @@ mod tests {
         );
         assert_eq!(number(&[0xff; 12]), None);
         assert_eq!(number(b"0000000008\0\0"), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_of_a_header_makes_the_scan_panic_or_read_behind_the_end(
+            at in 0_usize..157,
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..24),
+            flag in proptest::sample::select(&b"01257xgLKS"[..]),
+        ) {
+            let mut block = [0; BLOCK];
+            block[..4].copy_from_slice(b"name");
+            block[124..136].copy_from_slice(b"00000000010\0");
+            block[at..at + bytes.len()].copy_from_slice(&bytes);
+            block[156] = flag;
+            block[148..156].fill(b' ');
+            let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+            block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            let mut file = tempfile::tempfile().expect("made");
+            io::Write::write_all(&mut file, &[&block[..], &[0; 2 * BLOCK]].concat()).expect("written");
+            if let Ok(archive) = Archive::scan(&file) {
+                for extent in archive.files.values() {
+                    proptest::prop_assert!(extent.offset + extent.size <= 3 * BLOCK as u64);
+                }
+            }
+        }
     }
 }

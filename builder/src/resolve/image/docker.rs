@@ -128,13 +128,12 @@ impl Members<'_> {
             Encoding::Gzip => LayerMedia::Gzip,
             Encoding::Zstd => LayerMedia::Zstd,
         };
-        let digest = match (media, diff_id) {
-            (LayerMedia::Tar, Some(diff_id)) => *diff_id,
-            _ => {
-                let mut reader = HashingReader::new(ExtentReader::new(self.file, extent));
-                io::copy(&mut reader, &mut io::sink()).map_err(io)?;
-                reader.finish().0
-            }
+        let digest = if let (LayerMedia::Tar, Some(diff_id)) = (media, diff_id) {
+            *diff_id
+        } else {
+            let mut reader = HashingReader::new(ExtentReader::new(self.file, extent));
+            io::copy(&mut reader, &mut io::sink()).map_err(io)?;
+            reader.finish().0
         };
         self.extents.insert(digest, extent);
         Ok(Descriptor::new(media.media_type(), digest, extent.size))

@@ -49,7 +49,7 @@ pub enum ImportError {
         /// The layer.
         layer: LayerDigest,
         /// Which member, and why.
-        source: UntarError,
+        source: Box<UntarError>,
     },
     /// A layer unpacks, but to other bytes than the config names.
     #[error("base layer {layer} decompresses to {actual}, its config says {expected}")]
@@ -123,7 +123,7 @@ fn import_layer(
     let mut reader = HashingReader::new(Limited::new(plain, limit));
     read_layer(&mut reader, target).map_err(|source| ImportError::Untar {
         layer: digest,
-        source,
+        source: source.into(),
     })?;
     // What follows the end of the archive belongs to the diff id, and the last read is the one that checks the digest.
     io::copy(&mut reader, &mut io::sink()).map_err(decompress)?;

@@ -8,6 +8,7 @@ mod docker;
 mod import;
 mod layout;
 
+pub use archive::ArchiveError;
 pub use import::{BaseImported, ImportError, import_base, keep_layers};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +18,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use immbuild_cas::digest::{BlobId, Digest, VerifiedReader};
-use immbuild_cas::store::{BlobSource, StoreError};
+use immbuild_cas::store::{BlobSource, StoreError, read_error};
 
-use archive::{Archive, ArchiveError};
+use archive::Archive;
 
 use crate::image::base::{BaseError, BaseImage};
 use crate::image::descriptor::{Descriptor, IndexDigest, ManifestDigest, PlatformText};
@@ -70,6 +71,14 @@ pub enum LocalImageError {
         /// Which document, and why.
         source: BaseError,
     },
+    /// A document has other bytes than its digest.
+    #[error("a part of the image in `{path}` was changed: it is not {expected}")]
+    Mismatch {
+        /// Where the image is.
+        path: PathBuf,
+        /// The digest it was asked by.
+        expected: Digest,
+    },
     /// A blob that a document points to.
     #[error("a part of the image in `{path}` cannot be used")]
     Blob {
@@ -78,7 +87,7 @@ pub enum LocalImageError {
         /// Which blob, and why.
         source: StoreError,
     },
-    /// A layer in an archive that the `manifest.json` names is not there.
+    /// What the `manifest.json` of an archive names is not in it.
     #[error("`{path}` has no member `{member}`, which its `manifest.json` names")]
     NoMember {
         /// The archive.
@@ -126,7 +135,7 @@ pub enum LocalImageError {
         /// The platforms it has, also ones unknown here.
         available: BTreeSet<String>,
     },
-    /// A name of a platform stands twice.
+    /// A platform has two manifests.
     #[error("the image in `{path}` has two manifests for {platform}")]
     TwoManifests {
         /// Where it is.
@@ -360,13 +369,21 @@ impl LocalImage {
         BaseImage::new(*manifest, &bytes, &self.small(&config.digest)?).map_err(base)
     }
 
-    /// The error for a platform that a [`Choice`] does not have.
-    pub fn no_platform(&self, choice: &Choice, platform: Platform) -> LocalImageError {
-        LocalImageError::NoPlatform {
-            path: self.path.clone(),
-            platform,
-            available: choice.available.clone(),
-        }
+    /// The manifest of a [`Choice`] for a platform; when it has none, an error that names the platforms it has.
+    pub fn for_platform(
+        &self,
+        choice: &Choice,
+        platform: Platform,
+    ) -> Result<PlatformManifest, LocalImageError> {
+        choice
+            .manifests
+            .get(&platform)
+            .copied()
+            .ok_or_else(|| LocalImageError::NoPlatform {
+                path: self.path.clone(),
+                platform,
+                available: choice.available.clone(),
+            })
     }
 
     /// Where it is.
@@ -391,10 +408,18 @@ impl LocalImage {
             });
         }
         let mut bytes = Vec::new();
-        VerifiedReader::new(reader.take(MAX_JSON), *digest)
+        reader
+            .take(MAX_JSON)
             .read_to_end(&mut bytes)
-            .map_err(|error| blob(immbuild_cas::store::read_error(digest, error)))?;
-        Ok(bytes)
+            .map_err(|error| blob(read_error(digest, error)))?;
+        if Digest::of(&bytes) == *digest {
+            Ok(bytes)
+        } else {
+            Err(LocalImageError::Mismatch {
+                path: self.path.clone(),
+                expected: *digest,
+            })
+        }
     }
 
     /// The bytes that should have this digest, not checked, and how many they are.
