@@ -106,6 +106,14 @@ pub enum HttpError {
         /// What each URL answered.
         attempts: Attempts,
     },
+    /// The spec asserts one digest, the lock has another.
+    #[error("the spec wants {asserted}, locked is {locked}")]
+    Asserted {
+        /// `sha256` in the spec.
+        asserted: Digest,
+        /// `sha256` in the lock.
+        locked: Digest,
+    },
     /// The store did not take the file.
     #[error("cannot store a fetched file")]
     Store(#[from] StoreError),
@@ -180,6 +188,22 @@ pub(super) fn client_builder(builder: ClientBuilder, policy: &Policy) -> ClientB
         // In the blocking client this is the longest wait for the answer and for each further read, not for the whole.
         .timeout(policy.idle)
         .referer(false)
+}
+
+/// The digest a file must have, by what the spec asserts and what is locked.
+///
+/// # Errors
+/// [`HttpError::Asserted`] when the two differ.
+pub fn expected(
+    asserted: Option<Digest>,
+    locked: Option<Digest>,
+) -> Result<Option<Digest>, HttpError> {
+    match (asserted, locked) {
+        (Some(asserted), Some(locked)) if asserted != locked => {
+            Err(HttpError::Asserted { asserted, locked })
+        }
+        (asserted, locked) => Ok(locked.or(asserted)),
+    }
 }
 
 /// Brings a file into the store.

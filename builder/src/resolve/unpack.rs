@@ -38,7 +38,7 @@ use crate::layer::{
 
 /// Most memory an xz stream may ask for: `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
-/// Most links followed on one path, as in Linux (path_resolution(7)).
+/// Most links followed on one path, as in Linux (`path_resolution(7)`).
 const LINKS: u32 = 40;
 
 /// How an archive becomes a tree.

@@ -68,8 +68,11 @@ pub(super) struct Level<'a> {
     repo: &'a Repository,
     /// Where its root is in the outermost repository.
     root: RelPath,
-    modules: Option<(&'a dyn Modules, BTreeMap<Vec<u8>, Module>)>,
+    modules: Option<(&'a dyn Modules, Declared)>,
 }
+
+/// The submodules that `.gitmodules` declares, by path.
+type Declared = BTreeMap<Vec<u8>, Module>;
 
 impl Import<'_> {
     /// The tree of `subdir` in `commit`.
@@ -278,7 +281,7 @@ fn find_directory(
 }
 
 /// The submodules that `.gitmodules` in this tree declares, by path.
-fn declared(repo: &Repository, tree: ObjectId) -> Result<BTreeMap<Vec<u8>, Module>, GitError> {
+fn declared(repo: &Repository, tree: ObjectId) -> Result<Declared, GitError> {
     let root = repo.find_tree(tree).map_err(|error| object(tree, &error))?;
     let entry = root
         .lookup_entry([".gitmodules"])

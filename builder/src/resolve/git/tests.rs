@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -820,6 +821,21 @@ fn far<'a>(url: &'a str, rev: Option<&'a str>, root: &'a RelPath) -> Remote<'a> 
         rev,
         subdir: root,
         submodules: false,
+        ssh: None,
+    }
+}
+
+fn online(cache: &Path) -> Means<'_> {
+    Means {
+        cache,
+        offline: false,
+    }
+}
+
+fn offline(cache: &Path) -> Means<'_> {
+    Means {
+        cache,
+        offline: true,
     }
 }
 
@@ -832,7 +848,7 @@ fn a_file_url_is_read_in_place() {
     let root = RelPath::root();
     let cache = fixture.path("cache");
     let store = MemoryStore::new();
-    let locked = lock_remote(&far(&url, None, &root), &cache, &store).unwrap();
+    let locked = lock_remote(&far(&url, None, &root), &online(&cache), &store).unwrap();
     assert_eq!(locked.commit, commit);
     assert_eq!(listing(&store, &locked.tree), CHECKOUT);
     assert!(!cache.exists());
@@ -843,8 +859,7 @@ fn a_file_url_is_read_in_place() {
     let tree = fetch_remote(
         &far(&url, None, &root),
         &pin,
-        &cache,
-        true,
+        &offline(&cache),
         &MemoryStore::new(),
     );
     assert_eq!(tree.unwrap(), locked.tree);
@@ -855,8 +870,7 @@ fn a_file_url_is_read_in_place() {
     let tree = fetch_remote(
         &far(&url, None, &root),
         &other,
-        &cache,
-        true,
+        &offline(&cache),
         &MemoryStore::new(),
     );
     assert!(matches!(tree, Err(GitError::Mismatch { .. })), "{tree:?}");
@@ -924,7 +938,7 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
         Some(&*commit),
     ] {
         let store = MemoryStore::new();
-        let locked = lock_remote(&far(&url, rev, &root), &cache, &store).unwrap();
+        let locked = lock_remote(&far(&url, rev, &root), &online(&cache), &store).unwrap();
         assert_eq!(
             (&locked.commit, locked.time),
             (&commit, 1_700_000_123),
@@ -933,7 +947,7 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
         assert_eq!(listing(&store, &locked.tree), CHECKOUT);
     }
     let store = MemoryStore::new();
-    let tree = lock_remote(&far(&url, None, &root), &cache, &store)
+    let tree = lock_remote(&far(&url, None, &root), &online(&cache), &store)
         .unwrap()
         .tree;
 
@@ -946,21 +960,25 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
     };
     let fresh = fixture.path("fresh");
     let request = far(&url, None, &root);
-    let offline = fetch_remote(&request, &pin, &fresh, true, &MemoryStore::new());
+    let absent = fetch_remote(&request, &pin, &offline(&fresh), &MemoryStore::new());
     assert!(
-        matches!(offline, Err(GitError::Offline { .. })),
-        "{offline:?}"
+        matches!(absent, Err(GitError::Offline { .. })),
+        "{absent:?}"
     );
-    let got = fetch_remote(&request, &pin, &fresh, false, &MemoryStore::new()).unwrap();
+    let absent = lock_remote(&request, &offline(&fresh), &MemoryStore::new());
+    assert!(
+        matches!(absent, Err(GitError::Offline { .. })),
+        "{absent:?}"
+    );
+    let got = fetch_remote(&request, &pin, &online(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(got, tree);
     drop(daemon);
-    let cached = fetch_remote(&request, &pin, &fresh, true, &MemoryStore::new()).unwrap();
+    let cached = fetch_remote(&request, &pin, &offline(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(cached, tree);
     let gone = fetch_remote(
         &request,
         &pin,
-        &fixture.path("empty"),
-        false,
+        &online(&fixture.path("empty")),
         &MemoryStore::new(),
     );
     assert!(matches!(gone, Err(GitError::Unreachable(_))), "{gone:?}");
@@ -974,12 +992,16 @@ fn a_remote_without_the_rev_or_the_repository_says_so() {
     let root = RelPath::root();
     let cache = fixture.path("cache");
     let url = daemon.url("repo");
-    let got = lock_remote(&far(&url, Some("v9"), &root), &cache, &MemoryStore::new());
+    let got = lock_remote(
+        &far(&url, Some("v9"), &root),
+        &online(&cache),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Rev { .. })), "{got:?}");
     let missing = "1234567890123456789012345678901234567890";
     let got = lock_remote(
         &far(&url, Some(missing), &root),
-        &cache,
+        &online(&cache),
         &MemoryStore::new(),
     );
     assert!(
@@ -987,7 +1009,11 @@ fn a_remote_without_the_rev_or_the_repository_says_so() {
         "{got:?}"
     );
     let url = daemon.url("none");
-    let got = lock_remote(&far(&url, None, &root), &cache, &MemoryStore::new());
+    let got = lock_remote(
+        &far(&url, None, &root),
+        &online(&cache),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Unreachable(_))), "{got:?}");
 }
 
@@ -1002,7 +1028,12 @@ fn mirrors_of_a_remote_are_tried_in_order() {
         mirrors: &mirrors,
         ..far("git://127.0.0.1:1/repo", None, &root)
     };
-    let got = lock_remote(&request, &fixture.path("cache"), &MemoryStore::new()).unwrap();
+    let got = lock_remote(
+        &request,
+        &online(&fixture.path("cache")),
+        &MemoryStore::new(),
+    )
+    .unwrap();
     assert_eq!(got.commit, commit);
 }
 
@@ -1018,7 +1049,7 @@ fn submodules_of_a_remote_are_fetched() {
         ..far(&url, None, &root)
     };
     let store = MemoryStore::new();
-    let got = lock_remote(&request, &fixture.path("cache"), &store).unwrap();
+    let got = lock_remote(&request, &online(&fixture.path("cache")), &store).unwrap();
     let near = Ask {
         submodules: true,
         ..Ask::of(&fixture.path("repo"))
@@ -1044,7 +1075,11 @@ fn a_remote_cannot_name_a_submodule_of_this_machine() {
         submodules: true,
         ..far(&url, None, &root)
     };
-    let got = lock_remote(&request, &fixture.path("cache"), &MemoryStore::new());
+    let got = lock_remote(
+        &request,
+        &online(&fixture.path("cache")),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Submodule { .. })), "{got:?}");
 }
 
@@ -1061,11 +1096,284 @@ fn urls_with_secrets_or_tricks_are_refused() {
     ] {
         let got = lock_remote(
             &far(url, None, &root),
-            Path::new("/nonexistent"),
+            &online(Path::new("/nonexistent")),
             &MemoryStore::new(),
         );
         let error = got.unwrap_err();
         assert!(matches!(error, GitError::Url { .. }), "{url}: {error:?}");
         assert!(!error.to_string().contains("user:hunter2"), "{error}");
+    }
+}
+
+/// The smart HTTP protocol by `git http-backend`, a thread for each request.
+fn serve_http(root: &Path) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let root = root.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, root) = (stream.unwrap(), root.clone());
+            std::thread::spawn(move || answer(stream, &root));
+        }
+    });
+    url
+}
+
+/// Answers one request as a web server with CGI would (RFC 3875).
+fn answer(mut stream: std::net::TcpStream, root: &Path) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let mut words = line.split(' ');
+    let method = words.next().unwrap().to_owned();
+    let target = words.next().unwrap_or_default().to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let mut body = Vec::new();
+    if let Some(length) = headers.get("content-length") {
+        let length = length.parse().unwrap();
+        (&mut reader).take(length).read_to_end(&mut body).unwrap();
+    } else if headers.contains_key("transfer-encoding") {
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let length = u64::from_str_radix(line.trim(), 16).unwrap();
+            (&mut reader).take(length).read_to_end(&mut body).unwrap();
+            reader.read_line(&mut line).unwrap();
+            if length == 0 {
+                break;
+            }
+        }
+    }
+    let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    if let Some(status) = path.strip_prefix("/status/") {
+        let status = status.split('/').next().unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return;
+    }
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .unwrap();
+    let text = std::str::from_utf8(&output[..end]).unwrap();
+    let status = text.lines().find_map(|line| line.strip_prefix("Status: "));
+    let length = output.len() - end - 4;
+    let status = status.unwrap_or("200 OK");
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\n{text}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let _ = stream.write_all(&output[end + 4..]);
+}
+
+#[test]
+fn a_remote_is_fetched_over_http() {
+    let fixture = Fixture::new();
+    fixture.write("repo/a", "first\n");
+    let first = fixture.commit("repo");
+    let commit = checkout(&fixture);
+    fixture.git("repo", &["tag", "-a", "-m", "x", "v1"]);
+    let server = serve_http(fixture.root.path());
+    let url = format!("{server}/repo");
+    let root = RelPath::root();
+    let cache = fixture.path("cache");
+    for rev in [None, Some("v1"), Some(&*commit)] {
+        let store = MemoryStore::new();
+        let locked = lock_remote(&far(&url, rev, &root), &online(&cache), &store).unwrap();
+        assert_eq!(locked.commit, commit, "{rev:?}");
+        assert_eq!(listing(&store, &locked.tree), CHECKOUT);
+    }
+    // Only what was asked for came.
+    let history = Command::new("git")
+        .args(["cat-file", "-e", &first])
+        .env(
+            "GIT_DIR",
+            fs::read_dir(&cache)
+                .unwrap()
+                .find_map(|entry| {
+                    let path = entry.unwrap().path();
+                    path.is_dir().then_some(path)
+                })
+                .unwrap(),
+        )
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!history.success());
+    // An older commit, which no branch or tag points at, comes when it is asked for.
+    let store = MemoryStore::new();
+    let older = lock_remote(&far(&url, Some(&first), &root), &online(&cache), &store).unwrap();
+    assert_eq!(
+        listing(&store, &older.tree),
+        "/ d 0755\n/a f 0644 \"first\\n\"\n"
+    );
+}
+
+#[test]
+fn what_a_server_answers_is_told() {
+    let fixture = Fixture::new();
+    let server = serve_http(fixture.root.path());
+    let root = RelPath::root();
+    for (status, word) in [
+        ("401", "401"),
+        ("403", "403"),
+        ("404", "404"),
+        ("500", "500"),
+    ] {
+        let url = format!("{server}/status/{status}");
+        let got = lock_remote(
+            &far(&url, None, &root),
+            &online(&fixture.path("cache")),
+            &MemoryStore::new(),
+        );
+        let Err(GitError::Unreachable(attempts)) = got else {
+            panic!("{status}: {got:?}");
+        };
+        assert_eq!(attempts.len(), 1);
+        assert_eq!(attempts[0].0, url);
+        assert!(attempts[0].1.contains(word), "{attempts:?}");
+    }
+}
+
+#[test]
+fn a_remote_is_fetched_over_ssh() {
+    let fixture = Fixture::new();
+    let commit = checkout(&fixture);
+    // Stands for ssh: runs here what should run there, which is what follows the host.
+    fixture.write(
+        "ssh",
+        "#!/bin/sh\nwhile [ \"$1\" != git@example.com ]; do shift; done; shift; exec sh -c \"$*\"\n",
+    );
+    fs::set_permissions(fixture.path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let ssh = fixture.path("ssh").display().to_string();
+    let root = RelPath::root();
+    let path = fixture.path("repo").display().to_string();
+    for (index, url) in [
+        format!("ssh://git@example.com{path}"),
+        format!("git@example.com:{path}"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let request = Remote {
+            ssh: Some(&ssh),
+            ..far(url, None, &root)
+        };
+        let store = MemoryStore::new();
+        let cache = fixture.path(&format!("cache{index}"));
+        let locked = lock_remote(&request, &online(&cache), &store).unwrap();
+        assert_eq!(locked.commit, commit);
+        assert_eq!(listing(&store, &locked.tree), CHECKOUT);
+    }
+}
+
+#[test]
+fn two_at_once_fetch_into_one_cache() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let daemon = Daemon::new(fixture.root.path());
+    let url = daemon.url("repo");
+    let cache = fixture.path("cache");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let root = RelPath::root();
+                let store = MemoryStore::new();
+                let got = lock_remote(&far(&url, None, &root), &online(&cache), &store).unwrap();
+                assert_eq!(listing(&store, &got.tree), CHECKOUT);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_repository_of_another_owner_is_read() {
+    use std::os::unix::fs::{MetadataExt as _, lchown};
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let path = fixture.path("repo");
+    if fs::metadata(&path).unwrap().uid() != 0 {
+        eprintln!("not root, so no file can be given away");
+        return;
+    }
+    fn give_away(path: &Path) {
+        lchown(path, Some(4711), Some(4711)).unwrap();
+        if path.symlink_metadata().unwrap().is_dir() {
+            for entry in fs::read_dir(path).unwrap() {
+                give_away(&entry.unwrap().path());
+            }
+        }
+    }
+    give_away(&path);
+    assert_eq!(Ask::of(&path).listing(), CHECKOUT);
+    fixture.write("repo/new", "x");
+    assert_eq!(
+        Ask::of(&path).changes(),
+        [("new".into(), ChangeKind::Untracked)]
+    );
+}
+
+#[test]
+fn urls_of_submodules_count_from_their_repository() {
+    for (parent, url, expected) in [
+        (
+            "https://example.com/a/b",
+            "../c",
+            Some("https://example.com/a/c"),
+        ),
+        (
+            "https://example.com/a/b/",
+            "../../c",
+            Some("https://example.com/c"),
+        ),
+        (
+            "https://example.com/a/b",
+            "./c",
+            Some("https://example.com/a/b/c"),
+        ),
+        ("git@example.com:a/b", "../c", Some("git@example.com:a/c")),
+        ("git@example.com:b", "../c", Some("git@example.com:c")),
+        (
+            "https://example.com/a",
+            "https://other.example/x",
+            Some("https://other.example/x"),
+        ),
+    ] {
+        assert_eq!(
+            remote::resolve(parent, url).as_deref(),
+            expected,
+            "{parent} {url}"
+        );
     }
 }

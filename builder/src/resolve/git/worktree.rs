@@ -90,6 +90,11 @@ impl Worktree {
         tree.seal(import.store).map_err(tree_error)
     }
 
+    /// Is nothing in it?
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.submodules.iter().all(Self::is_empty)
+    }
+
     fn add(
         &self,
         import: &Import<'_>,
@@ -297,8 +302,14 @@ impl<'a> Scan<'a> {
         let host = self.host(path);
         let status = match gix::index::fs::Metadata::from_path_no_follow(&host) {
             Ok(status) if status.is_file() || status.is_symlink() => status,
-            Ok(_) => return Ok(self.gone(path)),
-            Err(error) if is_absent(&error) => return Ok(self.gone(path)),
+            Ok(_) => {
+                self.gone(path);
+                return Ok(());
+            }
+            Err(error) if is_absent(&error) => {
+                self.gone(path);
+                return Ok(());
+            }
             Err(source) => return Err(reading(&host, source)),
         };
         let kind = self.kind_on_disk(&status, committed);
@@ -325,11 +336,10 @@ impl<'a> Scan<'a> {
 
     /// Which kind a path on disk has, where the file system can tell; else the one it has in the index.
     fn kind_on_disk(&self, status: &gix::index::fs::Metadata, committed: EntryKind) -> EntryKind {
-        if status.is_symlink() {
+        let is_link = committed == EntryKind::Link;
+        if status.is_symlink() || is_link && !self.capabilities.symlink {
             EntryKind::Link
-        } else if committed == EntryKind::Link && !self.capabilities.symlink {
-            EntryKind::Link
-        } else if !self.capabilities.executable_bit && committed != EntryKind::Link {
+        } else if !self.capabilities.executable_bit && !is_link {
             committed
         } else if status.is_executable() {
             EntryKind::BlobExecutable
@@ -383,7 +393,7 @@ impl<'a> Scan<'a> {
             fs::read(host)
         }
         .map_err(|source| reading(host, source))?;
-        if self.is_blob(entry.id, &bytes) {
+        if is_blob(entry.id, &bytes) {
             return Ok(true);
         }
         if is_link {
@@ -392,12 +402,7 @@ impl<'a> Scan<'a> {
         let converted = self
             .converted(entry, &bytes)
             .map_err(|error| unusable(host, cause(&error)))?;
-        Ok(converted.is_some_and(|bytes| self.is_blob(entry.id, &bytes)))
-    }
-
-    fn is_blob(&self, id: ObjectId, bytes: &[u8]) -> bool {
-        gix::objs::compute_hash(id.kind(), gix::objs::Kind::Blob, bytes)
-            .is_ok_and(|found| found == id)
+        Ok(converted.is_some_and(|bytes| is_blob(entry.id, &bytes)))
     }
 
     /// The bytes as git would commit them, without filter programs; nothing if they stay as they are.
@@ -566,6 +571,10 @@ impl<'a> Scan<'a> {
         self.files.insert(path.clone(), found);
         Ok(())
     }
+}
+
+fn is_blob(id: ObjectId, bytes: &[u8]) -> bool {
+    gix::objs::compute_hash(id.kind(), gix::objs::Kind::Blob, bytes).is_ok_and(|found| found == id)
 }
 
 fn is_absent(error: &std::io::Error) -> bool {

@@ -288,6 +288,20 @@ fn what_is_in_the_store_needs_no_network() {
 }
 
 #[test]
+fn spec_and_lock_must_agree() {
+    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    assert_eq!(super::expected(None, None).unwrap(), None);
+    assert_eq!(super::expected(Some(one), None).unwrap(), Some(one));
+    assert_eq!(super::expected(None, Some(one)).unwrap(), Some(one));
+    assert_eq!(super::expected(Some(one), Some(one)).unwrap(), Some(one));
+    let error = super::expected(Some(one), Some(two)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("the spec wants {one}, locked is {two}")
+    );
+}
+
+#[test]
 fn offline_means_offline_but_for_files() {
     let server = Server::new(vec![ok("hello")]);
     let error = get_into(&MemoryStore::new(), &server.url, &[], None, true).unwrap_err();

