@@ -123,7 +123,7 @@ pub struct Unpacked {
 /// Puts what an archive holds into the store. `source` is read to its end.
 pub fn unpack(
     source: &mut (dyn Read + Send),
-    options: &Options,
+    options: Options,
     limits: &Limits,
     store: &dyn Store,
 ) -> Result<Unpacked, UnpackError> {
@@ -280,7 +280,7 @@ impl<R: Read> Read for Bounded<'_, R> {
 fn untar(
     source: impl Read + Send,
     kind: Kind,
-    options: &Options,
+    options: Options,
     limits: &Limits,
     tree: &mut TreeBuilder<'_>,
     dropped: &mut Vec<Dropped>,
@@ -385,7 +385,7 @@ fn path_of(name: &[u8], strip: u32) -> Result<Option<RelPath>, String> {
 
 fn unzip(
     mut source: impl Read,
-    options: &Options,
+    options: Options,
     limits: &Limits,
     tree: &mut TreeBuilder<'_>,
     store: &dyn Store,
@@ -485,7 +485,7 @@ fn name_of(entry: &ZipFileEntry<'_>) -> Vec<u8> {
 
 /// A zip while it is unpacked.
 struct Unzip<'u, 'a> {
-    options: &'u Options,
+    options: Options,
     limits: &'u Limits,
     tree: &'u mut TreeBuilder<'a>,
     store: &'u dyn Store,

@@ -132,7 +132,7 @@ impl Import<'_> {
             let entry = entry.map_err(|error| object(id, &error))?;
             let bytes: &[u8] = entry.filename();
             let refuse = |source| GitError::Entry {
-                path: format!("{at}/{}", entry.filename()),
+                path: below(at, bytes),
                 source,
             };
             let name = Name::new(bytes).map_err(|error| refuse(error.into()))?;
@@ -215,6 +215,12 @@ impl Import<'_> {
         let level = Level::new(&repo, tree, at.clone(), Some(&*modules))?;
         self.directory(&level, tree, at)
     }
+}
+
+/// A path as git has it, which may be none of ours, from the root.
+pub(super) fn below(at: &RelPath, name: &[u8]) -> String {
+    let at = String::from_utf8_lossy(at.as_bytes());
+    format!("{at}/{}", String::from_utf8_lossy(name))
 }
 
 /// A directory with nothing in it.

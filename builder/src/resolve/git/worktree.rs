@@ -615,7 +615,7 @@ fn flatten(
         let path = Name::new(bytes)
             .and_then(|name| at.join(&name))
             .map_err(|error| GitError::Entry {
-                path: format!("{at}/{}", entry.filename()),
+                path: import::below(at, bytes),
                 source: error.into(),
             })?;
         match entry.mode().kind() {
