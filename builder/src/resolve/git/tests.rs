@@ -717,6 +717,100 @@ fn a_damaged_object_is_named() {
     );
 }
 
+#[test]
+fn what_was_taken_once_is_not_read_again() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let path = fixture.path("repo");
+    let store = MemoryStore::new();
+    let first = Ask::of(&path).get(&store).unwrap();
+    let id = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    let object = path.join(format!(".git/objects/{}/{}", &id[..2], &id[2..]));
+    fs::remove_file(object).unwrap();
+    assert_eq!(Ask::of(&path).get(&store).unwrap(), first);
+    // What is left out makes another tree.
+    let omit = vec![path.join("bin")];
+    let without = Ask {
+        omit,
+        ..Ask::of(&path)
+    };
+    let got = without.get(&store);
+    assert!(matches!(got, Err(GitError::Object { .. })), "{got:?}");
+}
+
+/// Commits a tree of these raw entries (mode, name, object id), which git itself would not write.
+fn commit_raw(fixture: &Fixture, entries: &[(&str, &[u8], &str)]) {
+    let mut raw = Vec::new();
+    for (mode, name, id) in entries {
+        raw.extend_from_slice(mode.as_bytes());
+        raw.push(b' ');
+        raw.extend_from_slice(name);
+        raw.push(0);
+        let byte = |at: usize| u8::from_str_radix(&id[at..at + 2], 16).unwrap();
+        raw.extend((0..id.len()).step_by(2).map(byte));
+    }
+    fs::write(fixture.path("raw"), raw).unwrap();
+    let tree = fixture.git(
+        "repo",
+        &["hash-object", "-t", "tree", "-w", "--literally", "../raw"],
+    );
+    let commit = fixture.git("repo", &["commit-tree", "-m", "x", &tree]);
+    fixture.git("repo", &["update-ref", "refs/heads/raw", &commit]);
+}
+
+#[test]
+fn a_hostile_tree_is_refused() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let path = fixture.path("repo");
+    let blob = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    fixture.write("empty", "");
+    let empty = fixture.git("repo", &["hash-object", "-w", "../empty"]);
+    for (entries, shown) in [
+        (vec![("100644", &b".."[..], &*blob)], "/.."),
+        (vec![("100644", b".", &blob)], "/."),
+        (vec![("100644", b"a/b", &blob)], "/a/b"),
+        (vec![("100644", b"a", &blob), ("100755", b"a", &blob)], "/a"),
+        (vec![("120000", b"l", &empty)], "/l"),
+    ] {
+        commit_raw(&fixture, &entries);
+        let raw = Ask {
+            rev: Some("raw"),
+            ..Ask::of(&path)
+        };
+        match raw.get(&MemoryStore::new()) {
+            Err(GitError::Entry { path, .. }) => assert_eq!(path, shown),
+            other => panic!("{shown}: {other:?}"),
+        }
+    }
+    // Modes of long ago, and names that are no text.
+    commit_raw(&fixture, &[("100664", b"\xff", &blob)]);
+    let raw = Ask {
+        rev: Some("raw"),
+        ..Ask::of(&path)
+    };
+    assert_eq!(raw.listing(), "/ d 0755\n/\\xff f 0644 \"hello\\n\"\n");
+}
+
+#[test]
+fn a_submodule_cannot_lead_out_of_its_place() {
+    let fixture = Fixture::new();
+    with_submodules(&fixture);
+    let name = "../../../lib/.git";
+    fixture.write(
+        "repo/.gitmodules",
+        &format!("[submodule \"{name}\"]\n\tpath = lib\n\turl = ../lib\n"),
+    );
+    fixture.commit("repo");
+    let path = fixture.path("repo");
+    let ask = Ask {
+        submodules: true,
+        ..Ask::of(&path)
+    };
+    let got = ask.get(&MemoryStore::new());
+    assert!(matches!(got, Err(GitError::Submodule { .. })), "{got:?}");
+}
+
 /// `repo` with submodules `lib` and, in that, `deep`.
 fn with_submodules(fixture: &Fixture) {
     for name in ["deep", "lib"] {
@@ -889,7 +983,10 @@ impl Daemon {
             .local_addr()
             .unwrap()
             .port();
-        let child = Command::new("/usr/lib/git-core/git-daemon")
+        // Not by way of `git`, which would leave the daemon behind when it is killed.
+        let programs = Command::new("git").arg("--exec-path").output().unwrap();
+        let programs = String::from_utf8(programs.stdout).unwrap();
+        let child = Command::new(Path::new(programs.trim()).join("git-daemon"))
             .args(["--listen=127.0.0.1", "--export-all", "--reuseaddr"])
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", base.display()))
