@@ -793,6 +793,29 @@ fn a_hostile_tree_is_refused() {
 }
 
 #[test]
+fn the_deepest_tree_is_only_deep() {
+    let fixture = Fixture::new();
+    fixture.write("repo/a", "x");
+    fixture.commit("repo");
+    let deep = "a/".repeat(2000);
+    // `git` makes the trees from an index entry, without a file in the way.
+    let blob = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    fixture.git("repo", &["rm", "-q", "--cached", "a"]);
+    let entry = format!("100644,{blob},{deep}f");
+    fixture.git("repo", &["update-index", "--add", "--cacheinfo", &entry]);
+    fixture.git("repo", &["commit", "-q", "-m", "x"]);
+    let commit = fixture.git("repo", &["rev-parse", "HEAD"]);
+    fixture.git("repo", &["checkout", "-q", "--orphan", "other"]);
+    let path = fixture.path("repo");
+    let ask = Ask {
+        rev: Some(&commit),
+        ..Ask::of(&path)
+    };
+    let store = MemoryStore::new();
+    ask.get(&store).unwrap();
+}
+
+#[test]
 fn a_submodule_cannot_lead_out_of_its_place() {
     let fixture = Fixture::new();
     with_submodules(&fixture);

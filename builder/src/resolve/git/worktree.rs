@@ -189,6 +189,8 @@ struct Scan<'a> {
     files: BTreeMap<RelPath, Found>,
     submodules: Vec<Worktree>,
     changes: BTreeMap<RelPath, ChangeKind>,
+    /// Directories that are still to be searched for untracked files.
+    ahead: Vec<RelPath>,
 }
 
 impl<'a> Scan<'a> {
@@ -220,12 +222,12 @@ impl<'a> Scan<'a> {
             files: BTreeMap::new(),
             submodules: Vec::new(),
             changes: BTreeMap::new(),
+            ahead: Vec::new(),
         })
     }
 
     fn run(mut self, head: ObjectId) -> Result<Worktree, GitError> {
-        let mut committed = BTreeMap::new();
-        flatten(self.repo, head, &self.root, &mut committed)?;
+        let mut committed = flatten(self.repo, head, &self.root)?;
         committed.retain(|path, _| self.part.has(path));
         let index = self.index.clone();
         for entry in index.entries() {
@@ -480,7 +482,11 @@ impl<'a> Scan<'a> {
         let mut ignored = repo
             .excludes(&index, None, source)
             .map_err(|error| unusable(self.workdir, cause(&error)))?;
-        self.untracked_in(&self.root.clone(), &mut ignored)
+        self.ahead.push(self.root.clone());
+        while let Some(directory) = self.ahead.pop() {
+            self.untracked_in(&directory, &mut ignored)?;
+        }
+        Ok(())
     }
 
     fn untracked_in(
@@ -537,7 +543,8 @@ impl<'a> Scan<'a> {
             }
         }
         if status.is_dir() && self.index.path_is_directory(in_index) {
-            return self.untracked_in(path, ignored);
+            self.ahead.push(path.clone());
+            return Ok(());
         }
         let mode = status.is_dir().then_some(Mode::DIR);
         let is_ignored = ignored
@@ -550,7 +557,8 @@ impl<'a> Scan<'a> {
         let host = self.host(path);
         let found = if status.is_dir() {
             if host.join(".git").symlink_metadata().is_err() {
-                return self.untracked_in(path, ignored);
+                self.ahead.push(path.clone());
+                return Ok(());
             }
             Found::Closed(None)
         } else if status.is_symlink() {
@@ -604,26 +612,25 @@ fn kind_of(mode: Mode) -> Option<EntryKind> {
 /// Every file, link and submodule of a git tree by path.
 fn flatten(
     repo: &Repository,
-    id: ObjectId,
+    root: ObjectId,
     at: &RelPath,
-    files: &mut BTreeMap<RelPath, (EntryKind, ObjectId)>,
-) -> Result<(), GitError> {
-    let tree = repo.find_tree(id).map_err(|error| object(id, &error))?;
-    for entry in tree.iter() {
-        let entry = entry.map_err(|error| object(id, &error))?;
-        let bytes: &[u8] = entry.filename();
-        let path = Name::new(bytes)
-            .and_then(|name| at.join(&name))
-            .map_err(|error| GitError::Entry {
-                path: import::below(at, bytes),
-                source: error.into(),
-            })?;
-        match entry.mode().kind() {
-            EntryKind::Tree => flatten(repo, entry.object_id(), &path, files)?,
-            kind => {
-                files.insert(path, (kind, entry.object_id()));
+) -> Result<BTreeMap<RelPath, (EntryKind, ObjectId)>, GitError> {
+    let mut files = BTreeMap::new();
+    let mut ahead = vec![(at.clone(), root)];
+    while let Some((at, id)) = ahead.pop() {
+        for (kind, id, name) in import::entries(repo, id)? {
+            let path = Name::new(name.clone())
+                .and_then(|name| at.join(&name))
+                .map_err(|error| GitError::Entry {
+                    path: import::below(&at, &name),
+                    source: error.into(),
+                })?;
+            if kind == EntryKind::Tree {
+                ahead.push((path, id));
+            } else {
+                files.insert(path, (kind, id));
             }
         }
     }
-    Ok(())
+    Ok(files)
 }

@@ -633,3 +633,18 @@ fn hard_links_are_separate_files_unless_kept() {
     let linked = preserved(&archive).unwrap();
     assert_ne!(linked, separate);
 }
+
+#[test]
+fn deep_paths_are_paths() {
+    // A link at the bottom climbs to the top, and no further.
+    let depth = 250;
+    let directory = "a/".repeat(depth);
+    let (file, link) = (format!("{directory}f"), format!("{directory}l"));
+    let up = "../".repeat(depth);
+    let archive = zip_of(&[(0o644, &file, b"x"), (LINK, &link, up.as_bytes())]);
+    assert!(plain(&archive).unwrap().contains(&file));
+    let out = "../".repeat(depth + 1);
+    assert_eq!(refused(&zip_of(&[(LINK, &link, out.as_bytes())])), link);
+    let long = format!("{}f", "a/".repeat(2048));
+    assert_eq!(refused(&zip_of(&[(0o644, &long, b"x")])), long);
+}
