@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub mirrors: &'a [String],
     /// What it must be: the lock's digest, or the one asserted in the spec.
     pub expected: Option<Digest>,
+    /// How long it is, where the lock says so.
+    pub size: Option<u64>,
     /// Refuse the network; `file` URLs and what is in the store already still work.
     pub offline: bool,
 }
@@ -105,6 +107,14 @@ pub enum HttpError {
         expected: Digest,
         /// What each URL answered.
         attempts: Attempts,
+    },
+    /// The spec asserts one digest, the lock has another.
+    #[error("the spec wants {asserted}, locked is {locked}")]
+    Asserted {
+        /// `sha256` in the spec.
+        asserted: Digest,
+        /// `sha256` in the lock.
+        locked: Digest,
     },
     /// The store did not take the file.
     #[error("cannot store a fetched file")]
@@ -182,9 +192,25 @@ pub(super) fn client_builder(builder: ClientBuilder, policy: &Policy) -> ClientB
         .referer(false)
 }
 
+/// The digest a file must have, by what the spec asserts and what is locked.
+///
+/// # Errors
+/// [`HttpError::Asserted`] when the two differ.
+pub fn expected(
+    asserted: Option<Digest>,
+    locked: Option<Digest>,
+) -> Result<Option<Digest>, HttpError> {
+    match (asserted, locked) {
+        (Some(asserted), Some(locked)) if asserted != locked => {
+            Err(HttpError::Asserted { asserted, locked })
+        }
+        (asserted, locked) => Ok(locked.or(asserted)),
+    }
+}
+
 /// Brings a file into the store.
 ///
-/// Content that is expected and in the store already costs no network. With `expected`, bytes that differ never enter
+/// Content that is expected and in the store already costs no network, nor, when its size is known, any reading. With `expected`, bytes that differ never enter
 /// the store.
 pub fn fetch(
     request: &Request<'_>,
@@ -196,9 +222,13 @@ pub fn fetch(
         .chain(request.mirrors.iter().map(String::as_str))
         .map(parse)
         .collect::<Result<Vec<Url>, HttpError>>()?;
-    if let Some(known) = request.expected.and_then(|digest| known(&digest, store)) {
+    if let Some(known) = known(request, store) {
         return Ok(known);
     }
+    let policy = &Policy {
+        limit: request.size.unwrap_or(policy.limit).min(policy.limit),
+        ..*policy
+    };
     let mut client = None;
     let mut attempts = Vec::new();
     for url in &urls {
@@ -231,8 +261,11 @@ pub fn fetch(
             url: shown(&urls[0]),
         });
     }
-    let mismatch = |(_, cause): &(String, Cause)| matches!(cause, Cause::Mismatch { .. });
-    let is_mismatch = attempts.iter().any(mismatch);
+    let is_mismatch = attempts.iter().any(|(_, cause)| match cause {
+        Cause::Mismatch { .. } => true,
+        Cause::TooLarge(_) => request.size.is_some(),
+        _ => false,
+    });
     let attempts = Attempts(attempts);
     match request.expected {
         Some(expected) if is_mismatch => Err(HttpError::Mismatch { expected, attempts }),
@@ -240,13 +273,16 @@ pub fn fetch(
     }
 }
 
-/// The file of this digest as the store has it; nothing when it is missing or turns out damaged.
-fn known(digest: &Digest, store: &dyn Store) -> Option<Fetched> {
-    let blob = BlobId::new(*digest);
+/// The file as the store has it; nothing when it is missing or turns out damaged.
+fn known(request: &Request<'_>, store: &dyn Store) -> Option<Fetched> {
+    let blob = BlobId::new(request.expected?);
     if !store.has(&blob).ok()? {
         return None;
     }
-    let size = io::copy(&mut store.open(&blob).ok()?, &mut io::sink()).ok()?;
+    let size = match request.size {
+        Some(size) => size,
+        None => io::copy(&mut store.open(&blob).ok()?, &mut io::sink()).ok()?,
+    };
     Some(Fetched { blob, size })
 }
 

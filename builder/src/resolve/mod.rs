@@ -12,15 +12,18 @@ use immbuild_cas::tree::{EntryKind, Meta, Mode, TreeBuilder, TreeError};
 
 /// Makes the directories above `path` that are missing, 0755 0:0.
 fn make_parents(tree: &mut TreeBuilder<'_>, path: &RelPath) -> Result<(), TreeError> {
-    let Some(parent) = path.parent() else {
-        return Ok(());
-    };
-    match tree.kind(&parent)? {
-        Some(EntryKind::Directory) => Ok(()),
-        Some(_) => Err(TreeError::NotADirectory(parent)),
-        None => {
-            make_parents(tree, &parent)?;
-            tree.make_directory(&parent, Meta::root(Mode::DIRECTORY))
+    let mut missing = Vec::new();
+    let mut above = path.parent();
+    while let Some(directory) = above {
+        match tree.kind(&directory)? {
+            Some(EntryKind::Directory) => break,
+            Some(_) => return Err(TreeError::NotADirectory(directory)),
+            None => above = directory.parent(),
         }
+        missing.push(directory);
     }
+    missing
+        .iter()
+        .rev()
+        .try_for_each(|directory| tree.make_directory(directory, Meta::root(Mode::DIRECTORY)))
 }

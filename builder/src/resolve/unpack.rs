@@ -17,10 +17,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::io::{self, BufReader, Cursor, Read, Seek as _, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bzip2::read::MultiBzDecoder;
-use immbuild_cas::path::{Name, RelPath};
+use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{DirectorySource, Store, StoreError};
 use immbuild_cas::tree::{
     Directory, Entry, EntryKind, File, Meta, Mode, Symlink, Tree, TreeBuilder, TreeError,
@@ -38,7 +38,7 @@ use crate::layer::{
 
 /// Most memory an xz stream may ask for: `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
-/// Most links followed on one path, as in Linux (path_resolution(7)).
+/// Most links followed on one path, as in Linux (`path_resolution(7)`).
 const LINKS: u32 = 40;
 
 /// How an archive becomes a tree.
@@ -123,7 +123,7 @@ pub struct Unpacked {
 /// Puts what an archive holds into the store. `source` is read to its end.
 pub fn unpack(
     source: &mut (dyn Read + Send),
-    options: &Options,
+    options: Options,
     limits: &Limits,
     store: &dyn Store,
 ) -> Result<Unpacked, UnpackError> {
@@ -150,10 +150,10 @@ pub fn unpack(
         });
     }
     let links = Links {
-        root: &root,
+        root,
         source: store,
     };
-    links.check(&root, &mut Vec::new())?;
+    links.check()?;
     Ok(Unpacked { tree, dropped })
 }
 
@@ -280,7 +280,7 @@ impl<R: Read> Read for Bounded<'_, R> {
 fn untar(
     source: impl Read + Send,
     kind: Kind,
-    options: &Options,
+    options: Options,
     limits: &Limits,
     tree: &mut TreeBuilder<'_>,
     dropped: &mut Vec<Dropped>,
@@ -385,7 +385,7 @@ fn path_of(name: &[u8], strip: u32) -> Result<Option<RelPath>, String> {
 
 fn unzip(
     mut source: impl Read,
-    options: &Options,
+    options: Options,
     limits: &Limits,
     tree: &mut TreeBuilder<'_>,
     store: &dyn Store,
@@ -485,7 +485,7 @@ fn name_of(entry: &ZipFileEntry<'_>) -> Vec<u8> {
 
 /// A zip while it is unpacked.
 struct Unzip<'u, 'a> {
-    options: &'u Options,
+    options: Options,
     limits: &'u Limits,
     tree: &'u mut TreeBuilder<'a>,
     store: &'u dyn Store,
@@ -608,34 +608,35 @@ fn zip_error(error: ZipError) -> UnpackError {
 
 /// Finds symbolic links that lead out of a tree.
 struct Links<'a> {
-    root: &'a Directory,
+    root: Arc<Directory>,
     source: &'a dyn DirectorySource,
 }
 
 impl Links<'_> {
-    fn check(&self, directory: &Directory, at: &mut Vec<Name>) -> Result<(), UnpackError> {
-        for (name, entry) in directory.entries() {
-            at.push(name.clone());
-            match entry {
-                Entry::Directory(id) => {
-                    let below = self.source.directory(id)?;
-                    self.check(&below, at)?;
-                }
-                Entry::Symlink(link) => {
-                    if self.leads_out(&at[..at.len() - 1], &link.target)? {
-                        let names: Vec<&[u8]> = at.iter().map(Name::as_bytes).collect();
+    /// Asks every link of the tree.
+    fn check(&self) -> Result<(), UnpackError> {
+        let mut ahead = vec![(RelPath::root(), Arc::clone(&self.root))];
+        while let Some((at, directory)) = ahead.pop() {
+            for (name, entry) in directory.entries() {
+                match entry {
+                    Entry::Directory(id) => {
+                        let path = at
+                            .join(name)
+                            .map_err(|error| UnpackError::Damaged(error.to_string()))?;
+                        ahead.push((path, self.source.directory(id)?));
+                    }
+                    Entry::Symlink(link) if self.leads_out(&at, &link.target)? => {
                         return Err(UnpackError::Entry {
-                            path: String::from_utf8_lossy(&names.join(&b'/')).into_owned(),
+                            path: shown(at.join(name).unwrap_or_default().as_bytes()),
                             reason: format!(
                                 "it links out of the archive, to `{}`",
-                                String::from_utf8_lossy(&link.target)
+                                shown(&link.target)
                             ),
                         });
                     }
+                    Entry::Symlink(_) | Entry::File(_) | Entry::Special(_) => {}
                 }
-                Entry::File(_) | Entry::Special(_) => {}
             }
-            at.pop();
         }
         Ok(())
     }
@@ -644,11 +645,11 @@ impl Links<'_> {
     ///
     /// Every link of the tree is asked, so a way through another link is that link's matter, unless it climbs after
     /// it: then the links on it are followed.
-    fn leads_out(&self, at: &[Name], target: &[u8]) -> Result<bool, StoreError> {
+    fn leads_out(&self, at: &RelPath, target: &[u8]) -> Result<bool, StoreError> {
         if target.starts_with(b"/") {
             return Ok(true);
         }
-        let mut place: Vec<Vec<u8>> = at.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut place: Vec<Vec<u8>> = at.names().map(<[u8]>::to_vec).collect();
         let mut way: VecDeque<Vec<u8>> = names_of(target).collect();
         let mut links = 0;
         while way.iter().any(|name| name == b"..") {
@@ -679,14 +680,12 @@ impl Links<'_> {
 
     /// The target of the link `name` in the directory `place`, if there is one.
     fn link(&self, place: &[Vec<u8>], name: &[u8]) -> Result<Option<Box<[u8]>>, StoreError> {
-        let mut below;
-        let mut directory = self.root;
+        let mut directory = Arc::clone(&self.root);
         for name in place {
             let Some(Entry::Directory(id)) = directory.get(name) else {
                 return Ok(None);
             };
-            below = self.source.directory(id)?;
-            directory = &below;
+            directory = self.source.directory(id)?;
         }
         Ok(match directory.get(name) {
             Some(Entry::Symlink(link)) => Some(link.target.clone()),

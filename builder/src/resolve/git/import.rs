@@ -68,8 +68,11 @@ pub(super) struct Level<'a> {
     repo: &'a Repository,
     /// Where its root is in the outermost repository.
     root: RelPath,
-    modules: Option<(&'a dyn Modules, BTreeMap<Vec<u8>, Module>)>,
+    modules: Option<(&'a dyn Modules, Declared)>,
 }
+
+/// The submodules that `.gitmodules` declares, by path.
+type Declared = BTreeMap<Vec<u8>, Module>;
 
 impl Import<'_> {
     /// The tree of `subdir` in `commit`.
@@ -114,53 +117,46 @@ impl Import<'_> {
         }
     }
 
+    /// The directory that a git tree becomes. No recursion but into submodules: a hostile tree may be deep.
     fn directory(
         &self,
         level: &Level<'_>,
         id: ObjectId,
         at: &RelPath,
     ) -> Result<DirectoryId, GitError> {
-        let tree = level
-            .repo
-            .find_tree(id)
-            .map_err(|error| object(id, &error))?;
-        let mut directory = Directory::new(Meta::root(Mode::DIRECTORY));
-        for entry in tree.iter() {
-            let entry = entry.map_err(|error| object(id, &error))?;
-            let bytes: &[u8] = entry.filename();
-            let refuse = |source| GitError::Entry {
-                path: format!("{at}/{}", entry.filename()),
-                source,
+        let mut above: Vec<(Open, Name)> = Vec::new();
+        let mut open = Open::read(level.repo, id, at.clone())?;
+        loop {
+            let Some((kind, id, name)) = open.entries.next() else {
+                let id = self.store.put_directory(&open.directory)?;
+                let Some((parent, name)) = above.pop() else {
+                    return Ok(id);
+                };
+                open = parent;
+                open.insert(name, Entry::Directory(id))?;
+                continue;
             };
-            let name = Name::new(bytes).map_err(|error| refuse(error.into()))?;
-            let path = at.join(&name).map_err(|error| refuse(error.into()))?;
+            let name = Name::new(name.clone()).map_err(|error| open.refuse(&name, error.into()))?;
+            let path = open
+                .at
+                .join(&name)
+                .map_err(|error| open.refuse(name.as_bytes(), error.into()))?;
             if self.omit.contains(&path) {
                 continue;
             }
-            let taken = self.entry(level, entry.mode().kind(), entry.object_id(), &path)?;
-            match directory.insert(name, taken) {
-                Ok(None) => {}
-                Ok(Some(_)) => return Err(refuse(EntryError::Twice)),
-                Err(error) => return Err(refuse(error.into())),
-            }
+            let entry = match kind {
+                EntryKind::Tree => {
+                    let below = Open::read(level.repo, id, path)?;
+                    above.push((std::mem::replace(&mut open, below), name));
+                    continue;
+                }
+                EntryKind::Commit => Entry::Directory(self.submodule(level, id, &path)?),
+                EntryKind::Blob | EntryKind::BlobExecutable | EntryKind::Link => {
+                    self.content(level.repo, kind, id)?
+                }
+            };
+            open.insert(name, entry)?;
         }
-        Ok(self.store.put_directory(&directory)?)
-    }
-
-    fn entry(
-        &self,
-        level: &Level<'_>,
-        kind: EntryKind,
-        id: ObjectId,
-        path: &RelPath,
-    ) -> Result<Entry, GitError> {
-        Ok(match kind {
-            EntryKind::Tree => Entry::Directory(self.directory(level, id, path)?),
-            EntryKind::Commit => Entry::Directory(self.submodule(level, id, path)?),
-            EntryKind::Blob | EntryKind::BlobExecutable | EntryKind::Link => {
-                self.content(level.repo, kind, id)?
-            }
-        })
     }
 
     /// A file or link from the object database.
@@ -212,6 +208,62 @@ impl Import<'_> {
         let level = Level::new(&repo, tree, at.clone(), Some(&*modules))?;
         self.directory(&level, tree, at)
     }
+}
+
+/// A git tree while it becomes a directory.
+struct Open {
+    at: RelPath,
+    entries: std::vec::IntoIter<(EntryKind, ObjectId, Vec<u8>)>,
+    directory: Directory,
+}
+
+impl Open {
+    fn read(repo: &Repository, id: ObjectId, at: RelPath) -> Result<Self, GitError> {
+        Ok(Self {
+            at,
+            entries: entries(repo, id)?.into_iter(),
+            directory: Directory::new(Meta::root(Mode::DIRECTORY)),
+        })
+    }
+
+    fn insert(&mut self, name: Name, entry: Entry) -> Result<(), GitError> {
+        match self.directory.insert(name.clone(), entry) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(self.refuse(name.as_bytes(), EntryError::Twice)),
+            Err(error) => Err(self.refuse(name.as_bytes(), error.into())),
+        }
+    }
+
+    fn refuse(&self, name: &[u8], source: EntryError) -> GitError {
+        GitError::Entry {
+            path: below(&self.at, name),
+            source,
+        }
+    }
+}
+
+/// The entries of a git tree: kind, id, name.
+pub(super) fn entries(
+    repo: &Repository,
+    id: ObjectId,
+) -> Result<Vec<(EntryKind, ObjectId, Vec<u8>)>, GitError> {
+    let tree = repo.find_tree(id).map_err(|error| object(id, &error))?;
+    tree.iter()
+        .map(|entry| {
+            let entry = entry.map_err(|error| object(id, &error))?;
+            Ok((
+                entry.mode().kind(),
+                entry.object_id(),
+                entry.filename().to_vec(),
+            ))
+        })
+        .collect()
+}
+
+/// A path as git has it, which may be none of ours, from the root.
+pub(super) fn below(at: &RelPath, name: &[u8]) -> String {
+    let at = String::from_utf8_lossy(at.as_bytes());
+    format!("{at}/{}", String::from_utf8_lossy(name))
 }
 
 /// A directory with nothing in it.
@@ -278,7 +330,7 @@ fn find_directory(
 }
 
 /// The submodules that `.gitmodules` in this tree declares, by path.
-fn declared(repo: &Repository, tree: ObjectId) -> Result<BTreeMap<Vec<u8>, Module>, GitError> {
+fn declared(repo: &Repository, tree: ObjectId) -> Result<Declared, GitError> {
     let root = repo.find_tree(tree).map_err(|error| object(tree, &error))?;
     let entry = root
         .lookup_entry([".gitmodules"])

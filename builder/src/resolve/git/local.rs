@@ -67,6 +67,12 @@ pub fn local(request: &Local<'_>, store: &dyn Store) -> Result<GitTree, GitError
                 first.truncate(SHOWN);
                 return Err(GitError::Dirty { first, count });
             }
+            if found.is_empty() && !request.subdir.is_root() {
+                return Err(GitError::Subdir {
+                    commit: commit.id.to_string(),
+                    subdir: request.subdir.clone(),
+                });
+            }
             tree = Some(found.take(&import, request.subdir)?);
         }
     }

@@ -12,7 +12,7 @@ mod local;
 mod remote;
 mod worktree;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::{DirectoryError, Tree, TreeError};
 
 pub use local::{Local, local};
-pub use remote::{Pin, Remote, fetch_remote, lock_remote};
+pub use remote::{Means, Pin, Remote, fetch_remote, lock_remote};
 
 /// What a commit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub enum GitError {
         reason: String,
     },
     /// The network is needed and not allowed.
-    #[error("commit {commit} of `{url}` is not here, and the network is off")]
+    #[error("`{commit}` of `{url}` is not here, and the network is off")]
     Offline {
         /// The URL.
         url: String,
@@ -206,10 +206,10 @@ fn dirty(first: &[Change], count: usize) -> String {
     let mut text = String::from("uncommitted changes:");
     for (index, change) in first.iter().enumerate() {
         let separator = if index == 0 { "" } else { "," };
-        text.push_str(&format!("{separator} `{}` ({})", change.path, change.kind));
+        let _ = write!(text, "{separator} `{}` ({})", change.path, change.kind);
     }
     if count > first.len() {
-        text.push_str(&format!(" and {} more", count - first.len()));
+        let _ = write!(text, " and {} more", count - first.len());
     }
     text
 }

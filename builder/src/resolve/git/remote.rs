@@ -1,6 +1,7 @@
 //! A repository of another machine.
 
 use std::fs;
+use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use gix::protocol::handshake::Ref;
 use gix::protocol::transport::client::blocking_io::http;
 use gix::remote::{Direction, fetch};
+use gix::url::Scheme;
 use gix::{ObjectId, Repository};
 use immbuild_cas::digest::{Digest, TreeId};
 use immbuild_cas::path::RelPath;
@@ -33,6 +35,17 @@ pub struct Remote<'a> {
     pub subdir: &'a RelPath,
     /// Take the files of submodules, fetched from the URLs that `.gitmodules` names.
     pub submodules: bool,
+    /// The command line that stands for `ssh`, as `GIT_SSH_COMMAND` gives one to git.
+    pub ssh: Option<&'a str>,
+}
+
+/// What fetching may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// A directory for bare repositories. Whatever is in it can be deleted at any time.
+    pub cache: &'a Path,
+    /// Refuse the network; `file` URLs and what is in the cache still work.
+    pub offline: bool,
 }
 
 /// What the lock says about a remote repository.
@@ -45,38 +58,36 @@ pub struct Pin<'a> {
 }
 
 /// Asks the remote what `rev` is now, and brings what it holds into the store.
-///
-/// `cache` is a directory for bare repositories; what is in it can be deleted at any time.
 pub fn lock_remote(
     request: &Remote<'_>,
-    cache: &Path,
+    means: &Means<'_>,
     store: &dyn Store,
 ) -> Result<GitTree, GitError> {
+    let fetcher = Fetcher::new(request, means);
     first_that_works(request, |url| {
-        let repo = Fetcher {
-            cache,
-            offline: false,
-        }
-        .by_rev(url, request.rev)?;
-        take(request, url, &repo.0, repo.1, cache, false, store)
+        let (repo, id) = fetcher.by_rev(url, request.rev)?;
+        take(request, url, &repo, id, fetcher, store)
     })
 }
 
-/// Brings the locked commit into the store, unless its tree is there already.
+/// Brings what the locked commit holds into the store.
+///
+/// # Errors
+/// [`GitError::Mismatch`] when that is not what was locked.
 pub fn fetch_remote(
     request: &Remote<'_>,
     pin: &Pin<'_>,
-    cache: &Path,
-    offline: bool,
+    means: &Means<'_>,
     store: &dyn Store,
 ) -> Result<Tree, GitError> {
     let id = ObjectId::from_hex(pin.commit.as_bytes()).map_err(|_| GitError::Rev {
         repository: request.url.to_owned(),
         rev: pin.commit.to_owned(),
     })?;
+    let fetcher = Fetcher::new(request, means);
     first_that_works(request, |url| {
-        let repo = Fetcher { cache, offline }.by_id(url, id)?;
-        let taken = take(request, url, &repo, id, cache, offline, store)?;
+        let repo = fetcher.by_id(url, id)?;
+        let taken = take(request, url, &repo, id, fetcher, store)?;
         check(&taken.tree, &pin.tree, pin.commit)?;
         Ok(taken.tree)
     })
@@ -117,14 +128,13 @@ fn take(
     url: &Address,
     repo: &Repository,
     id: ObjectId,
-    cache: &Path,
-    offline: bool,
+    fetcher: Fetcher<'_>,
     store: &dyn Store,
 ) -> Result<GitTree, GitError> {
     let commit = find_commit(repo, Some(&id.to_string()), &url.shown())?;
     let modules = RemoteModules {
         parent: url.clone(),
-        fetcher: Fetcher { cache, offline },
+        fetcher,
     };
     let import = Import {
         store,
@@ -152,7 +162,6 @@ impl Address {
             reason: reason.to_owned(),
         };
         let url = gix::url::parse(text).map_err(|error| refuse(&cause(&error)))?;
-        use gix::url::Scheme;
         match url.scheme {
             Scheme::Https | Scheme::Http | Scheme::Git if url.user().is_some() => {
                 Err(refuse("a user name or password in a URL ends up in logs"))
@@ -180,7 +189,7 @@ impl Address {
     /// The repository's directory, when it is on this machine after all.
     fn as_path(&self) -> Option<PathBuf> {
         use std::os::unix::ffi::OsStrExt as _;
-        (self.0.scheme == gix::url::Scheme::File)
+        (self.0.scheme == Scheme::File)
             .then(|| PathBuf::from(std::ffi::OsStr::from_bytes(&self.0.path)))
     }
 }
@@ -190,9 +199,18 @@ impl Address {
 struct Fetcher<'a> {
     cache: &'a Path,
     offline: bool,
+    ssh: Option<&'a str>,
 }
 
-impl Fetcher<'_> {
+impl<'a> Fetcher<'a> {
+    fn new(request: &Remote<'a>, means: &Means<'a>) -> Self {
+        Self {
+            cache: means.cache,
+            offline: means.offline,
+            ssh: request.ssh,
+        }
+    }
+
     /// A repository that has this commit.
     fn by_id(&self, url: &Address, id: ObjectId) -> Result<Repository, GitError> {
         if let Some(path) = url.as_path() {
@@ -207,6 +225,12 @@ impl Fetcher<'_> {
                 url: url.shown(),
                 commit: id.to_string(),
             });
+        }
+        // One process at a time fetches into a repository. What another has fetched meanwhile is seen by opening again.
+        let _guard = lock(&repo.path().with_extension("lock"))?;
+        let repo = self.repository(url)?;
+        if has_whole(&repo, id) {
+            return Ok(repo);
         }
         if fetch_commit(&repo, url, id).is_err() {
             // Servers may refuse a commit that no branch or tag points at; it comes with the whole history then.
@@ -231,6 +255,12 @@ impl Fetcher<'_> {
         }
         let id = match rev.and_then(|rev| ObjectId::from_hex(rev.as_bytes()).ok()) {
             Some(id) => id,
+            None if self.offline => {
+                return Err(GitError::Offline {
+                    url: url.shown(),
+                    commit: rev.unwrap_or("HEAD").to_owned(),
+                });
+            }
             None => ask(&self.repository(url)?, url, rev.unwrap_or("HEAD"))?,
         };
         // The id may be that of an annotated tag, if the server did not say what it points at.
@@ -242,7 +272,7 @@ impl Fetcher<'_> {
     fn repository(&self, url: &Address) -> Result<Repository, GitError> {
         let path = self.cache.join(Digest::of(&url.0.to_bstring()).to_hex());
         if path.join("HEAD").exists() {
-            return isolated(&path);
+            return self.open(&path);
         }
         // Made aside and moved into place, so that a half-made repository is never found.
         let io = |action, path: &Path| {
@@ -254,34 +284,48 @@ impl Fetcher<'_> {
             }
         };
         fs::create_dir_all(self.cache).map_err(io("create", self.cache))?;
-        let aside = path.with_extension(format!("{}.new", std::process::id()));
-        let _ = fs::remove_dir_all(&aside);
+        let aside = tempfile::Builder::new()
+            .prefix("new-")
+            .tempdir_in(self.cache)
+            .map_err(io("create", self.cache))?;
         gix::ThreadSafeRepository::init_opts(
-            &aside,
+            aside.path(),
             gix::create::Kind::Bare,
             gix::create::Options::default(),
             gix::open::Options::isolated(),
         )
         .map_err(|error| GitError::Open {
-            path: aside.clone(),
+            path: aside.path().to_owned(),
             cause: cause(&error),
         })?;
-        if let Err(error) = fs::rename(&aside, &path) {
-            let _ = fs::remove_dir_all(&aside);
-            // Another process was quicker.
-            if !path.join("HEAD").exists() {
-                return Err(io("create", &path)(error));
-            }
+        match fs::rename(aside.path(), &path) {
+            Ok(()) => drop(aside.keep()),
+            // Another was quicker.
+            Err(_) if path.join("HEAD").exists() => {}
+            Err(error) => return Err(io("create", &path)(error)),
         }
-        isolated(&path)
+        self.open(&path)
+    }
+
+    fn open(&self, path: &Path) -> Result<Repository, GitError> {
+        let ssh = self.ssh.map(|line| format!("core.sshCommand={line}"));
+        let options = gix::open::Options::isolated().config_overrides(ssh);
+        gix::open_opts(path, options).map_err(|error| GitError::Open {
+            path: path.to_owned(),
+            cause: cause(&error),
+        })
     }
 }
 
-fn isolated(path: &Path) -> Result<Repository, GitError> {
-    gix::open_opts(path, gix::open::Options::isolated()).map_err(|error| GitError::Open {
-        path: path.to_owned(),
-        cause: cause(&error),
-    })
+/// Waits until no other has this lock, and holds it until dropped.
+fn lock(path: &Path) -> Result<fs::File, GitError> {
+    fs::File::create(path)
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|source| GitError::Io {
+            action: "lock",
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Is the commit here with its tree? A pack arrives whole or not at all, so what a commit holds comes with it.
@@ -381,7 +425,7 @@ fn remote<'r>(
         .and_then(|remote| {
             remote
                 .with_fetch_tags(fetch::Tags::None)
-                .with_refspecs(specs.iter().map(|spec| spec.as_bytes()), Direction::Fetch)
+                .with_refspecs(specs.iter().map(String::as_bytes), Direction::Fetch)
         })
         .map_err(|error| unreachable_by(url, &error))
 }
@@ -401,17 +445,19 @@ fn connect<'a, 'r>(
         .connect(Direction::Fetch)
         .map_err(|error| unreachable_by(url, &error))?;
     // No credential helper is run and nobody is asked for a password.
-    connection.set_credentials(|_| Ok(None));
+    connection.set_credentials(|_| {
+        Err(gix::Error::from_error(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "it wants authentication (HTTP status 401, or ssh's own)",
+        )))
+    });
     let client = http::reqwest::Options {
         configure_client: Some(Box::new(|builder| {
             Ok(client_builder(builder, &Policy::default()))
         })),
         configure_request: None,
     };
-    if matches!(
-        url.0.scheme,
-        gix::url::Scheme::Http | gix::url::Scheme::Https
-    ) {
+    if matches!(url.0.scheme, Scheme::Http | Scheme::Https) {
         connection.set_transport_options(Box::new(http::Options {
             backend: Some(Arc::new(Mutex::new(client))),
             ..http::Options::default()
@@ -460,7 +506,7 @@ impl Modules for RemoteModules<'_> {
 
 /// A submodule's URL; one that begins with `./` or `../` counts from the URL of the repository that names it
 /// (gitmodules(5)).
-fn resolve(parent: &str, url: &str) -> Option<String> {
+pub(super) fn resolve(parent: &str, url: &str) -> Option<String> {
     if !url.starts_with("./") && !url.starts_with("../") {
         return Some(url.to_owned());
     }

@@ -1,7 +1,10 @@
 //! Repositories made by the `git` program, which the library itself never runs.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -457,15 +460,12 @@ fn uncommitted_changes_are_refused_by_name() {
         .changes(),
         []
     );
-    assert_eq!(
-        Ask {
-            rev: Some("HEAD~0"),
-            ..Ask::of(&path)
-        }
-        .get(&MemoryStore::new())
-        .is_err(),
-        true
-    );
+    // The branch that is checked out is not elsewhere.
+    let main = Ask {
+        rev: Some("main"),
+        ..Ask::of(&path)
+    };
+    assert_eq!(main.changes().len(), 5);
     let first = fixture.git("repo", &["rev-parse", "HEAD~"]);
     assert_eq!(
         Ask {
@@ -717,6 +717,123 @@ fn a_damaged_object_is_named() {
     );
 }
 
+#[test]
+fn what_was_taken_once_is_not_read_again() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let path = fixture.path("repo");
+    let store = MemoryStore::new();
+    let first = Ask::of(&path).get(&store).unwrap();
+    let id = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    let object = path.join(format!(".git/objects/{}/{}", &id[..2], &id[2..]));
+    fs::remove_file(object).unwrap();
+    assert_eq!(Ask::of(&path).get(&store).unwrap(), first);
+    // What is left out makes another tree.
+    let omit = vec![path.join("bin")];
+    let without = Ask {
+        omit,
+        ..Ask::of(&path)
+    };
+    let got = without.get(&store);
+    assert!(matches!(got, Err(GitError::Object { .. })), "{got:?}");
+}
+
+/// Commits a tree of these raw entries (mode, name, object id), which git itself would not write.
+fn commit_raw(fixture: &Fixture, entries: &[(&str, &[u8], &str)]) {
+    let mut raw = Vec::new();
+    for (mode, name, id) in entries {
+        raw.extend_from_slice(mode.as_bytes());
+        raw.push(b' ');
+        raw.extend_from_slice(name);
+        raw.push(0);
+        let byte = |at: usize| u8::from_str_radix(&id[at..at + 2], 16).unwrap();
+        raw.extend((0..id.len()).step_by(2).map(byte));
+    }
+    fs::write(fixture.path("raw"), raw).unwrap();
+    let tree = fixture.git(
+        "repo",
+        &["hash-object", "-t", "tree", "-w", "--literally", "../raw"],
+    );
+    let commit = fixture.git("repo", &["commit-tree", "-m", "x", &tree]);
+    fixture.git("repo", &["update-ref", "refs/heads/raw", &commit]);
+}
+
+#[test]
+fn a_hostile_tree_is_refused() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let path = fixture.path("repo");
+    let blob = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    fixture.write("empty", "");
+    let empty = fixture.git("repo", &["hash-object", "-w", "../empty"]);
+    for (entries, shown) in [
+        (vec![("100644", &b".."[..], &*blob)], "/.."),
+        (vec![("100644", b".", &blob)], "/."),
+        (vec![("100644", b"a/b", &blob)], "/a/b"),
+        (vec![("100644", b"a", &blob), ("100755", b"a", &blob)], "/a"),
+        (vec![("120000", b"l", &empty)], "/l"),
+    ] {
+        commit_raw(&fixture, &entries);
+        let raw = Ask {
+            rev: Some("raw"),
+            ..Ask::of(&path)
+        };
+        match raw.get(&MemoryStore::new()) {
+            Err(GitError::Entry { path, .. }) => assert_eq!(path, shown),
+            other => panic!("{shown}: {other:?}"),
+        }
+    }
+    // Modes of long ago, and names that are no text.
+    commit_raw(&fixture, &[("100664", b"\xff", &blob)]);
+    let raw = Ask {
+        rev: Some("raw"),
+        ..Ask::of(&path)
+    };
+    assert_eq!(raw.listing(), "/ d 0755\n/\\xff f 0644 \"hello\\n\"\n");
+}
+
+#[test]
+fn the_deepest_tree_is_only_deep() {
+    let fixture = Fixture::new();
+    fixture.write("repo/a", "x");
+    fixture.commit("repo");
+    let deep = "a/".repeat(2000);
+    // `git` makes the trees from an index entry, without a file in the way.
+    let blob = fixture.git("repo", &["rev-parse", "HEAD:a"]);
+    fixture.git("repo", &["rm", "-q", "--cached", "a"]);
+    let entry = format!("100644,{blob},{deep}f");
+    fixture.git("repo", &["update-index", "--add", "--cacheinfo", &entry]);
+    fixture.git("repo", &["commit", "-q", "-m", "x"]);
+    let commit = fixture.git("repo", &["rev-parse", "HEAD"]);
+    fixture.git("repo", &["checkout", "-q", "--orphan", "other"]);
+    let path = fixture.path("repo");
+    let ask = Ask {
+        rev: Some(&commit),
+        ..Ask::of(&path)
+    };
+    let store = MemoryStore::new();
+    ask.get(&store).unwrap();
+}
+
+#[test]
+fn a_submodule_cannot_lead_out_of_its_place() {
+    let fixture = Fixture::new();
+    with_submodules(&fixture);
+    let name = "../../../lib/.git";
+    fixture.write(
+        "repo/.gitmodules",
+        &format!("[submodule \"{name}\"]\n\tpath = lib\n\turl = ../lib\n"),
+    );
+    fixture.commit("repo");
+    let path = fixture.path("repo");
+    let ask = Ask {
+        submodules: true,
+        ..Ask::of(&path)
+    };
+    let got = ask.get(&MemoryStore::new());
+    assert!(matches!(got, Err(GitError::Submodule { .. })), "{got:?}");
+}
+
 /// `repo` with submodules `lib` and, in that, `deep`.
 fn with_submodules(fixture: &Fixture) {
     for name in ["deep", "lib"] {
@@ -820,6 +937,21 @@ fn far<'a>(url: &'a str, rev: Option<&'a str>, root: &'a RelPath) -> Remote<'a> 
         rev,
         subdir: root,
         submodules: false,
+        ssh: None,
+    }
+}
+
+fn online(cache: &Path) -> Means<'_> {
+    Means {
+        cache,
+        offline: false,
+    }
+}
+
+fn offline(cache: &Path) -> Means<'_> {
+    Means {
+        cache,
+        offline: true,
     }
 }
 
@@ -832,7 +964,7 @@ fn a_file_url_is_read_in_place() {
     let root = RelPath::root();
     let cache = fixture.path("cache");
     let store = MemoryStore::new();
-    let locked = lock_remote(&far(&url, None, &root), &cache, &store).unwrap();
+    let locked = lock_remote(&far(&url, None, &root), &online(&cache), &store).unwrap();
     assert_eq!(locked.commit, commit);
     assert_eq!(listing(&store, &locked.tree), CHECKOUT);
     assert!(!cache.exists());
@@ -843,8 +975,7 @@ fn a_file_url_is_read_in_place() {
     let tree = fetch_remote(
         &far(&url, None, &root),
         &pin,
-        &cache,
-        true,
+        &offline(&cache),
         &MemoryStore::new(),
     );
     assert_eq!(tree.unwrap(), locked.tree);
@@ -855,8 +986,7 @@ fn a_file_url_is_read_in_place() {
     let tree = fetch_remote(
         &far(&url, None, &root),
         &other,
-        &cache,
-        true,
+        &offline(&cache),
         &MemoryStore::new(),
     );
     assert!(matches!(tree, Err(GitError::Mismatch { .. })), "{tree:?}");
@@ -876,7 +1006,10 @@ impl Daemon {
             .local_addr()
             .unwrap()
             .port();
-        let child = Command::new("/usr/lib/git-core/git-daemon")
+        // Not by way of `git`, which would leave the daemon behind when it is killed.
+        let programs = Command::new("git").arg("--exec-path").output().unwrap();
+        let programs = String::from_utf8(programs.stdout).unwrap();
+        let child = Command::new(Path::new(programs.trim()).join("git-daemon"))
             .args(["--listen=127.0.0.1", "--export-all", "--reuseaddr"])
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", base.display()))
@@ -924,7 +1057,7 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
         Some(&*commit),
     ] {
         let store = MemoryStore::new();
-        let locked = lock_remote(&far(&url, rev, &root), &cache, &store).unwrap();
+        let locked = lock_remote(&far(&url, rev, &root), &online(&cache), &store).unwrap();
         assert_eq!(
             (&locked.commit, locked.time),
             (&commit, 1_700_000_123),
@@ -933,7 +1066,7 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
         assert_eq!(listing(&store, &locked.tree), CHECKOUT);
     }
     let store = MemoryStore::new();
-    let tree = lock_remote(&far(&url, None, &root), &cache, &store)
+    let tree = lock_remote(&far(&url, None, &root), &online(&cache), &store)
         .unwrap()
         .tree;
 
@@ -946,21 +1079,25 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
     };
     let fresh = fixture.path("fresh");
     let request = far(&url, None, &root);
-    let offline = fetch_remote(&request, &pin, &fresh, true, &MemoryStore::new());
+    let absent = fetch_remote(&request, &pin, &offline(&fresh), &MemoryStore::new());
     assert!(
-        matches!(offline, Err(GitError::Offline { .. })),
-        "{offline:?}"
+        matches!(absent, Err(GitError::Offline { .. })),
+        "{absent:?}"
     );
-    let got = fetch_remote(&request, &pin, &fresh, false, &MemoryStore::new()).unwrap();
+    let absent = lock_remote(&request, &offline(&fresh), &MemoryStore::new());
+    assert!(
+        matches!(absent, Err(GitError::Offline { .. })),
+        "{absent:?}"
+    );
+    let got = fetch_remote(&request, &pin, &online(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(got, tree);
     drop(daemon);
-    let cached = fetch_remote(&request, &pin, &fresh, true, &MemoryStore::new()).unwrap();
+    let cached = fetch_remote(&request, &pin, &offline(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(cached, tree);
     let gone = fetch_remote(
         &request,
         &pin,
-        &fixture.path("empty"),
-        false,
+        &online(&fixture.path("empty")),
         &MemoryStore::new(),
     );
     assert!(matches!(gone, Err(GitError::Unreachable(_))), "{gone:?}");
@@ -974,12 +1111,16 @@ fn a_remote_without_the_rev_or_the_repository_says_so() {
     let root = RelPath::root();
     let cache = fixture.path("cache");
     let url = daemon.url("repo");
-    let got = lock_remote(&far(&url, Some("v9"), &root), &cache, &MemoryStore::new());
+    let got = lock_remote(
+        &far(&url, Some("v9"), &root),
+        &online(&cache),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Rev { .. })), "{got:?}");
     let missing = "1234567890123456789012345678901234567890";
     let got = lock_remote(
         &far(&url, Some(missing), &root),
-        &cache,
+        &online(&cache),
         &MemoryStore::new(),
     );
     assert!(
@@ -987,7 +1128,11 @@ fn a_remote_without_the_rev_or_the_repository_says_so() {
         "{got:?}"
     );
     let url = daemon.url("none");
-    let got = lock_remote(&far(&url, None, &root), &cache, &MemoryStore::new());
+    let got = lock_remote(
+        &far(&url, None, &root),
+        &online(&cache),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Unreachable(_))), "{got:?}");
 }
 
@@ -1002,7 +1147,12 @@ fn mirrors_of_a_remote_are_tried_in_order() {
         mirrors: &mirrors,
         ..far("git://127.0.0.1:1/repo", None, &root)
     };
-    let got = lock_remote(&request, &fixture.path("cache"), &MemoryStore::new()).unwrap();
+    let got = lock_remote(
+        &request,
+        &online(&fixture.path("cache")),
+        &MemoryStore::new(),
+    )
+    .unwrap();
     assert_eq!(got.commit, commit);
 }
 
@@ -1018,7 +1168,7 @@ fn submodules_of_a_remote_are_fetched() {
         ..far(&url, None, &root)
     };
     let store = MemoryStore::new();
-    let got = lock_remote(&request, &fixture.path("cache"), &store).unwrap();
+    let got = lock_remote(&request, &online(&fixture.path("cache")), &store).unwrap();
     let near = Ask {
         submodules: true,
         ..Ask::of(&fixture.path("repo"))
@@ -1044,7 +1194,11 @@ fn a_remote_cannot_name_a_submodule_of_this_machine() {
         submodules: true,
         ..far(&url, None, &root)
     };
-    let got = lock_remote(&request, &fixture.path("cache"), &MemoryStore::new());
+    let got = lock_remote(
+        &request,
+        &online(&fixture.path("cache")),
+        &MemoryStore::new(),
+    );
     assert!(matches!(got, Err(GitError::Submodule { .. })), "{got:?}");
 }
 
@@ -1061,11 +1215,286 @@ fn urls_with_secrets_or_tricks_are_refused() {
     ] {
         let got = lock_remote(
             &far(url, None, &root),
-            Path::new("/nonexistent"),
+            &online(Path::new("/nonexistent")),
             &MemoryStore::new(),
         );
         let error = got.unwrap_err();
         assert!(matches!(error, GitError::Url { .. }), "{url}: {error:?}");
         assert!(!error.to_string().contains("user:hunter2"), "{error}");
+    }
+}
+
+/// The smart HTTP protocol by `git http-backend`, a thread for each request.
+fn serve_http(root: &Path) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let root = root.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, root) = (stream.unwrap(), root.clone());
+            std::thread::spawn(move || answer(stream, &root));
+        }
+    });
+    url
+}
+
+/// Answers one request as a web server with CGI would (RFC 3875).
+fn answer(mut stream: std::net::TcpStream, root: &Path) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let mut words = line.split(' ');
+    let method = words.next().unwrap().to_owned();
+    let target = words.next().unwrap_or_default().to_owned();
+    let mut headers = BTreeMap::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let Some((name, value)) = line.trim_end().split_once(':') else {
+            break;
+        };
+        headers.insert(name.to_lowercase(), value.trim().to_owned());
+    }
+    let mut body = Vec::new();
+    if let Some(length) = headers.get("content-length") {
+        let length = length.parse().unwrap();
+        (&mut reader).take(length).read_to_end(&mut body).unwrap();
+    } else if headers.contains_key("transfer-encoding") {
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let length = u64::from_str_radix(line.trim(), 16).unwrap();
+            (&mut reader).take(length).read_to_end(&mut body).unwrap();
+            reader.read_line(&mut line).unwrap();
+            if length == 0 {
+                break;
+            }
+        }
+    }
+    let header = |name: &str| headers.get(name).cloned().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    if let Some(status) = path.strip_prefix("/status/") {
+        let status = status.split('/').next().unwrap();
+        write!(
+            stream,
+            "HTTP/1.1 {status} No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        return;
+    }
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("REQUEST_METHOD", method)
+        .env("PATH_INFO", path)
+        .env("QUERY_STRING", query)
+        .env("CONTENT_TYPE", header("content-type"))
+        .env("CONTENT_LENGTH", body.len().to_string())
+        .env("HTTP_CONTENT_ENCODING", header("content-encoding"))
+        .env("GIT_PROTOCOL", header("git-protocol"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(&body).unwrap();
+    let output = child.wait_with_output().unwrap().stdout;
+    let end = output
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .unwrap();
+    let text = std::str::from_utf8(&output[..end]).unwrap();
+    let status = text.lines().find_map(|line| line.strip_prefix("Status: "));
+    let length = output.len() - end - 4;
+    let status = status.unwrap_or("200 OK");
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\n{text}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let _ = stream.write_all(&output[end + 4..]);
+}
+
+#[test]
+fn a_remote_is_fetched_over_http() {
+    let fixture = Fixture::new();
+    fixture.write("repo/a", "first\n");
+    let first = fixture.commit("repo");
+    let commit = checkout(&fixture);
+    fixture.git("repo", &["tag", "-a", "-m", "x", "v1"]);
+    let server = serve_http(fixture.root.path());
+    let url = format!("{server}/repo");
+    let root = RelPath::root();
+    let cache = fixture.path("cache");
+    for rev in [None, Some("v1"), Some(&*commit)] {
+        let store = MemoryStore::new();
+        let locked = lock_remote(&far(&url, rev, &root), &online(&cache), &store).unwrap();
+        assert_eq!(locked.commit, commit, "{rev:?}");
+        assert_eq!(listing(&store, &locked.tree), CHECKOUT);
+    }
+    // Only what was asked for came.
+    let history = Command::new("git")
+        .args(["cat-file", "-e", &first])
+        .env(
+            "GIT_DIR",
+            fs::read_dir(&cache)
+                .unwrap()
+                .find_map(|entry| {
+                    let path = entry.unwrap().path();
+                    path.is_dir().then_some(path)
+                })
+                .unwrap(),
+        )
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!history.success());
+    // An older commit, which no branch or tag points at, comes when it is asked for.
+    let store = MemoryStore::new();
+    let older = lock_remote(&far(&url, Some(&first), &root), &online(&cache), &store).unwrap();
+    assert_eq!(
+        listing(&store, &older.tree),
+        "/ d 0755\n/a f 0644 \"first\\n\"\n"
+    );
+}
+
+#[test]
+fn what_a_server_answers_is_told() {
+    let fixture = Fixture::new();
+    let server = serve_http(fixture.root.path());
+    let root = RelPath::root();
+    for (status, word) in [
+        ("401", "401"),
+        ("403", "403"),
+        ("404", "404"),
+        ("500", "500"),
+    ] {
+        let url = format!("{server}/status/{status}");
+        let got = lock_remote(
+            &far(&url, None, &root),
+            &online(&fixture.path("cache")),
+            &MemoryStore::new(),
+        );
+        let Err(GitError::Unreachable(attempts)) = got else {
+            panic!("{status}: {got:?}");
+        };
+        assert_eq!(attempts.len(), 1);
+        assert_eq!(attempts[0].0, url);
+        assert!(attempts[0].1.contains(word), "{attempts:?}");
+    }
+}
+
+#[test]
+fn a_remote_is_fetched_over_ssh() {
+    let fixture = Fixture::new();
+    let commit = checkout(&fixture);
+    // Stands for ssh: runs here what should run there, which is what follows the host.
+    fixture.write(
+        "ssh",
+        "#!/bin/sh\nwhile [ \"$1\" != git@example.com ]; do shift; done; shift; exec sh -c \"$*\"\n",
+    );
+    fs::set_permissions(fixture.path("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
+    let ssh = fixture.path("ssh").display().to_string();
+    let root = RelPath::root();
+    let path = fixture.path("repo").display().to_string();
+    for (index, url) in [
+        format!("ssh://git@example.com{path}"),
+        format!("git@example.com:{path}"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let request = Remote {
+            ssh: Some(&ssh),
+            ..far(url, None, &root)
+        };
+        let store = MemoryStore::new();
+        let cache = fixture.path(&format!("cache{index}"));
+        let locked = lock_remote(&request, &online(&cache), &store).unwrap();
+        assert_eq!(locked.commit, commit);
+        assert_eq!(listing(&store, &locked.tree), CHECKOUT);
+    }
+}
+
+#[test]
+fn two_at_once_fetch_into_one_cache() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    let daemon = Daemon::new(fixture.root.path());
+    let url = daemon.url("repo");
+    let cache = fixture.path("cache");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let root = RelPath::root();
+                let store = MemoryStore::new();
+                let got = lock_remote(&far(&url, None, &root), &online(&cache), &store).unwrap();
+                assert_eq!(listing(&store, &got.tree), CHECKOUT);
+            });
+        }
+    });
+}
+
+/// Gives a path with all below it to nobody in particular, which only root can; says whether it did.
+fn give_away(path: &Path) -> bool {
+    if std::os::unix::fs::lchown(path, Some(4711), Some(4711)).is_err() {
+        return false;
+    }
+    if path.symlink_metadata().unwrap().is_dir() {
+        for entry in fs::read_dir(path).unwrap() {
+            give_away(&entry.unwrap().path());
+        }
+    }
+    true
+}
+
+#[test]
+fn a_repository_of_another_owner_is_read() {
+    let fixture = Fixture::new();
+    checkout(&fixture);
+    fixture.write("repo/new", "x");
+    let path = fixture.path("repo");
+    // As another user than root this is a repository like any other.
+    give_away(&path);
+    assert_eq!(
+        Ask::of(&path).changes(),
+        [("new".into(), ChangeKind::Untracked)]
+    );
+    fs::remove_file(path.join("new")).unwrap();
+    assert_eq!(Ask::of(&path).listing(), CHECKOUT);
+}
+
+#[test]
+fn urls_of_submodules_count_from_their_repository() {
+    for (parent, url, expected) in [
+        (
+            "https://example.com/a/b",
+            "../c",
+            Some("https://example.com/a/c"),
+        ),
+        (
+            "https://example.com/a/b/",
+            "../../c",
+            Some("https://example.com/c"),
+        ),
+        (
+            "https://example.com/a/b",
+            "./c",
+            Some("https://example.com/a/b/c"),
+        ),
+        ("git@example.com:a/b", "../c", Some("git@example.com:a/c")),
+        ("git@example.com:b", "../c", Some("git@example.com:c")),
+        (
+            "https://example.com/a",
+            "https://other.example/x",
+            Some("https://other.example/x"),
+        ),
+    ] {
+        assert_eq!(
+            remote::resolve(parent, url).as_deref(),
+            expected,
+            "{parent} {url}"
+        );
     }
 }

@@ -90,6 +90,11 @@ impl Worktree {
         tree.seal(import.store).map_err(tree_error)
     }
 
+    /// Is nothing in it?
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.submodules.iter().all(Self::is_empty)
+    }
+
     fn add(
         &self,
         import: &Import<'_>,
@@ -184,6 +189,8 @@ struct Scan<'a> {
     files: BTreeMap<RelPath, Found>,
     submodules: Vec<Worktree>,
     changes: BTreeMap<RelPath, ChangeKind>,
+    /// Directories that are still to be searched for untracked files.
+    ahead: Vec<RelPath>,
 }
 
 impl<'a> Scan<'a> {
@@ -215,12 +222,12 @@ impl<'a> Scan<'a> {
             files: BTreeMap::new(),
             submodules: Vec::new(),
             changes: BTreeMap::new(),
+            ahead: Vec::new(),
         })
     }
 
     fn run(mut self, head: ObjectId) -> Result<Worktree, GitError> {
-        let mut committed = BTreeMap::new();
-        flatten(self.repo, head, &self.root, &mut committed)?;
+        let mut committed = flatten(self.repo, head, &self.root)?;
         committed.retain(|path, _| self.part.has(path));
         let index = self.index.clone();
         for entry in index.entries() {
@@ -297,8 +304,14 @@ impl<'a> Scan<'a> {
         let host = self.host(path);
         let status = match gix::index::fs::Metadata::from_path_no_follow(&host) {
             Ok(status) if status.is_file() || status.is_symlink() => status,
-            Ok(_) => return Ok(self.gone(path)),
-            Err(error) if is_absent(&error) => return Ok(self.gone(path)),
+            Ok(_) => {
+                self.gone(path);
+                return Ok(());
+            }
+            Err(error) if is_absent(&error) => {
+                self.gone(path);
+                return Ok(());
+            }
             Err(source) => return Err(reading(&host, source)),
         };
         let kind = self.kind_on_disk(&status, committed);
@@ -325,11 +338,10 @@ impl<'a> Scan<'a> {
 
     /// Which kind a path on disk has, where the file system can tell; else the one it has in the index.
     fn kind_on_disk(&self, status: &gix::index::fs::Metadata, committed: EntryKind) -> EntryKind {
-        if status.is_symlink() {
+        let is_link = committed == EntryKind::Link;
+        if status.is_symlink() || is_link && !self.capabilities.symlink {
             EntryKind::Link
-        } else if committed == EntryKind::Link && !self.capabilities.symlink {
-            EntryKind::Link
-        } else if !self.capabilities.executable_bit && committed != EntryKind::Link {
+        } else if !self.capabilities.executable_bit && !is_link {
             committed
         } else if status.is_executable() {
             EntryKind::BlobExecutable
@@ -383,7 +395,7 @@ impl<'a> Scan<'a> {
             fs::read(host)
         }
         .map_err(|source| reading(host, source))?;
-        if self.is_blob(entry.id, &bytes) {
+        if is_blob(entry.id, &bytes) {
             return Ok(true);
         }
         if is_link {
@@ -392,12 +404,7 @@ impl<'a> Scan<'a> {
         let converted = self
             .converted(entry, &bytes)
             .map_err(|error| unusable(host, cause(&error)))?;
-        Ok(converted.is_some_and(|bytes| self.is_blob(entry.id, &bytes)))
-    }
-
-    fn is_blob(&self, id: ObjectId, bytes: &[u8]) -> bool {
-        gix::objs::compute_hash(id.kind(), gix::objs::Kind::Blob, bytes)
-            .is_ok_and(|found| found == id)
+        Ok(converted.is_some_and(|bytes| is_blob(entry.id, &bytes)))
     }
 
     /// The bytes as git would commit them, without filter programs; nothing if they stay as they are.
@@ -475,7 +482,11 @@ impl<'a> Scan<'a> {
         let mut ignored = repo
             .excludes(&index, None, source)
             .map_err(|error| unusable(self.workdir, cause(&error)))?;
-        self.untracked_in(&self.root.clone(), &mut ignored)
+        self.ahead.push(self.root.clone());
+        while let Some(directory) = self.ahead.pop() {
+            self.untracked_in(&directory, &mut ignored)?;
+        }
+        Ok(())
     }
 
     fn untracked_in(
@@ -532,7 +543,8 @@ impl<'a> Scan<'a> {
             }
         }
         if status.is_dir() && self.index.path_is_directory(in_index) {
-            return self.untracked_in(path, ignored);
+            self.ahead.push(path.clone());
+            return Ok(());
         }
         let mode = status.is_dir().then_some(Mode::DIR);
         let is_ignored = ignored
@@ -545,7 +557,8 @@ impl<'a> Scan<'a> {
         let host = self.host(path);
         let found = if status.is_dir() {
             if host.join(".git").symlink_metadata().is_err() {
-                return self.untracked_in(path, ignored);
+                self.ahead.push(path.clone());
+                return Ok(());
             }
             Found::Closed(None)
         } else if status.is_symlink() {
@@ -566,6 +579,10 @@ impl<'a> Scan<'a> {
         self.files.insert(path.clone(), found);
         Ok(())
     }
+}
+
+fn is_blob(id: ObjectId, bytes: &[u8]) -> bool {
+    gix::objs::compute_hash(id.kind(), gix::objs::Kind::Blob, bytes).is_ok_and(|found| found == id)
 }
 
 fn is_absent(error: &std::io::Error) -> bool {
@@ -595,26 +612,25 @@ fn kind_of(mode: Mode) -> Option<EntryKind> {
 /// Every file, link and submodule of a git tree by path.
 fn flatten(
     repo: &Repository,
-    id: ObjectId,
+    root: ObjectId,
     at: &RelPath,
-    files: &mut BTreeMap<RelPath, (EntryKind, ObjectId)>,
-) -> Result<(), GitError> {
-    let tree = repo.find_tree(id).map_err(|error| object(id, &error))?;
-    for entry in tree.iter() {
-        let entry = entry.map_err(|error| object(id, &error))?;
-        let bytes: &[u8] = entry.filename();
-        let path = Name::new(bytes)
-            .and_then(|name| at.join(&name))
-            .map_err(|error| GitError::Entry {
-                path: format!("{at}/{}", entry.filename()),
-                source: error.into(),
-            })?;
-        match entry.mode().kind() {
-            EntryKind::Tree => flatten(repo, entry.object_id(), &path, files)?,
-            kind => {
-                files.insert(path, (kind, entry.object_id()));
+) -> Result<BTreeMap<RelPath, (EntryKind, ObjectId)>, GitError> {
+    let mut files = BTreeMap::new();
+    let mut ahead = vec![(at.clone(), root)];
+    while let Some((at, id)) = ahead.pop() {
+        for (kind, id, name) in import::entries(repo, id)? {
+            let path = Name::new(name.clone())
+                .and_then(|name| at.join(&name))
+                .map_err(|error| GitError::Entry {
+                    path: import::below(&at, &name),
+                    source: error.into(),
+                })?;
+            if kind == EntryKind::Tree {
+                ahead.push((path, id));
+            } else {
+                files.insert(path, (kind, id));
             }
         }
     }
-    Ok(())
+    Ok(files)
 }

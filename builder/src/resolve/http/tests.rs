@@ -1,5 +1,7 @@
 //! A server on the loopback interface answers from a script, one answer for each connection.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -93,6 +95,7 @@ fn get_into(
         url,
         mirrors,
         expected,
+        size: None,
         offline,
     };
     fetch(&request, &hurried(), store, &|_, _| {})
@@ -129,6 +132,7 @@ fn a_file_arrives_as_it_is_served() {
         url: &format!("{}/a.gz", server.url),
         mirrors: &[],
         expected: None,
+        size: None,
         offline: false,
     };
     let result = fetch(&request, &hurried(), &store, &|done, total| {
@@ -264,7 +268,12 @@ fn mirrors_are_tried_in_order() {
 fn other_bytes_are_a_mismatch_that_names_every_url() {
     let gone = Server::new(vec![status("404 No")]);
     let wrong = Server::new(vec![ok("other")]);
-    let error = get(&gone.url, &[wrong.url.clone()], Some(Digest::of(b"hello"))).unwrap_err();
+    let error = get(
+        &gone.url,
+        std::slice::from_ref(&wrong.url),
+        Some(Digest::of(b"hello")),
+    )
+    .unwrap_err();
     assert!(matches!(error, HttpError::Mismatch { .. }), "{error:?}");
     assert_eq!(
         error.to_string(),
@@ -285,6 +294,20 @@ fn what_is_in_the_store_needs_no_network() {
     let expected = Some(Digest::of(b"hello"));
     let result = get_into(&store, "http://127.0.0.1:1/x", &[], expected, true);
     assert_eq!(result.unwrap(), fetched("hello"));
+}
+
+#[test]
+fn spec_and_lock_must_agree() {
+    let (one, two) = (Digest::of(b"1"), Digest::of(b"2"));
+    assert_eq!(super::expected(None, None).unwrap(), None);
+    assert_eq!(super::expected(Some(one), None).unwrap(), Some(one));
+    assert_eq!(super::expected(None, Some(one)).unwrap(), Some(one));
+    assert_eq!(super::expected(Some(one), Some(one)).unwrap(), Some(one));
+    let error = super::expected(Some(one), Some(two)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("the spec wants {one}, locked is {two}")
+    );
 }
 
 #[test]
@@ -329,7 +352,7 @@ fn a_file_url_wants_a_regular_file() {
 fn more_than_the_limit_is_cut_off() {
     let endless: Answer = Box::new(|stream: &mut TcpStream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-        while stream.write_all(&[b'x'; 65536]).is_ok() {}
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
     });
     let server = Server::new(vec![endless]);
     let causes = causes(get(&server.url, &[], None));
@@ -337,6 +360,20 @@ fn more_than_the_limit_is_cut_off() {
         matches!(causes[..], [Cause::TooLarge(limit)] if limit == 1 << 20),
         "{causes:?}"
     );
+}
+
+#[test]
+fn more_than_is_locked_is_a_mismatch() {
+    let server = Server::new(vec![ok("hello and more")]);
+    let request = Request {
+        url: &server.url,
+        mirrors: &[],
+        expected: Some(Digest::of(b"hello")),
+        size: Some(5),
+        offline: false,
+    };
+    let error = fetch(&request, &hurried(), &MemoryStore::new(), &|_, _| {}).unwrap_err();
+    assert!(matches!(error, HttpError::Mismatch { .. }), "{error:?}");
 }
 
 #[test]
@@ -393,6 +430,7 @@ fn a_full_store_is_no_fault_of_the_server() {
         url: &server.url,
         mirrors: &[],
         expected: None,
+        size: None,
         offline: false,
     };
     let error = fetch(&request, &hurried(), &Full, &|_, _| {}).unwrap_err();

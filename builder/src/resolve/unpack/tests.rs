@@ -1,5 +1,7 @@
 //! Archives made by the tools that everybody uses, and by hand where no tool would.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
@@ -13,14 +15,14 @@ use zip::write::SimpleFileOptions;
 use super::*;
 
 /// Unpacks with these options; gives the listing of the tree.
-fn list(archive: &[u8], options: &Options, limits: &Limits) -> Result<String, UnpackError> {
+fn list(archive: &[u8], options: Options, limits: &Limits) -> Result<String, UnpackError> {
     let store = MemoryStore::new();
     let unpacked = unpack(&mut &archive[..], options, limits, &store)?;
     Ok(to_listing(&store, &unpacked.tree).expect("what was unpacked is in the store"))
 }
 
 fn plain(archive: &[u8]) -> Result<String, UnpackError> {
-    list(archive, &Options::default(), &Limits::default())
+    list(archive, Options::default(), &Limits::default())
 }
 
 fn preserved(archive: &[u8]) -> Result<String, UnpackError> {
@@ -28,7 +30,7 @@ fn preserved(archive: &[u8]) -> Result<String, UnpackError> {
         preserve: true,
         ..Options::default()
     };
-    list(archive, &options, &Limits::default())
+    list(archive, options, &Limits::default())
 }
 
 fn stripped(archive: &[u8], strip: u32) -> Result<String, UnpackError> {
@@ -36,7 +38,7 @@ fn stripped(archive: &[u8], strip: u32) -> Result<String, UnpackError> {
         strip,
         ..Options::default()
     };
-    list(archive, &options, &Limits::default())
+    list(archive, options, &Limits::default())
 }
 
 /// Runs a program in `directory` and gives what it prints.
@@ -241,8 +243,12 @@ fn a_damaged_archive_is_refused() {
         let mut flipped = archive.clone();
         flipped[archive.len() / 2] ^= 1;
         let got = plain(&flipped);
+        // bzip2 checks a block after it gave out all of it, so its first header is wrong before its sum is.
         assert!(
-            matches!(got, Err(UnpackError::Damaged(_))),
+            matches!(
+                got,
+                Err(UnpackError::Damaged(_) | UnpackError::NotArchive(_))
+            ),
             "{line}: {got:?}"
         );
     }
@@ -426,10 +432,8 @@ fn two_entries_of_one_name_are_refused_in_a_zip() {
     }
     assert_eq!(refused(&archive), "./a");
     let mut archive = zip_of(&[(0o644, "a", b"x"), (0o644, "b", b"y")]);
-    for at in 30..archive.len() {
-        if archive[at] == b'b' {
-            archive[at] = b'a';
-        }
+    for byte in archive.iter_mut().filter(|byte| **byte == b'b') {
+        *byte = b'a';
     }
     let got = plain(&archive);
     assert!(matches!(got, Err(UnpackError::Damaged(_))), "{got:?}");
@@ -475,11 +479,11 @@ fn encrypted_and_unknown_entries_are_named() {
 fn names_are_bytes() {
     let expected = listing_of("f 0644 0:0 /\\xff \"x\"");
     assert_eq!(
-        plain(&tar_of(&[(b'0', "a", "", b"x")]).renamed(b"a", b"\xff")).unwrap(),
+        plain(&tar_of(&[(b'0', "a", "", b"x")]).renamed(b'a', 0xff)).unwrap(),
         expected
     );
     assert_eq!(
-        plain(&zip_of(&[(0o644, "Q", b"x")]).renamed(b"Q", b"\xff")).unwrap(),
+        plain(&zip_of(&[(0o644, "Q", b"x")]).renamed(b'Q', 0xff)).unwrap(),
         expected
     );
     let here = tempfile::tempdir().unwrap();
@@ -489,21 +493,21 @@ fn names_are_bytes() {
 }
 
 trait Renamed {
-    fn renamed(self, from: &[u8; 1], to: &[u8; 1]) -> Self;
+    fn renamed(self, from: u8, to: u8) -> Self;
 }
 
 impl Renamed for Vec<u8> {
     /// Replaces a name of one byte, and mends a tar's checksum.
-    fn renamed(mut self, from: &[u8; 1], to: &[u8; 1]) -> Self {
+    fn renamed(mut self, from: u8, to: u8) -> Self {
         if self.starts_with(b"PK") {
             for byte in &mut self {
-                if *byte == from[0] {
-                    *byte = to[0];
+                if *byte == from {
+                    *byte = to;
                 }
             }
             return self;
         }
-        self[0] = to[0];
+        self[0] = to;
         self[148..156].copy_from_slice(b"        ");
         let sum: u32 = self[..512].iter().map(|byte| u32::from(*byte)).sum();
         self[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
@@ -528,7 +532,7 @@ fn bombs_are_refused() {
         "zip -q - zeros",
     ] {
         let archive = run(here.path(), &format!("{make}{line}"));
-        let got = list(&archive, &Options::default(), &limits);
+        let got = list(&archive, Options::default(), &limits);
         assert!(matches!(got, Err(UnpackError::Bomb(_))), "{line}: {got:?}");
         // As much in relation, but not in all, is no bomb.
         plain(&archive).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -543,7 +547,7 @@ fn bombs_are_refused() {
         "tar c zeros | gzip",
     ] {
         let archive = run(here.path(), line);
-        let got = list(&archive, &Options::default(), &small);
+        let got = list(&archive, Options::default(), &small);
         assert!(matches!(got, Err(UnpackError::Bomb(_))), "{line}: {got:?}");
     }
     let few = Limits {
@@ -552,7 +556,7 @@ fn bombs_are_refused() {
     };
     for line in ["touch a b c; tar c a b c", "zip -q - a b c"] {
         let archive = run(here.path(), line);
-        let got = list(&archive, &Options::default(), &few);
+        let got = list(&archive, Options::default(), &few);
         assert!(matches!(got, Err(UnpackError::Bomb(_))), "{line}: {got:?}");
     }
 }
@@ -597,7 +601,7 @@ fn a_source_that_fails_at_its_end_fails_all() {
         let mut source = VerifiedReader::new(&archive[..], Digest::of(b"something else"));
         let got = unpack(
             &mut source,
-            &Options::default(),
+            Options::default(),
             &Limits::default(),
             &MemoryStore::new(),
         );
@@ -628,4 +632,19 @@ fn hard_links_are_separate_files_unless_kept() {
     assert_eq!(plain(&archive).unwrap(), separate);
     let linked = preserved(&archive).unwrap();
     assert_ne!(linked, separate);
+}
+
+#[test]
+fn deep_paths_are_paths() {
+    // A link at the bottom climbs to the top, and no further.
+    let depth = 250;
+    let directory = "a/".repeat(depth);
+    let (file, link) = (format!("{directory}f"), format!("{directory}l"));
+    let up = "../".repeat(depth);
+    let archive = zip_of(&[(0o644, &file, b"x"), (LINK, &link, up.as_bytes())]);
+    assert!(plain(&archive).unwrap().contains(&file));
+    let out = "../".repeat(depth + 1);
+    assert_eq!(refused(&zip_of(&[(LINK, &link, out.as_bytes())])), link);
+    let long = format!("{}f", "a/".repeat(2048));
+    assert_eq!(refused(&zip_of(&[(0o644, &long, b"x")])), long);
 }
