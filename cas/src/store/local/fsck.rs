@@ -1,12 +1,10 @@
 //! Reading everything once, to find what is damaged before a build does.
 
-use std::fs::File;
 use std::io::{self, Read};
 
-use super::files::{failed, found};
 use super::{CHUNK, LocalStore, list};
-use crate::digest::Digest;
-use crate::store::{BlobSource, StoreError};
+use crate::digest::{BlobId, Digest};
+use crate::store::{BlobSource, StoreError, read_error};
 
 /// What a check of the whole store found. What is damaged has been set aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,16 +37,12 @@ impl LocalStore {
     /// killed processes left. Others may use the store meanwhile; what they are just writing is not looked at.
     pub fn fsck(&self) -> Result<FsckReport, StoreError> {
         let mut report = FsckReport::default();
-        for (path, digest) in self.blob_paths()? {
-            if found(File::open(&path))
-                .map_err(failed("open", &path))?
-                .is_none()
-            {
-                continue;
-            }
+        for (_, digest) in self.blob_paths()? {
             match self.check_blob(&digest) {
                 Ok(()) => report.objects += 1,
                 Err(StoreError::Damaged { digest }) => report.damaged.push(digest),
+                // Somebody else found it damaged just now.
+                Err(StoreError::Missing(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -73,14 +67,14 @@ impl LocalStore {
     }
 
     fn check_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        let mut reader = self.open(&crate::digest::BlobId::new(*digest))?;
+        let mut reader = self.open(&BlobId::new(*digest))?;
         let mut buffer = vec![0; CHUNK];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(crate::store::read_error(digest, error)),
+                Err(error) => return Err(read_error(digest, error)),
             }
         }
     }

@@ -171,11 +171,11 @@ pub(super) fn recover(file: &File) -> io::Result<BTreeMap<Digest, Place>> {
 }
 
 impl Writer {
-    /// Begins in this file, which has nothing in it.
-    pub(super) fn new(name: String, file: File) -> io::Result<Self> {
+    /// Begins in this file, which has nothing in it and no name yet.
+    pub(super) fn new(file: File) -> io::Result<Self> {
         file.write_all_at(MAGIC, 0)?;
         Ok(Self {
-            name,
+            name: String::new(),
             file: Arc::new(file),
             end: MAGIC.len() as u64,
             entries: BTreeMap::new(),

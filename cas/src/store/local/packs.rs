@@ -196,6 +196,7 @@ impl Packs {
         // Locked before anybody can see it: a pack that is not locked is taken for one without a writer.
         file.try_lock()
             .map_err(|error| failed("lock", &temp.path)(error.into()))?;
+        let mut writer = Writer::new(file).map_err(failed("write", &temp.path))?;
         let pid = std::process::id();
         for number in 0_u64.. {
             let name = format!("{pid}-{number}");
@@ -207,7 +208,8 @@ impl Packs {
                     // Of an older pack of this name, which was merged while its index was being made.
                     let index = self.path(&name, "idx");
                     found(fs::remove_file(&index)).map_err(failed("remove", &index))?;
-                    return Writer::new(name, file).map_err(failed("write", &path));
+                    writer.name = name;
+                    return Ok(writer);
                 }
             }
         }
