@@ -282,7 +282,7 @@ impl From<HttpError> for Failure {
         let exit = match &error {
             HttpError::Url { .. } => Exit::Spec,
             HttpError::Offline { .. } | HttpError::Unreachable { .. } => Exit::Unreachable,
-            HttpError::Mismatch { .. } => Exit::Untrusted,
+            HttpError::Mismatch { .. } | HttpError::Asserted { .. } => Exit::Untrusted,
             HttpError::Store(_) => Exit::Local,
         };
         let failure = wrapped(exit, &error);

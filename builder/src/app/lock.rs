@@ -323,6 +323,7 @@ impl<'a> Finder<'a> {
                 url: &source.url,
                 mirrors: &source.mirrors,
                 expected: source.sha256,
+                size: None,
                 offline: self.session.settings.offline,
             };
             let fetched = http::fetch(
@@ -349,16 +350,10 @@ impl<'a> Finder<'a> {
             let SourceKind::Git(source) = &source.kind else {
                 unreachable!("a source has one kind on all platforms");
             };
-            if self.session.settings.offline {
-                return Err(Failure::new(
-                    Exit::Unreachable,
-                    Diagnostic::error("a branch or tag is asked of its repository, and the network is off")
-                        .hint("run once without `--offline`"),
-                ));
-            }
+            let cache = self.session.git_cache();
             let found = git::lock_remote(
-                &remote(source),
-                &self.session.git_cache(),
+                &remote(source, self.session),
+                &self.session.git_means(&cache),
                 &self.session.store,
             )?;
             newest = newest.max(Some(found.time));
@@ -388,17 +383,8 @@ impl<'a> Finder<'a> {
             let (image, choice) = self.open(source)?;
             indexes.push(choice.index.map(|index| *index.digest()));
             for wanted in self.image_platforms(name, *platform) {
-                let found = choice
-                    .manifests
-                    .get(&wanted)
-                    .ok_or_else(|| Failure::from(image.no_platform(&choice, wanted)))?;
-                let base = image.base(&found.digest)?;
-                newest = newest.max(
-                    base.config
-                        .created
-                        .as_deref()
-                        .and_then(crate::image::read::seconds_of_rfc3339),
-                );
+                let found = image.for_platform(&choice, wanted)?;
+                newest = newest.max(image.base(&found.digest)?.date().map(Epoch::seconds));
                 manifests.insert(
                     wanted,
                     ManifestPin {
@@ -436,7 +422,7 @@ impl<'a> Finder<'a> {
 }
 
 /// A remote repository as `git` wants it.
-pub fn remote(source: &GitSource) -> git::Remote<'_> {
+pub fn remote<'a>(source: &'a GitSource, session: &'a Session<'_>) -> git::Remote<'a> {
     let Repository::Remote(url) = &source.repository else {
         unreachable!("a local repository is pinned by its content, not fetched");
     };
@@ -446,6 +432,7 @@ pub fn remote(source: &GitSource) -> git::Remote<'_> {
         rev: source.rev.as_deref(),
         subdir: &source.subdir,
         submodules: source.submodules,
+        ssh: session.settings.ssh.as_deref(),
     }
 }
 

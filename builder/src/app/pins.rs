@@ -44,8 +44,8 @@ pub struct Pinned {
 /// How a pinned source is brought here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fetch {
-    /// From a URL.
-    Http(HttpSource),
+    /// From a URL, this many bytes.
+    Http(HttpSource, u64),
     /// From a repository, this commit.
     Git(GitSource, String),
     /// From a layout or archive of this machine.
@@ -265,7 +265,7 @@ impl Pinner<'_> {
             sha256: file.sha256,
             unpack: http.unpack.map(unpacking),
         };
-        self.pinned.fetches.push((pin.clone(), Fetch::Http(http.clone())));
+        self.pinned.fetches.push((pin.clone(), Fetch::Http(http.clone(), file.size)));
         Ok(pin)
     }
 

@@ -163,24 +163,25 @@ impl Provider<'_> {
         };
         match (pin, fetch) {
             (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
-                let remote = super::lock::remote(source);
+                let remote = super::lock::remote(source, self.session);
+                let cache = self.session.git_cache();
                 let wanted = git::Pin { commit, tree: *tree };
                 let found = git::fetch_remote(
                     &remote,
                     &wanted,
-                    &self.session.git_cache(),
-                    self.session.settings.offline,
+                    &self.session.git_means(&cache),
                     store,
                 )?;
                 let tree = store.put_tree(&found)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
-            (Pin::Http { sha256, unpack: how }, Fetch::Http(source)) => {
+            (Pin::Http { sha256, unpack: how }, Fetch::Http(source, size)) => {
                 let request = http::Request {
                     url: &source.url,
                     mirrors: &source.mirrors,
                     expected: Some(*sha256),
+                    size: Some(*size),
                     offline: self.session.settings.offline,
                 };
                 let fetched =
@@ -293,7 +294,7 @@ impl Sources for Provider<'_> {
         };
         let unpacked = unpack::unpack(
             &mut archive,
-            &options,
+            options,
             &unpack::Limits::default(),
             &self.session.store,
         )?;

@@ -1,7 +1,7 @@
 //! What every use case works with: the store, whoever is told, and what was asked for once for all commands.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use immbuild_cas::store::LocalStore;
@@ -9,6 +9,7 @@ use immbuild_cas::store::LocalStore;
 use super::failure::Failure;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
+use crate::resolve::git;
 
 /// What a process was started with.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// Which ids steps can have here.
     pub ids: IdMap,
+    /// `GIT_SSH_COMMAND` of the process: how repositories behind `ssh` are reached.
+    pub ssh: Option<String>,
     /// `SOURCE_DATE_EPOCH` of the process, which only locking may read.
     pub source_date_epoch: Option<String>,
     /// When the process began, in seconds and nanoseconds since 1970: tells which files were touched too shortly ago for
@@ -58,5 +61,13 @@ impl<'a> Session<'a> {
     /// Where bare repositories are kept; what is in it can be deleted at any time.
     pub fn git_cache(&self) -> PathBuf {
         self.store.path().join("git")
+    }
+
+    /// What fetching from a repository may use.
+    pub fn git_means<'b>(&self, cache: &'b Path) -> git::Means<'b> {
+        git::Means {
+            cache,
+            offline: self.settings.offline,
+        }
     }
 }

@@ -139,6 +139,7 @@ impl Context<'_> {
             offline: global.offline,
             threads,
             ids,
+            ssh: std::env::var("GIT_SSH_COMMAND").ok(),
             source_date_epoch: std::env::var("SOURCE_DATE_EPOCH").ok(),
             started,
         })
