@@ -133,7 +133,7 @@ impl Import<'_> {
                     return Ok(id);
                 };
                 open = parent;
-                open.insert(name, Entry::Directory(id))?;
+                open.insert(&name, Entry::Directory(id))?;
                 continue;
             };
             let name = Name::new(name.clone()).map_err(|error| open.refuse(&name, error.into()))?;
@@ -155,7 +155,7 @@ impl Import<'_> {
                     self.content(level.repo, kind, id)?
                 }
             };
-            open.insert(name, entry)?;
+            open.insert(&name, entry)?;
         }
     }
 
@@ -226,7 +226,7 @@ impl Open {
         })
     }
 
-    fn insert(&mut self, name: Name, entry: Entry) -> Result<(), GitError> {
+    fn insert(&mut self, name: &Name, entry: Entry) -> Result<(), GitError> {
         match self.directory.insert(name.clone(), entry) {
             Ok(None) => Ok(()),
             Ok(Some(_)) => Err(self.refuse(name.as_bytes(), EntryError::Twice)),

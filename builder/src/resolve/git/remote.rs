@@ -14,7 +14,7 @@ use gix::url::Scheme;
 use gix::{ObjectId, Repository};
 use immbuild_cas::digest::{Digest, TreeId};
 use immbuild_cas::path::RelPath;
-use immbuild_cas::store::Store;
+use immbuild_cas::store::{Record, Store};
 use immbuild_cas::tree::Tree;
 
 use super::import::{Import, Module, Modules, check};
@@ -70,7 +70,10 @@ pub fn lock_remote(
     })
 }
 
-/// Brings what the locked commit holds into the store.
+/// Kind of the records that keep the tree of a pin, by its digest.
+const RECORD: &str = "git-pin";
+
+/// Brings what the locked commit holds into the store, unless it is there.
 ///
 /// # Errors
 /// [`GitError::Mismatch`] when that is not what was locked.
@@ -80,6 +83,12 @@ pub fn fetch_remote(
     means: &Means<'_>,
     store: &dyn Store,
 ) -> Result<Tree, GitError> {
+    let key = pin.tree.digest();
+    if store.record(RECORD, key)?.is_some()
+        && let Ok(tree) = store.tree(&pin.tree)
+    {
+        return Ok(tree);
+    }
     let id = ObjectId::from_hex(pin.commit.as_bytes()).map_err(|_| GitError::Rev {
         repository: request.url.to_owned(),
         rev: pin.commit.to_owned(),
@@ -89,6 +98,11 @@ pub fn fetch_remote(
         let repo = fetcher.by_id(url, id)?;
         let taken = take(request, url, &repo, id, fetcher, store)?;
         check(&taken.tree, &pin.tree, pin.commit)?;
+        let record = Record {
+            trees: vec![pin.tree],
+            ..Record::default()
+        };
+        store.put_record(RECORD, key, &record)?;
         Ok(taken.tree)
     })
 }

@@ -1092,6 +1092,12 @@ fn a_remote_is_locked_and_fetched_by_its_commit() {
     let got = fetch_remote(&request, &pin, &online(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(got, tree);
     drop(daemon);
+    let kept = MemoryStore::new();
+    fetch_remote(&request, &pin, &offline(&fresh), &kept).unwrap();
+    let nowhere = fixture.path("nowhere");
+    let again = fetch_remote(&request, &pin, &offline(&nowhere), &kept).unwrap();
+    assert_eq!(again, tree);
+    assert!(!nowhere.exists());
     let cached = fetch_remote(&request, &pin, &offline(&fresh), &MemoryStore::new()).unwrap();
     assert_eq!(cached, tree);
     let gone = fetch_remote(
