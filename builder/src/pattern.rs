@@ -225,6 +225,8 @@ fn literal_head(pattern: &str) -> Vec<Box<[u8]>> {
 mod tests {
     use super::*;
 
+    type Texts = &'static [&'static str];
+
     fn path(text: &str) -> RelPath {
         RelPath::new(text.as_bytes()).expect("a path")
     }
@@ -301,7 +303,7 @@ mod tests {
     #[test]
     fn include_picks_and_exclude_removes() {
         // include, exclude, path, directory?, picked?
-        let table: &[(&[&str], &[&str], &str, bool, bool)] = &[
+        let table: &[(Texts, Texts, &str, bool, bool)] = &[
             (&[], &[], "a", false, true),
             (&["*.toml"], &[], "a.toml", false, true),
             (&["*.toml"], &[], "x/y/a.toml", false, true),
@@ -325,7 +327,7 @@ mod tests {
 
     #[test]
     fn directories_in_which_nothing_can_be_picked_are_known() {
-        let table: &[(&[&str], &[&str], &str, bool)] = &[
+        let table: &[(Texts, Texts, &str, bool)] = &[
             (&[], &[], "", true),
             (&[], &["target"], "target", false),
             (&[], &["target"], "target/debug", false),

@@ -1,6 +1,14 @@
 //! The traits that effects stand behind. Must never know an implementation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use immbuild_cas::digest::{BlobId, TreeId};
+use immbuild_cas::tree::Tree;
+
+use crate::graph::action::{ActionId, BaseTimes, CacheState};
+use crate::graph::op::{ExecOp, OpId, Pin, Unpack};
+use crate::graph::{Graph, Origin};
 
 /// What a build tells while it goes on. Drawn by `ui`, written as JSON lines by `cli`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,3 +83,115 @@ impl Events for Silent {
 
 /// Events shared between threads.
 pub type SharedEvents = Arc<dyn Events>;
+
+/// What an op gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realised {
+    /// The tree.
+    pub tree: TreeId,
+    /// What it has from a base image besides: the times of unchanged files.
+    pub times: Option<BaseTimes>,
+    /// The base image's config, where the root came from one.
+    pub config: Option<BlobId>,
+    /// The key it was found or kept by; none for a source.
+    pub action: Option<ActionId>,
+    /// Was it known already?
+    pub cached: bool,
+    /// Was a filled cache directory, or a secret, seen on the way here?
+    pub taint: Taint,
+}
+
+/// What keeps a result from being expected, published or vouched for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taint {
+    /// A step saw a cache directory that an earlier build had filled.
+    pub warm_cache: bool,
+    /// A step was given a secret.
+    pub secret: bool,
+}
+
+impl Taint {
+    /// What either had.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            warm_cache: self.warm_cache || other.warm_cache,
+            secret: self.secret || other.secret,
+        }
+    }
+}
+
+/// Realises a whole graph. The embedded executor wants actions, BuildKit wants definitions: both return trees.
+pub trait Executor {
+    /// Why it could not.
+    type Error;
+
+    /// The trees of `wants` and of all that they need.
+    fn realise(
+        &self,
+        graph: &Graph,
+        wants: &[OpId],
+    ) -> Result<BTreeMap<OpId, Realised>, Self::Error>;
+}
+
+/// Gives the tree of a pinned source.
+pub trait Sources: Send + Sync {
+    /// Why it could not.
+    type Error: Send;
+
+    /// Fetches what is not in the store yet, checks it against the pin, and says what it is.
+    fn realise(&self, op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Self::Error>;
+
+    /// The tree of an archive among the files of a tree.
+    fn unpack(&self, archive: &BlobId, unpack: Unpack) -> Result<Tree, Self::Error>;
+}
+
+/// A source as a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTree {
+    /// The tree.
+    pub tree: TreeId,
+    /// Times, where it is a base image.
+    pub times: Option<BaseTimes>,
+    /// The config, where it is a base image.
+    pub config: Option<BlobId>,
+    /// The environment that config brings to steps.
+    pub env: BTreeMap<String, String>,
+    /// Was it known already?
+    pub cached: bool,
+}
+
+/// One process to be run.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    /// What is run.
+    pub op: &'a ExecOp,
+    /// The key of its result.
+    pub action: ActionId,
+    /// Where it comes from.
+    pub origin: &'a Origin,
+    /// Its whole environment.
+    pub env: &'a BTreeMap<String, String>,
+    /// The trees its root went through, oldest first, the root itself last; each but the first and last is what a
+    /// step that executed left behind.
+    pub lineage: &'a [TreeId],
+    /// The times of files unchanged from a base image.
+    pub times: Option<BaseTimes>,
+    /// The piece of work it is, for events.
+    pub work: WorkId,
+}
+
+/// Runs one action hermetically.
+pub trait Sandbox: Send + Sync {
+    /// Why it could not, or how it failed.
+    type Error: Send;
+
+    /// Name and version of the policy: every constant that a step can see. Part of action ids.
+    fn policy(&self) -> &'static str;
+
+    /// Will the cache directories of this op be filled?
+    fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState;
+
+    /// Runs it and says what its root became.
+    fn run(&self, run: &Run<'_>) -> Result<Tree, Self::Error>;
+}

@@ -21,7 +21,7 @@ pub trait Canonical {
         out.str(Self::TAG);
         out.u32(Self::VERSION);
         self.encode_fields(&mut out);
-        out.0
+        out.into_bytes()
     }
 
     /// The digest of [`to_canonical`](Self::to_canonical).
@@ -35,6 +35,11 @@ pub trait Canonical {
 pub struct Encoder(Vec<u8>);
 
 impl Encoder {
+    /// What was written.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.0.push(value);
@@ -146,6 +151,11 @@ impl<'a> Decoder<'a> {
                 version: T::VERSION,
             })
         }
+    }
+
+    /// Starts at the first byte, for fields without a tag.
+    pub fn over(bytes: &'a [u8]) -> Self {
+        Self(bytes)
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {

@@ -260,6 +260,13 @@ pub struct MismatchError {
     pub actual: Digest,
 }
 
+impl MismatchError {
+    /// The mismatch that a reader reported with this error, if that is what it is.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 /// A reader that fails at the end when the bytes were not those of `expected`.
 ///
 /// The last read gives the error, so a caller MUST read to the end before it believes anything.
@@ -278,6 +285,11 @@ impl<R: Read> VerifiedReader<R> {
             hasher: Some(Hasher::new()),
             expected,
         }
+    }
+
+    /// What is read from.
+    pub fn inner(&self) -> &R {
+        &self.inner
     }
 }
 

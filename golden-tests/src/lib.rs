@@ -1,1 +1,33 @@
+//! The harness that judges immbuild: goldens, the identity matrix, real inputs, benchmarks and `cargo ci`.
 
+use std::path::{Path, PathBuf};
+
+pub mod elf;
+pub mod examples;
+pub mod machine;
+pub mod matrix;
+pub mod packages;
+pub mod pairwise;
+pub mod roots;
+pub mod world;
+
+/// The root of the repository.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("golden-tests lies in the workspace")
+}
+
+/// The program under test, built for release.
+pub fn immbuild() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    target.join("release/immbuild")
+}
+
+/// A place for what the checks make and may keep between runs.
+pub fn scratch() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), PathBuf::from);
+    target.join("golden")
+}

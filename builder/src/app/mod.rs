@@ -1,1 +1,17 @@
-//! (to be written)
+//! The use cases, one in each file: what a command does, without arguments, colours or terminals.
+
+pub mod build;
+pub mod failure;
+pub mod layers;
+pub mod lock;
+pub mod memory;
+pub mod outputs;
+pub mod pins;
+pub mod project;
+pub mod realise;
+pub mod session;
+pub mod step_failure;
+
+pub use failure::{Exit, Failure};
+pub use project::Project;
+pub use session::{Session, Settings};

@@ -1,1 +1,74 @@
-//! (to be written)
+//! From the command line to a use case and back: arguments, standard output, exit status. The only home of `clap`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the imperative shell: environment, clock and streams are read here and handed down"
+)]
+
+mod args;
+mod report;
+mod run;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::app::{Exit, Failure};
+use crate::diag::{Report, Style, render_all};
+use args::{Cli, Color};
+
+/// Does what the command line says and gives the exit status of SPEC C.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // `--help` and `--version` come this way too; they go to stdout and succeed.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(Exit::Usage as u8)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let style = style(cli.global.color);
+    match run::run(&cli, style) {
+        Ok(code) => code,
+        Err(failure) => tell(&failure, cli.global.json, style),
+    }
+}
+
+/// Writes every sentence of a failure and gives its exit status.
+fn tell(failure: &Failure, json: bool, style: Style) -> ExitCode {
+    if json {
+        let errors: Vec<Report> = failure.diagnostics.iter().map(Report::from).collect();
+        let value = serde_json::json!({
+            "event": "result",
+            "ok": false,
+            "exit": failure.exit as u8,
+            "diagnostics": errors,
+        });
+        report::data(&value.to_string());
+    }
+    report::say(render_all(&failure.diagnostics, style).trim_end());
+    ExitCode::from(failure.exit as u8)
+}
+
+fn style(color: Color) -> Style {
+    let coloured = match color {
+        Color::Always => true,
+        Color::Never => false,
+        // https://no-color.org: set and not empty.
+        Color::Auto => {
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        }
+    };
+    if coloured { Style::Coloured } else { Style::Plain }
+}
+
+/// The commands as `clap` knows them, for completions and the manual page.
+fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,2 +1,5 @@
-//! (to be written)
+//! Executing steps: what runs a process, and under which promises.
+pub mod cache;
+pub mod embedded;
 pub mod sandbox;
+pub mod scheduler;

@@ -4,6 +4,7 @@
 //! known to disagree. May use threads. Must never know where a layer goes.
 
 mod codec;
+pub mod cut;
 mod members;
 mod mtimes;
 mod pipeline;

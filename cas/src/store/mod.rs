@@ -3,15 +3,19 @@
 //! Directories and trees are blobs in their canonical encoding: `DirectoryId`, `TreeId` and `BlobId` of one object have
 //! the same digest. A read by digest has one possible value or fails.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod local;
 mod memory;
 
+pub use local::{Count, FsckReport, GcReport, Incoming, LocalStore, Scratch, Stat};
 pub use memory::MemoryStore;
 
 use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::canonical::{Canonical, DecodeError};
-use crate::digest::{BlobId, Digest, DirectoryId, TreeId};
+use crate::digest::{BlobId, Digest, DirectoryId, MismatchError, TreeId};
 use crate::tree::{Directory, Tree};
 
 /// Why a store cannot give or take something.
@@ -60,6 +64,12 @@ pub enum StoreError {
         /// What this version writes.
         known: String,
     },
+    /// Garbage can only be collected while nobody else uses the store.
+    #[error("the store `{path}` is in use by another process")]
+    Busy {
+        /// Directory of the store.
+        path: String,
+    },
     /// The file system refused.
     #[error("cannot {action} `{path}`")]
     Io {
@@ -89,10 +99,7 @@ pub trait BlobSource: Send + Sync {
 
 /// What an error of a blob's reader means.
 pub fn read_error(digest: &Digest, error: io::Error) -> StoreError {
-    let is_mismatch = error
-        .get_ref()
-        .is_some_and(|inner| inner.is::<crate::digest::MismatchError>());
-    if is_mismatch {
+    if MismatchError::of(&error).is_some() {
         return StoreError::Damaged { digest: *digest };
     }
     match error.downcast::<StoreError>() {

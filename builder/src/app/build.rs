@@ -1,0 +1,659 @@
+//! The main job: a spec becomes an image, compared with what is expected of it, and written where it should go.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::store::{BlobSource as _, Store as _};
+
+use super::failure::{Exit, Failure};
+use super::layers::LayerMaker;
+use super::memory::{self, Built, BuiltImage};
+use super::outputs::{self, OutputRequest};
+use super::pins::{self, Pinned};
+use super::project::Project;
+use super::realise::{self, Options};
+use super::session::Session;
+use crate::diag::Diagnostic;
+use crate::epoch::{Epoch, FormatVersion};
+use crate::graph::op::{OpId, OpKind, Pin};
+use crate::graph::plan::{Plan, plan};
+use crate::graph::{Graph, Origin};
+use crate::image::{
+    BaseImage, ConfigChanges, Image, ImageId, ImageIndex, ImageKey, ImageSpec, ManifestDigest,
+    OwnLayer, assemble, assemble_index,
+};
+use crate::layer::cut::{LayerPolicy, Root, cut};
+use crate::layer::Compression;
+use crate::lock::model::{Expect, Lock, Target};
+use crate::platform::Platform;
+use crate::ports::{Event, Realised, Taint};
+use crate::spec::model::{self, Ident, Resolved};
+
+/// What is asked of a build.
+#[derive(Clone, Debug, Default)]
+pub struct BuildRequest {
+    /// A missing or outdated lock is an error.
+    pub locked: bool,
+    /// No expectation that applies is an error.
+    pub expected: bool,
+    /// Write the expectation.
+    pub record: bool,
+    /// Only these platforms, in the words of the command line.
+    pub platforms: Vec<String>,
+    /// This stage instead of the image.
+    pub stage: Option<String>,
+    /// More outputs than the spec's.
+    pub outputs: Vec<OutputRequest>,
+    /// Write nothing outside the store.
+    pub no_outputs: bool,
+    /// What steps are run with.
+    pub options: Options,
+}
+
+/// What a build did.
+#[derive(Clone, Debug)]
+pub struct BuildReport {
+    /// Digest of the index, or of the manifest for one platform.
+    pub digest: Digest,
+    /// Sources that were locked because there was no lock.
+    pub locked: Vec<String>,
+    /// The lock, where it is new.
+    pub new_lock: Option<PathBuf>,
+    /// Ops in all.
+    pub ops: usize,
+    /// Ops whose result was known.
+    pub cached: usize,
+    /// Ops that were done.
+    pub ran: usize,
+    /// The least guarantee of what was executed, if anything was.
+    pub tier: Option<model::Tier>,
+    /// Own layers and their bytes.
+    pub own: (usize, u64),
+    /// Layers of the base and their bytes.
+    pub base: (usize, u64),
+    /// What became of the expectation.
+    pub expectation: Expectation,
+    /// Bytes of local files that were read to be hashed.
+    pub bytes_hashed: u64,
+    /// What was written, and whether it was there already.
+    pub written: Vec<(PathBuf, bool)>,
+    /// The images, by platform.
+    pub images: BTreeMap<Platform, ImageReport>,
+}
+
+/// One platform's image.
+#[derive(Clone, Debug)]
+pub struct ImageReport {
+    /// Digest of its manifest.
+    pub manifest: ManifestDigest,
+    /// Key of its expectation.
+    pub id: ImageId,
+    /// Its root.
+    pub tree: TreeId,
+}
+
+/// What became of the lock's expectation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expectation {
+    /// There is none.
+    None,
+    /// The bytes are as expected.
+    Met,
+    /// It speaks of another image; this op is the first that is another.
+    Other {
+        /// Where the image differs from the one that is expected, as far as it is known.
+        changed: Option<String>,
+    },
+    /// It was written.
+    Recorded,
+    /// A filled cache directory was seen, so nothing was compared.
+    Warm,
+}
+
+/// Builds.
+pub fn build(
+    session: &Session<'_>,
+    project: &Project,
+    request: &BuildRequest,
+) -> Result<BuildReport, Failure> {
+    let mut options = request.options.clone();
+    // SPEC A, "Running": what is published or vouched for never saw a filled cache.
+    options.empty_caches |= request.locked || request.record;
+    warn_of_source_date_epoch(session);
+
+    let (lock, new_lock, locked) = super::lock::for_build(session, project, request.locked)?;
+    let resolved = resolve_platforms(project, &options.args, &request.platforms)?;
+    let stage = wanted_stage(&resolved, request.stage.as_deref())?;
+    let first = resolved.values().next().expect("a spec has a platform");
+    let epoch = first
+        .epoch
+        .or(lock.as_ref().map(|lock| lock.epoch))
+        .unwrap_or(Epoch::DEFAULT);
+    let outputs = outputs::plan(project, &resolved.values().collect::<Vec<_>>(), &request.outputs, request.no_outputs)?;
+
+    let pinned = pins::pin(session, project, &resolved, &stage, lock.as_ref(), &options, &outputs)?;
+    let mut graph = Graph::default();
+    let plans: BTreeMap<Platform, Plan> = resolved
+        .iter()
+        .map(|(platform, spec)| {
+            let pins = &pinned.pins[platform];
+            (*platform, plan(spec, pins, epoch, &stage, &mut graph))
+        })
+        .collect();
+    let wants: Vec<OpId> = plans.values().map(|plan| plan.end(&stage)).collect();
+    refuse_foreign(&graph, &wants)?;
+
+    let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
+    let made = Maker {
+        session,
+        graph: &graph,
+        realised: &realised,
+        pinned: &pinned,
+        epoch,
+    };
+    let mut images = Vec::new();
+    let mut reports = BTreeMap::new();
+    let mut totals = Totals::default();
+    for (platform, spec) in &resolved {
+        let root = plans[platform].end(&stage);
+        let delivery = Delivery::of(spec, &stage);
+        let image = made.image(root, *platform, &delivery, &mut totals)?;
+        reports.insert(
+            *platform,
+            ImageReport {
+                manifest: image.manifest_digest(),
+                id: made.image_id(root, *platform, &delivery),
+                tree: realised[&root].tree,
+            },
+        );
+        images.push(image);
+    }
+    let index = (first.image.platforms.len() > 1 && request.platforms.is_empty())
+        .then(|| assemble_index(images.clone(), &first.image.annotations));
+    let digest = match &index {
+        Some(index) => *index.digest().digest(),
+        None => *images[0].manifest_digest().digest(),
+    };
+    keep_documents(session, &images, index.as_ref())?;
+
+    let taint = wants
+        .iter()
+        .fold(Taint::default(), |taint, id| taint.and(realised[id].taint));
+    let vector = op_vector(&graph, &wants);
+    let expectation = expect(session, project, lock.as_ref(), request, &stage, &reports, index.as_ref(), taint, &vector)?;
+
+    let built = Built {
+        digest,
+        index: index.is_some(),
+        images: images
+            .iter()
+            .map(|image| BuiltImage {
+                platform: image.platform,
+                manifest: *image.manifest_digest().digest(),
+                tree: reports[&image.platform].tree,
+            })
+            .collect(),
+        name: first.image.name.clone(),
+        tags: first.image.tags.clone(),
+        epoch,
+        ops: vector,
+    };
+    memory::remember(session, &project.memory(), &stage, &built, &realised)?;
+    let written = outputs::write(session, &pinned, &outputs, &images, index.as_ref(), &built)?;
+
+    let needed = graph.reachable(&wants);
+    let cached = needed.iter().filter(|id| realised[id].cached).count();
+    Ok(BuildReport {
+        digest,
+        locked,
+        new_lock,
+        ops: needed.len(),
+        cached,
+        ran: needed.len() - cached,
+        tier: needed
+            .iter()
+            .filter_map(|id| match &graph.op(*id).kind {
+                OpKind::Exec(exec) => Some(exec.tier),
+                _ => None,
+            })
+            .min(),
+        own: totals.own,
+        base: totals.base,
+        expectation,
+        bytes_hashed: pinned.bytes_hashed,
+        written,
+        images: reports,
+    })
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    own: (usize, u64),
+    base: (usize, u64),
+}
+
+/// What of `[image]` decides bytes; for another stage, the defaults.
+struct Delivery {
+    changes: ConfigChanges,
+    annotations: BTreeMap<String, String>,
+    user: Option<model::Owner>,
+    policy: LayerPolicy,
+    compression: Compression,
+}
+
+impl Delivery {
+    fn of(spec: &Resolved, stage: &Ident) -> Self {
+        let image = &spec.image;
+        let compression = match image.compression {
+            model::Compression::Zstd => Compression::Zstd,
+            model::Compression::Gzip => Compression::Gzip,
+            model::Compression::None => Compression::None,
+        };
+        let policy = match image.layers {
+            model::Layers::PerStep => LayerPolicy::PerStep,
+            model::Layers::Single => LayerPolicy::Single,
+        };
+        if stage.as_str() != Ident::IMAGE {
+            return Self {
+                changes: ConfigChanges::default(),
+                annotations: BTreeMap::new(),
+                user: None,
+                policy,
+                compression,
+            };
+        }
+        let config = image.config.clone();
+        Self {
+            changes: ConfigChanges {
+                env: config.env,
+                entrypoint: config.entrypoint,
+                cmd: config.cmd,
+                user: config.user.as_ref().map(ToString::to_string),
+                workdir: config.workdir,
+                expose: config
+                    .expose
+                    .map(|ports| ports.iter().map(ToString::to_string).collect()),
+                labels: config.labels,
+                stop_signal: config.stop_signal,
+            },
+            annotations: image.annotations.clone(),
+            user: config.user,
+            policy,
+            compression,
+        }
+    }
+}
+
+/// Makes images of realised roots.
+struct Maker<'a> {
+    session: &'a Session<'a>,
+    graph: &'a Graph,
+    realised: &'a BTreeMap<OpId, Realised>,
+    pinned: &'a Pinned,
+    epoch: Epoch,
+}
+
+impl Maker<'_> {
+    fn image(
+        &self,
+        root: OpId,
+        platform: Platform,
+        delivery: &Delivery,
+        totals: &mut Totals,
+    ) -> Result<Image, Failure> {
+        let lineage = self.graph.lineage(root);
+        let base = self.base(lineage[0])?;
+        let blobs = self.pinned.blobs(&self.session.store);
+        let maker = LayerMaker {
+            store: &self.session.store,
+            blobs: &blobs,
+            epoch: self.epoch,
+            compression: delivery.compression,
+            threads: self.session.settings.threads,
+            events: self.session.events,
+        };
+        let roots: Vec<Root> = lineage
+            .iter()
+            .map(|id| Root {
+                tree: self.realised[id].tree,
+                step: self.step_text(*id),
+            })
+            .collect();
+        let own = cut(&roots, delivery.policy)
+            .into_iter()
+            .map(|cut| {
+                let layer = maker.layer(cut.lower, cut.upper)?;
+                if let Some(layer) = layer {
+                    totals.own.0 += 1;
+                    totals.own.1 += layer.size;
+                }
+                Ok(OwnLayer {
+                    created_by: cut.text,
+                    layer,
+                })
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        for layer in base.iter().flat_map(|base| &base.layers) {
+            totals.base.0 += 1;
+            totals.base.1 += layer.size;
+        }
+        let mut changes = delivery.changes.clone();
+        if let Some(user) = &delivery.user {
+            changes.user = Some(self.user(user, self.realised[&root].tree)?);
+        }
+        Ok(assemble(&ImageSpec {
+            base: base.as_ref(),
+            own: &own,
+            changes: &changes,
+            annotations: &delivery.annotations,
+            platform,
+            epoch: self.epoch,
+        }))
+    }
+
+    /// The base image a lineage starts from, if it starts from one.
+    fn base(&self, start: OpId) -> Result<Option<BaseImage>, Failure> {
+        let (OpKind::Source(Pin::Image { manifest }), Some(config)) =
+            (&self.graph.op(start).kind, self.realised[&start].config)
+        else {
+            return Ok(None);
+        };
+        let store = &self.session.store;
+        let manifest_bytes = store.read(&BlobId::new(*manifest))?;
+        let config_bytes = store.read(&config)?;
+        Ok(Some(BaseImage::new(
+            ManifestDigest::new(*manifest),
+            &manifest_bytes,
+            &config_bytes,
+        )?))
+    }
+
+    fn step_text(&self, id: OpId) -> Option<String> {
+        match self.graph.origin(id) {
+            Origin::Step { text, .. } => Some(text.clone()),
+            Origin::Source { .. } | Origin::Start => None,
+        }
+    }
+
+    /// `uid:gid` of who runs the container, looked up in the root as it ships.
+    fn user(&self, owner: &model::Owner, tree: TreeId) -> Result<String, Failure> {
+        let owner = crate::graph::plan::owner(owner);
+        let store = &self.session.store;
+        let tree = store.tree(&tree)?;
+        let blobs = self.pinned.blobs(store);
+        let (uid, gid) = crate::graph::apply::resolve_owner(&owner, &tree, store, &blobs)
+            .map_err(|error| Failure::of(Exit::Spec, &error))?;
+        Ok(format!("{uid}:{gid}"))
+    }
+
+    fn image_id(&self, root: OpId, platform: Platform, delivery: &Delivery) -> ImageId {
+        let history: Vec<String> = self
+            .graph
+            .lineage(root)
+            .iter()
+            .filter_map(|id| self.step_text(*id))
+            .collect();
+        ImageKey {
+            root: *root.digest(),
+            platform,
+            config: &delivery.changes,
+            annotations: &delivery.annotations,
+            history: &history,
+            layers: delivery.policy.as_str(),
+            encoder: delivery.compression.encoder_id(),
+            epoch: self.epoch,
+            format: FormatVersion::V1,
+        }
+        .id()
+    }
+}
+
+/// SPEC B: set at build time it is a warning, because it would be a second place for the one time.
+fn warn_of_source_date_epoch(session: &Session<'_>) {
+    if session.settings.source_date_epoch.is_some() {
+        session.events.event(Event::Warning {
+            text: "`SOURCE_DATE_EPOCH` is set and means nothing to a build: the epoch is in the spec or the lock".into(),
+            hint: Some("to move it, run `immbuild update --epoch`".into()),
+        });
+    }
+}
+
+/// The spec for each platform that is wanted.
+pub fn resolve_platforms(
+    project: &Project,
+    args: &BTreeMap<String, String>,
+    only: &[String],
+) -> Result<BTreeMap<Platform, Resolved>, Failure> {
+    let spec_error = |diagnostics| Failure {
+        exit: Exit::Spec,
+        diagnostics,
+    };
+    let declared = project.spec.platforms().to_vec();
+    let arguments = project.arguments(args)?;
+    let mut wanted = Vec::new();
+    for text in only {
+        let platform: Platform = text
+            .parse()
+            .ok()
+            .filter(|platform| declared.contains(platform))
+            .ok_or_else(|| {
+                let known: Vec<String> = declared.iter().map(ToString::to_string).collect();
+                Failure::new(
+                    Exit::Usage,
+                    Diagnostic::error(format!("`{text}` is not a platform of this spec"))
+                        .hint(format!("it has {}", known.join(", "))),
+                )
+            })?;
+        wanted.push(platform);
+    }
+    if wanted.is_empty() {
+        wanted = declared;
+    }
+    project
+        .spec
+        .resolve_each(&wanted, &arguments)
+        .map_err(spec_error)
+}
+
+/// The stage that is built: `image`, or the one asked for.
+pub fn wanted_stage(
+    resolved: &BTreeMap<Platform, Resolved>,
+    asked: Option<&str>,
+) -> Result<Ident, Failure> {
+    let Some(asked) = asked else {
+        return Ok(Ident::image());
+    };
+    let spec = resolved.values().next().expect("a spec has a platform");
+    spec.stages.keys().find(|name| name.as_str() == asked).cloned().ok_or_else(|| {
+        let known: Vec<&str> = spec.stages.keys().map(Ident::as_str).collect();
+        Failure::new(
+            Exit::Usage,
+            Diagnostic::error(format!("there is no stage `{asked}`"))
+                .hint(format!("the stages are {}", known.join(", "))),
+        )
+    })
+}
+
+/// A step can only execute programs of this machine.
+fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
+    for id in graph.reachable(wants) {
+        if let OpKind::Exec(exec) = &graph.op(id).kind
+            && exec.platform.machine() != std::env::consts::ARCH
+            && !(exec.platform.machine() == "i686" && std::env::consts::ARCH == "x86_64")
+        {
+            return Err(Failure::new(
+                Exit::Machine,
+                Diagnostic::error(format!(
+                    "step `{}` executes programs of {}, and this machine is {}",
+                    graph.origin(id).label(),
+                    exec.platform,
+                    std::env::consts::ARCH
+                ))
+                .hint("give its stage `platform = \"…\"` of this machine and cross-compile, or build on such a machine"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Config, manifest and index are blobs of the store, where `load` and `inspect` find them.
+fn keep_documents(
+    session: &Session<'_>,
+    images: &[Image],
+    index: Option<&ImageIndex>,
+) -> Result<(), Failure> {
+    for image in images {
+        session.store.put_bytes(image.config.as_bytes())?;
+        session.store.put_bytes(image.manifest.as_bytes())?;
+    }
+    if let Some(index) = index {
+        session.store.put_bytes(index.index.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The ops of an image with their labels, in the order of the graph.
+fn op_vector(graph: &Graph, wants: &[OpId]) -> Vec<(String, OpId)> {
+    graph
+        .reachable(wants)
+        .into_iter()
+        .map(|id| (graph.origin(id).label(), id))
+        .collect()
+}
+
+/// The digest of a set of image ids: key of an index's expectation.
+fn set_of_ids(reports: &BTreeMap<Platform, ImageReport>) -> Digest {
+    let mut out = immbuild_cas::canonical::Encoder::default();
+    out.str("image-set");
+    out.sequence(reports.values(), |out, report| out.digest(report.id.digest()));
+    Digest::of(&out.into_bytes())
+}
+
+/// What this build says of itself, as expectations.
+fn statements(
+    reports: &BTreeMap<Platform, ImageReport>,
+    index: Option<&ImageIndex>,
+) -> BTreeMap<Target, Expect> {
+    let mut all: BTreeMap<Target, Expect> = reports
+        .iter()
+        .map(|(platform, report)| {
+            let expect = Expect {
+                image_id: *report.id.digest(),
+                manifest: *report.manifest.digest(),
+                tree: Some(report.tree),
+            };
+            (Target::Platform(*platform), expect)
+        })
+        .collect();
+    if let Some(index) = index {
+        all.insert(
+            Target::Index,
+            Expect {
+                image_id: set_of_ids(reports),
+                manifest: *index.digest().digest(),
+                tree: None,
+            },
+        );
+    }
+    all
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is one thing the comparison needs, and only here")]
+fn expect(
+    session: &Session<'_>,
+    project: &Project,
+    lock: Option<&Lock>,
+    request: &BuildRequest,
+    stage: &Ident,
+    reports: &BTreeMap<Platform, ImageReport>,
+    index: Option<&ImageIndex>,
+    taint: Taint,
+    ops: &[(String, OpId)],
+) -> Result<Expectation, Failure> {
+    if stage.as_str() != Ident::IMAGE {
+        return Ok(Expectation::None);
+    }
+    let found = statements(reports, index);
+    if request.record {
+        let mut lock = lock.cloned().unwrap_or_else(|| Lock {
+            epoch: Epoch::DEFAULT,
+            sources: BTreeMap::new(),
+            expect: BTreeMap::new(),
+        });
+        lock.expect.extend(found);
+        project.write_lock(&lock)?;
+        for report in reports.values() {
+            memory::remember_ops(session, report.id, ops)?;
+        }
+        return Ok(Expectation::Recorded);
+    }
+    if taint.warm_cache {
+        return Ok(Expectation::Warm);
+    }
+    let expected = lock.map(|lock| &lock.expect).filter(|expect| !expect.is_empty());
+    let Some(expected) = expected else {
+        if request.expected {
+            return Err(Failure::new(
+                Exit::Lock,
+                Diagnostic::error("the lock expects nothing")
+                    .because(format!("there is no `[[expect]]` in `{}`", project.lock_path.display()))
+                    .hint("run `immbuild build --record` to write what this build gives"),
+            ));
+        }
+        return Ok(Expectation::None);
+    };
+    let mut changed = None;
+    let mut applies = true;
+    for (target, found) in &found {
+        match expected.get(target) {
+            Some(expect) if expect.image_id == found.image_id => {
+                if expect.manifest != found.manifest {
+                    return Err(mismatch(*target, expect, found));
+                }
+            }
+            other => {
+                applies = false;
+                if let Some(expect) = other {
+                    changed = changed.or(memory::first_changed(session, expect.image_id, ops)?);
+                }
+            }
+        }
+    }
+    if applies {
+        return Ok(Expectation::Met);
+    }
+    if request.expected {
+        let what = changed.map_or_else(
+            || "the lock's `[[expect]]` is about another image".to_owned(),
+            |op| format!("the lock's `[[expect]]` is about another image: `{op}` is not as it was"),
+        );
+        return Err(Failure::new(
+            Exit::Lock,
+            Diagnostic::error("no expectation applies")
+                .because(what)
+                .hint("run `immbuild build --record` when the change is meant"),
+        ));
+    }
+    Ok(Expectation::Other { changed })
+}
+
+/// Same image id and other bytes: the promise is broken, here or where it was recorded.
+fn mismatch(target: Target, expected: &Expect, found: &Expect) -> Failure {
+    let grade = if expected.tree.is_some() && expected.tree == found.tree {
+        "the trees are equal: the difference is in how they were written"
+    } else if target == Target::Index {
+        "an image of the index differs"
+    } else {
+        "the trees differ: a step gave something else than when it was recorded"
+    };
+    Failure::new(
+        Exit::Different,
+        Diagnostic::error(format!("{target} is not what `[[expect]]` says"))
+            .because(format!(
+                "expected {}, built {}; {grade}",
+                expected.manifest, found.manifest
+            ))
+            .hint("nothing was written; `immbuild compare` shows where two images begin to differ, `immbuild build --record` takes the new bytes"),
+    )
+}

@@ -1,0 +1,385 @@
+//! How a use case ends when it does not succeed: sentences for people and the exit status that SPEC C gives them.
+
+use std::error::Error;
+use std::io;
+
+use immbuild_cas::store::StoreError;
+use immbuild_cas::tree::TreeError;
+
+use crate::diag::{Diagnostic, Place};
+use crate::exec::sandbox::SandboxError;
+use crate::hostfs::HostFsError;
+use crate::image::{BaseError, ReadError};
+use crate::layer::LayerError;
+use crate::output::OutputError;
+use crate::resolve::git::GitError;
+use crate::resolve::http::HttpError;
+use crate::resolve::image::{ImportError, LocalImageError};
+use crate::resolve::unpack::UnpackError;
+use crate::spec::model::Ident;
+
+/// The exit statuses of SPEC C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Exit {
+    /// A defect of immbuild.
+    Defect = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// The spec is invalid.
+    Spec = 3,
+    /// The lock is missing, outdated or damaged, no expectation applies, or a tree is dirty.
+    Lock = 4,
+    /// An input or destination cannot be reached or refuses.
+    Unreachable = 5,
+    /// An input is not what was locked, or not trusted.
+    Untrusted = 6,
+    /// A step failed or timed out.
+    Step = 7,
+    /// This machine cannot keep the promise.
+    Machine = 8,
+    /// The local machine refused.
+    Local = 9,
+    /// Identical except compression.
+    DiffId = 10,
+    /// Identical except tar form.
+    Tree = 11,
+    /// Different.
+    Different = 12,
+    /// It cannot be said, with the reason.
+    CannotSay = 13,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+/// Why a use case did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// What to say, all of it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Failure {
+    /// One sentence.
+    pub fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self {
+            exit,
+            diagnostics: vec![diagnostic],
+        }
+    }
+
+    /// An error with everything that caused it.
+    pub fn of(exit: Exit, error: &dyn Error) -> Self {
+        Self::new(exit, diagnostic_of(error))
+    }
+
+    /// Points at the source it is about, where nothing points yet.
+    #[must_use]
+    pub fn at(mut self, place: Place, source: &Ident) -> Self {
+        if let Some(first) = self.diagnostics.first_mut()
+            && first.place.is_none()
+        {
+            first.place = Some(place);
+            let message = std::mem::take(&mut first.message);
+            first.cause = Some(match first.cause.take() {
+                Some(cause) => format!("{message}: {cause}"),
+                None => message,
+            });
+            first.message = format!("cannot use source `{source}`");
+        }
+        self
+    }
+
+    /// Says why, where nothing says so yet.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        if let Some(last) = self.diagnostics.last_mut() {
+            last.cause.get_or_insert(cause.into());
+        }
+        self
+    }
+
+    /// Says what to type next, where nothing says so yet.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        if let Some(last) = self.diagnostics.last_mut() {
+            last.hint.get_or_insert(hint.into());
+        }
+        self
+    }
+}
+
+/// An error and its sources as one diagnostic: the first is the message, the others are its cause.
+pub fn diagnostic_of(error: &dyn Error) -> Diagnostic {
+    let diagnostic = Diagnostic::error(error.to_string());
+    let mut causes: Vec<String> = Vec::new();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        // A transparent error says what its source says.
+        if causes.last() != Some(&text) && text != diagnostic.message {
+            causes.push(text);
+        }
+        source = error.source();
+    }
+    if causes.is_empty() {
+        diagnostic
+    } else {
+        diagnostic.because(causes.join(": "))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match &error {
+            StoreError::Changed { .. } => Exit::Untrusted,
+            StoreError::Missing(_)
+            | StoreError::Damaged { .. }
+            | StoreError::Decode { .. }
+            | StoreError::Owner { .. }
+            | StoreError::Form { .. }
+            | StoreError::Busy { .. }
+            | StoreError::Io { .. } => Exit::Local,
+        };
+        let failure = Self::of(exit, &error);
+        match &error {
+            StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
+                failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
+            }
+            StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
+            StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
+            StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
+            StoreError::Io { source, .. } => hint_of_io(failure, source),
+        }
+    }
+}
+
+/// What to do when the system refuses.
+fn hint_of_io(failure: Failure, error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::StorageFull => failure.hint("make room and run the same command again; `immbuild cache gc` drops what no recent build needs"),
+        io::ErrorKind::PermissionDenied => failure.hint("check who owns it and its mode"),
+        io::ErrorKind::ReadOnlyFilesystem => failure.hint("name a place that can be written to"),
+        _ => failure,
+    }
+}
+
+/// The first of an error's sources that is an I/O error.
+fn io_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// The first of an error's sources that is the store's.
+fn store_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a StoreError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(store) = error.downcast_ref::<StoreError>() {
+            return Some(store);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// An error whose exit status is `exit` unless something below it knows better.
+fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
+    let exit = match store_source(error) {
+        Some(StoreError::Changed { .. }) => Exit::Untrusted,
+        Some(_) => Exit::Local,
+        None => exit,
+    };
+    let failure = Failure::of(exit, error);
+    match io_source(error) {
+        Some(io) => hint_of_io(failure, io),
+        None => failure,
+    }
+}
+
+impl From<TreeError> for Failure {
+    fn from(error: TreeError) -> Self {
+        wrapped(Exit::Local, &error)
+    }
+}
+
+impl From<LayerError> for Failure {
+    fn from(error: LayerError) -> Self {
+        let exit = match &error {
+            LayerError::WhiteoutName(_) | LayerError::Device(_) => Exit::Spec,
+            LayerError::Encoder(_) => Exit::Defect,
+            LayerError::Length { .. } => Exit::Untrusted,
+            LayerError::Content { .. } | LayerError::Tree(_) | LayerError::Write(_) => Exit::Local,
+        };
+        wrapped(exit, &error)
+    }
+}
+
+impl From<HostFsError> for Failure {
+    fn from(error: HostFsError) -> Self {
+        let exit = match &error {
+            HostFsError::Changed { .. } | HostFsError::Overlay { .. } => Exit::Untrusted,
+            HostFsError::Kind { .. }
+            | HostFsError::Path { .. }
+            | HostFsError::Pattern { .. }
+            | HostFsError::Entry { .. }
+            | HostFsError::Links(_) => Exit::Spec,
+            HostFsError::Owner { .. } => Exit::Machine,
+            HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Exit::Unreachable
+            }
+            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => Exit::Local,
+        };
+        let failure = wrapped(exit, &error);
+        match &error {
+            HostFsError::Kind { .. } => failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`"),
+            HostFsError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
+            HostFsError::Case { .. } => failure.hint("write an archive instead: in a tar both have their place"),
+            _ => failure,
+        }
+    }
+}
+
+/// What gives a user more than one id.
+pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Self {
+        let exit = match &error {
+            GitError::Dirty { .. } => Exit::Lock,
+            GitError::Entry { .. } | GitError::Url { .. } => Exit::Spec,
+            GitError::Mismatch { .. } | GitError::Object { .. } => Exit::Untrusted,
+            GitError::NotFound { .. }
+            | GitError::Open { .. }
+            | GitError::Rev { .. }
+            | GitError::Subdir { .. }
+            | GitError::Submodule { .. }
+            | GitError::Offline { .. }
+            | GitError::Unreachable(_) => Exit::Unreachable,
+            GitError::Io { .. } | GitError::Store(_) | GitError::Tree(_) => Exit::Local,
+        };
+        let failure = wrapped(exit, &error);
+        match &error {
+            GitError::Dirty { .. } => failure.hint("commit them, or take them as they are with `--dirty`"),
+            GitError::Offline { .. } => failure.hint("run once without `--offline`"),
+            GitError::Mismatch { .. } => failure.hint("the lock was written for other content: `immbuild update` moves the pin, if that is meant"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        let exit = match &error {
+            HttpError::Url { .. } => Exit::Spec,
+            HttpError::Offline { .. } | HttpError::Unreachable { .. } => Exit::Unreachable,
+            HttpError::Mismatch { .. } => Exit::Untrusted,
+            HttpError::Store(_) => Exit::Local,
+        };
+        let failure = wrapped(exit, &error);
+        match &error {
+            HttpError::Offline { .. } => failure.hint("run once without `--offline`"),
+            HttpError::Mismatch { .. } => failure.hint("if the file was meant to change, `immbuild update` moves the pin; else somebody changed it"),
+            HttpError::Unreachable { .. } => failure.hint("check the URL; `mirrors = [\"…\"]` names other places"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<LocalImageError> for Failure {
+    fn from(error: LocalImageError) -> Self {
+        let exit = match &error {
+            LocalImageError::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => {
+                Exit::Local
+            }
+            LocalImageError::Io { .. }
+            | LocalImageError::NoTag { .. }
+            | LocalImageError::NeedsTag { .. }
+            | LocalImageError::Empty { .. }
+            | LocalImageError::NoPlatform { .. } => Exit::Unreachable,
+            _ => Exit::Untrusted,
+        };
+        // What is wrong with somebody else's image is never the store's fault.
+        Self::of(exit, &error)
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let exit = match &error {
+            ImportError::Store(_) => Exit::Local,
+            _ => Exit::Untrusted,
+        };
+        match io_source(&error).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
+            _ => Self::of(exit, &error),
+        }
+    }
+}
+
+impl From<UnpackError> for Failure {
+    fn from(error: UnpackError) -> Self {
+        match io_source(&error).map(io::Error::kind) {
+            Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
+            _ => Self::of(Exit::Untrusted, &error),
+        }
+    }
+}
+
+impl From<BaseError> for Failure {
+    fn from(error: BaseError) -> Self {
+        Self::of(Exit::Untrusted, &error)
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        Self::of(Exit::Untrusted, &error)
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        let exit = match &error {
+            OutputError::OnePlatform { .. } => Exit::Usage,
+            OutputError::NoProgram { .. } | OutputError::Engine { .. } => Exit::Unreachable,
+            _ => Exit::Local,
+        };
+        let failure = wrapped(exit, &error);
+        match &error {
+            OutputError::InTheWay { .. } => failure.hint("name another place, or move away what is there"),
+            OutputError::OnePlatform { .. } => failure.hint("add `--platform P`, or write an OCI archive or layout"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        let exit = match &error {
+            SandboxError::Cancelled => Exit::Interrupted,
+            SandboxError::Directory { .. }
+            | SandboxError::Program { .. }
+            | SandboxError::SecretName(_)
+            | SandboxError::Killed => Exit::Step,
+            SandboxError::Scratch { .. } => Exit::Local,
+            SandboxError::NotReady | SandboxError::Supervisor(_) => Exit::Defect,
+            _ => Exit::Machine,
+        };
+        let failure = Self::of(exit, &error);
+        match error.fix() {
+            Some(fix) => failure.hint(fix),
+            None if exit == Exit::Machine => failure.hint("run `immbuild doctor`, which tries each thing that is needed"),
+            None => failure,
+        }
+    }
+}

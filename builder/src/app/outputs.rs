@@ -1,0 +1,332 @@
+//! Where images go: what a spec and the command line ask for, checked before anything is built, written when all is done.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::store::{BlobSource as _, LocalStore, Record, Store as _, StoreError};
+
+use super::failure::{Exit, Failure};
+use super::memory::Built;
+use super::pins::Pinned;
+use super::project::Project;
+use super::session::Session;
+use crate::diag::{Diagnostic, Place, Span};
+use crate::image::{Image, ImageIndex};
+use crate::hostfs::materialise::{Materialise, Purpose, Times};
+use crate::layer::LayerDigest;
+use crate::output::{
+    self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
+    write_oci_layout,
+};
+use crate::ports::{Event, Outcome, WorkId};
+use crate::spec::model::{OutputKind, Resolved};
+
+/// An output of the command line: `kind=oci-archive,file=out/shop.tar`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputRequest {
+    /// What is written.
+    pub kind: OutputKind,
+    /// Where, from the working directory.
+    pub path: PathBuf,
+}
+
+impl OutputRequest {
+    /// Reads the value of `--output`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (mut kind, mut path) = (None, None);
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("kind", value)) => {
+                    kind = Some(value.parse::<Kind>()?.0);
+                }
+                Some(("file" | "dir", value)) if !value.is_empty() => path = Some((part, value)),
+                _ => return Err(format!("`{part}` is none of `kind=…`, `file=…`, `dir=…`")),
+            }
+        }
+        let kind = kind.ok_or("it needs `kind=…`")?;
+        let key = match kind {
+            OutputKind::OciArchive | OutputKind::DockerArchive => "file",
+            OutputKind::OciLayout | OutputKind::Dir => "dir",
+        };
+        match path {
+            Some((part, value)) if part.starts_with(key) => Ok(Self {
+                kind,
+                path: value.into(),
+            }),
+            _ => Err(format!("kind `{}` needs `{key}=…`", kind.as_str())),
+        }
+    }
+}
+
+struct Kind(OutputKind);
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [
+            OutputKind::OciArchive,
+            OutputKind::DockerArchive,
+            OutputKind::OciLayout,
+            OutputKind::Dir,
+        ];
+        all.into_iter().find(|kind| kind.as_str() == text).map(Self).ok_or_else(|| {
+            let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
+            match text {
+                "registry" | "function-zip" => format!("`{text}` is not supported by this version"),
+                _ => format!("there is no kind `{text}`: it is one of {}", known.join(", ")),
+            }
+        })
+    }
+}
+
+/// An output with its place on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedOutput {
+    /// What is written.
+    pub kind: OutputKind,
+    /// Where, absolute.
+    pub path: PathBuf,
+    /// As the user wrote it.
+    pub shown: PathBuf,
+    /// Which of several platforms' images; none: all of them.
+    pub platform: Option<usize>,
+    /// Where the spec says it.
+    span: Option<Span>,
+}
+
+/// All outputs of a build, each checked as far as it can be before there is an image.
+pub fn plan(
+    project: &Project,
+    specs: &[&Resolved],
+    more: &[OutputRequest],
+    none: bool,
+) -> Result<Vec<PlannedOutput>, Failure> {
+    if none {
+        return Ok(Vec::new());
+    }
+    let mut planned: Vec<PlannedOutput> = Vec::new();
+    for (at, spec) in specs.iter().enumerate() {
+        for output in &spec.outputs {
+            let path = project.directory.join(&output.path);
+            if planned.iter().any(|known| known.path == path) {
+                continue;
+            }
+            planned.push(PlannedOutput {
+                kind: output.kind,
+                path,
+                shown: project.path.parent().unwrap_or(Path::new("")).join(&output.path),
+                platform: (output.kind == OutputKind::Dir && specs.len() > 1).then_some(at),
+                span: Some(output.span),
+            });
+        }
+    }
+    for output in more {
+        let path = std::path::absolute(&output.path)
+            .map_err(|error| super::project::io_failure("find", &output.path, &error))?;
+        if output.kind == OutputKind::Dir && specs.len() > 1 {
+            return Err(Failure::new(
+                Exit::Usage,
+                Diagnostic::error("a directory holds the root of one platform, and this spec has several")
+                    .hint("add `--platform P`"),
+            ));
+        }
+        planned.push(PlannedOutput {
+            kind: output.kind,
+            path,
+            shown: output.path.clone(),
+            platform: None,
+            span: None,
+        });
+    }
+    for output in &planned {
+        output.check(project)?;
+    }
+    Ok(planned)
+}
+
+impl PlannedOutput {
+    /// A build that takes minutes should not end with "there is a directory in the way".
+    fn check(&self, project: &Project) -> Result<(), Failure> {
+        let is_file = matches!(self.kind, OutputKind::OciArchive | OutputKind::DockerArchive);
+        let metadata = std::fs::symlink_metadata(&self.path);
+        let problem = match metadata {
+            Ok(metadata) if is_file && metadata.is_dir() => "there is a directory of that name",
+            Ok(metadata) if !is_file && !metadata.is_dir() => "there is a file of that name",
+            _ => return Ok(()),
+        };
+        let mut diagnostic =
+            Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
+                .because(problem)
+                .hint("name another place, or move away what is there");
+        if let Some(span) = self.span {
+            diagnostic = diagnostic.at(Place {
+                file: project.file.clone(),
+                span,
+            });
+        }
+        Err(Failure::new(Exit::Local, diagnostic))
+    }
+}
+
+/// The store as the source of layers. Layers that this process wrote are copied by the kernel.
+pub struct StoreLayers<'a>(pub &'a LocalStore);
+
+impl LayerSource for StoreLayers<'_> {
+    fn open(&self, digest: &LayerDigest) -> Result<Box<dyn Read + Send + '_>, StoreError> {
+        self.0.open(&BlobId::new(*digest.digest()))
+    }
+
+    fn file(&self, digest: &LayerDigest) -> Result<Option<File>, StoreError> {
+        if self.0.wrote(&BlobId::new(*digest.digest())) {
+            self.0.blob_file(&BlobId::new(*digest.digest()))
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+const WRITTEN: &str = "written";
+
+/// What decides the bytes of an output, and with its stamp whether it has to be written again.
+fn output_key(output: &PlannedOutput) -> Digest {
+    let mut out = Encoder::default();
+    out.str(WRITTEN);
+    out.str(output.kind.as_str());
+    out.str(&output.path.display().to_string());
+    Digest::of(&out.into_bytes())
+}
+
+fn output_value(subject: Digest, names: &Names, stamp: Option<&Stamp>) -> Vec<u8> {
+    let mut out = Encoder::default();
+    out.digest(&subject);
+    out.sequence(names.references().into_iter(), |out, name| out.str(&name));
+    out.sequence(names.tags.iter(), |out, tag| out.str(tag));
+    out.option(stamp, |out, stamp| out.bytes(&stamp.to_canonical()));
+    out.into_bytes()
+}
+
+/// Writes every output; one that is there already, untouched since this very image was written there, is left alone.
+///
+/// Says for each whether it was.
+pub fn write(
+    session: &Session<'_>,
+    pinned: &Pinned,
+    outputs: &[PlannedOutput],
+    images: &[Image],
+    index: Option<&ImageIndex>,
+    built: &Built,
+) -> Result<Vec<(PathBuf, bool)>, Failure> {
+    let names = Names {
+        name: built.name.clone(),
+        tags: built.tags.iter().cloned().collect::<BTreeSet<_>>(),
+    };
+    let whole = match index {
+        Some(index) => Subject::Several(index),
+        None => Subject::One(&images[0]),
+    };
+    let mut written = Vec::new();
+    for (output, number) in outputs.iter().zip(0_u64..) {
+        let which = output.platform.unwrap_or(0);
+        let subject = match output.platform {
+            Some(at) => Subject::One(&images[at]),
+            None => whole,
+        };
+        let key = output_key(output);
+        let record = session.store.record(WRITTEN, &key)?;
+        let before = stamp(&output.path).ok().flatten();
+        let same = before.as_ref().is_some_and(|before| {
+            record.as_ref().is_some_and(|record| {
+                record.value == output_value(subject.digest(), &names, Some(before))
+            })
+        });
+        if same {
+            written.push((output.shown.clone(), true));
+            continue;
+        }
+        let work = WorkId((2 << 32) + number);
+        session.events.event(Event::Started {
+            id: work,
+            label: format!("write {}", output.shown.display()),
+            total: Some(subject.images().iter().flat_map(|image| &image.layers).map(|layer| layer.size).sum()),
+        });
+        let progress = |done| session.events.event(Event::Advanced { id: work, done });
+        let last = record.as_ref().and_then(|record| stamp_of(&record.value));
+        let tree = built.images[which].tree;
+        let outcome = write_one(session, pinned, output, subject, &names, last.as_ref(), tree, &progress);
+        session.events.event(Event::Finished {
+            id: work,
+            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+        });
+        outcome?;
+        let after = stamp(&output.path)?;
+        let record = Record {
+            value: output_value(subject.digest(), &names, after.as_ref()),
+            ..Record::default()
+        };
+        session.store.put_record(WRITTEN, &key, &record)?;
+        written.push((output.shown.clone(), false));
+    }
+    Ok(written)
+}
+
+/// The stamp at the end of a record's value, if there is one.
+fn stamp_of(value: &[u8]) -> Option<Stamp> {
+    let mut decoder = immbuild_cas::canonical::Decoder::over(value);
+    decoder.digest().ok()?;
+    for _ in 0..2 {
+        for _ in 0..decoder.count().ok()? {
+            decoder.bytes().ok()?;
+        }
+    }
+    (decoder.u8().ok()? == 1).then_some(())?;
+    Stamp::decode_strict(decoder.bytes().ok()?).ok()
+}
+
+#[allow(clippy::too_many_arguments, reason = "each kind of output uses some of them, and only here")]
+fn write_one(
+    session: &Session<'_>,
+    pinned: &Pinned,
+    output: &PlannedOutput,
+    subject: Subject<'_>,
+    names: &Names,
+    last: Option<&Stamp>,
+    tree: TreeId,
+    progress: &dyn Fn(u64),
+) -> Result<(), Failure> {
+    let layers = StoreLayers(&session.store);
+    if let Some(parent) = output.path.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| super::project::io_failure("make", parent, &error))?;
+    }
+    match output.kind {
+        OutputKind::OciArchive => write_oci_archive(&output.path, subject, names, &layers, progress)?,
+        OutputKind::DockerArchive => {
+            write_docker_archive(&output.path, subject, names, &layers, progress)?;
+        }
+        OutputKind::OciLayout => {
+            write_oci_layout(&output.path, subject, names, &layers, last, progress)?;
+        }
+        OutputKind::Dir => {
+            let blobs = pinned.blobs(&session.store);
+            let materialise = Materialise {
+                directories: &session.store,
+                blobs: &blobs,
+                times: Times {
+                    epoch: subject.images()[0].epoch,
+                    known: &|_| None,
+                },
+                purpose: Purpose::Output {
+                    owners: rustix::process::geteuid().is_root(),
+                },
+                threads: session.settings.threads,
+            };
+            output::write_dir(&output.path, &session.store.tree(&tree)?, &materialise, last)?;
+        }
+    }
+    Ok(())
+}

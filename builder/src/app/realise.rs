@@ -1,0 +1,308 @@
+//! Joins scheduler, sandbox and sources into the embedded executor for one build.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::store::{BlobSource as _, Record, Store as _};
+use immbuild_cas::tree::Tree;
+
+use super::failure::Failure;
+use super::pins::{Fetch, Pinned};
+use super::project::Project;
+use super::session::Session;
+use crate::exec::embedded::{Embedded, Secrets};
+use crate::exec::scheduler::Scheduler;
+use crate::graph::action::BaseTimes;
+use crate::graph::op::{OpId, Pin, Unpack};
+use crate::graph::Graph;
+use crate::image::{BaseImage, ManifestDigest};
+use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
+use crate::resolve::{git, http, image, unpack};
+
+/// What steps are run with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// `--arg`.
+    pub args: BTreeMap<String, String>,
+    /// `--secret`, by name.
+    pub secrets: Secrets,
+    /// Take uncommitted changes of a local git source.
+    pub dirty: bool,
+    /// Run every step again.
+    pub rerun: bool,
+    /// Mount cache directories empty.
+    pub empty_caches: bool,
+    /// Read every local file again, whatever its times say.
+    pub distrust_times: bool,
+}
+
+/// Realises what is wanted.
+pub fn realise(
+    session: &Session<'_>,
+    project: &Project,
+    graph: &Graph,
+    wants: &[OpId],
+    pinned: &Pinned,
+    options: &Options,
+) -> Result<BTreeMap<OpId, Realised>, Failure> {
+    let blobs = pinned.blobs(&session.store);
+    let sandbox = Embedded {
+        store: &session.store,
+        blobs: &blobs,
+        events: session.events,
+        cancel: session.cancel,
+        secrets: &options.secrets,
+        caches: (!options.empty_caches).then(|| project.memory()),
+        ids: session.settings.ids,
+        threads: session.settings.threads,
+        making: Mutex::new(()),
+    };
+    let sources = Provider { session, pinned };
+    let scheduler = Scheduler {
+        sandbox: &sandbox,
+        sources: &sources,
+        store: &session.store,
+        blobs: &blobs,
+        events: session.events,
+        threads: session.settings.threads,
+        rerun: options.rerun,
+        cancel: session.cancel,
+    };
+    scheduler
+        .realise(graph, wants)
+        .map_err(|error| super::step_failure::of_exec(error, project))
+}
+
+/// Gives pinned sources as trees: from the store, or by fetching them.
+pub struct Provider<'a> {
+    /// Where they are kept.
+    pub session: &'a Session<'a>,
+    /// Where they come from.
+    pub pinned: &'a Pinned,
+}
+
+const KIND: &str = "source";
+
+impl Provider<'_> {
+    fn key(pin: &Pin) -> Digest {
+        crate::graph::op::OpKind::Source(pin.clone()).canonical_digest()
+    }
+
+    /// A source that was brought here before, and is still here.
+    fn known(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
+        let store = &self.session.store;
+        let Some(record) = store.record(KIND, &Self::key(pin))? else {
+            return Ok(None);
+        };
+        let Some(tree) = record.trees.first().copied() else {
+            return Ok(None);
+        };
+        if store.tree(&tree).is_err() {
+            return Ok(None);
+        }
+        // A base image's record has its mtimes and its config first, then manifest and layers.
+        let (mtimes, config) = match (pin, record.blobs.as_slice()) {
+            (Pin::Image { .. }, [mtimes, config, rest @ ..]) => {
+                for blob in rest.iter().chain([mtimes, config]) {
+                    if !store.has(blob)? {
+                        return Ok(None);
+                    }
+                }
+                (Some(*mtimes), Some(*config))
+            }
+            (Pin::Image { .. }, _) => return Ok(None),
+            _ => (None, None),
+        };
+        Ok(Some(SourceTree {
+            tree,
+            times: mtimes.map(|mtimes| BaseTimes { tree, mtimes }),
+            config,
+            env: self.environment(config)?,
+            cached: true,
+        }))
+    }
+
+    /// What a base image's config brings to steps.
+    fn environment(&self, config: Option<BlobId>) -> Result<BTreeMap<String, String>, Failure> {
+        let Some(config) = config else {
+            return Ok(BTreeMap::new());
+        };
+        let bytes = self.session.store.read(&config)?;
+        let (config, _) = crate::image::read::config(&bytes, &config.to_string())?;
+        Ok(config
+            .config
+            .env
+            .iter()
+            .filter_map(|line| line.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
+    }
+
+    fn keep(&self, pin: &Pin, tree: TreeId, blobs: Vec<BlobId>) -> Result<(), Failure> {
+        let record = Record {
+            value: Vec::new(),
+            blobs,
+            trees: vec![tree],
+        };
+        self.session.store.put_record(KIND, &Self::key(pin), &record)?;
+        Ok(())
+    }
+
+    fn fetch(&self, pin: &Pin, fetch: &Fetch, progress: &dyn Fn(u64)) -> Result<SourceTree, Failure> {
+        let store = &self.session.store;
+        let plain = |tree: TreeId| SourceTree {
+            tree,
+            times: None,
+            config: None,
+            env: BTreeMap::new(),
+            cached: false,
+        };
+        match (pin, fetch) {
+            (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
+                let remote = super::lock::remote(source);
+                let wanted = git::Pin { commit, tree: *tree };
+                let found = git::fetch_remote(
+                    &remote,
+                    &wanted,
+                    &self.session.git_cache(),
+                    self.session.settings.offline,
+                    store,
+                )?;
+                let tree = store.put_tree(&found)?;
+                self.keep(pin, tree, Vec::new())?;
+                Ok(plain(tree))
+            }
+            (Pin::Http { sha256, unpack: how }, Fetch::Http(source)) => {
+                let request = http::Request {
+                    url: &source.url,
+                    mirrors: &source.mirrors,
+                    expected: Some(*sha256),
+                    offline: self.session.settings.offline,
+                };
+                let fetched =
+                    http::fetch(&request, &http::Policy::default(), store, &|done, _| progress(done))?;
+                let tree = match how {
+                    Some(how) => self.unpack(&fetched.blob, *how)?,
+                    None => crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?,
+                };
+                let tree = store.put_tree(&tree)?;
+                self.keep(pin, tree, vec![fetched.blob])?;
+                Ok(plain(tree))
+            }
+            (Pin::Image { manifest }, Fetch::Image(path)) => {
+                self.image(pin, ManifestDigest::new(*manifest), path)
+            }
+            _ => unreachable!("a pin and where to fetch it are made together"),
+        }
+    }
+
+    /// Imports a base image: its documents and layers as they are, and what they are together as a tree.
+    fn image(
+        &self,
+        pin: &Pin,
+        manifest: ManifestDigest,
+        path: &Path,
+    ) -> Result<SourceTree, Failure> {
+        let store = &self.session.store;
+        let image = image::open_local(path)?;
+        let base = image.base(&manifest)?;
+        for field in &base.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{field}` of base image {} is not inherited", manifest.digest().short()),
+                hint: None,
+            });
+        }
+        let manifest_blob = store.put(&mut image.open(&BlobId::new(*manifest.digest()))?)?.0;
+        let document = BaseImage::manifest(manifest, &store.read(&manifest_blob)?)?;
+        let config = store.put(&mut image.open(&BlobId::new(document.config.digest))?)?.0;
+        image::keep_layers(&base, &image, store)?;
+        let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
+        for dropped in &imported.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of the base image: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        let tree = store.put_tree(&imported.tree)?;
+        let mut blobs = vec![imported.mtimes, config, manifest_blob];
+        blobs.extend(base.layers.iter().map(|layer| BlobId::new(*layer.digest.digest())));
+        self.keep(pin, tree, blobs)?;
+        Ok(SourceTree {
+            tree,
+            times: Some(BaseTimes {
+                tree,
+                mtimes: imported.mtimes,
+            }),
+            config: Some(config),
+            env: self.environment(Some(config))?,
+            cached: false,
+        })
+    }
+}
+
+/// More than this many bytes are no base image but a bomb.
+const IMAGE_MAX: u64 = 64 << 30;
+
+static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
+
+impl Sources for Provider<'_> {
+    type Error = Failure;
+
+    fn realise(&self, _op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Failure> {
+        if let Some(known) = self.known(pin)? {
+            return Ok(known);
+        }
+        let Some((_, fetch)) = self.pinned.fetches.iter().find(|(known, _)| known == pin) else {
+            // A local source was read when it was pinned.
+            let Pin::Tree { tree, .. } = pin else {
+                unreachable!("only a tree can be pinned without being fetched");
+            };
+            return Ok(SourceTree {
+                tree: *tree,
+                times: None,
+                config: None,
+                env: BTreeMap::new(),
+                cached: true,
+            });
+        };
+        let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
+        self.session.events.event(Event::Started {
+            id: work,
+            label: format!("source {name}"),
+            total: None,
+        });
+        let progress = |done| self.session.events.event(Event::Advanced { id: work, done });
+        let outcome = self.fetch(pin, fetch, &progress);
+        self.session.events.event(Event::Finished {
+            id: work,
+            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+        });
+        outcome
+    }
+
+    fn unpack(&self, archive: &BlobId, how: Unpack) -> Result<Tree, Failure> {
+        let blobs = self.pinned.blobs(&self.session.store);
+        let mut archive = blobs.open(archive)?;
+        let options = unpack::Options {
+            strip: how.strip,
+            preserve: how.preserve,
+        };
+        let unpacked = unpack::unpack(
+            &mut archive,
+            &options,
+            &unpack::Limits::default(),
+            &self.session.store,
+        )?;
+        for dropped in &unpacked.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of an archive: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        Ok(unpacked.tree)
+    }
+}

@@ -1,0 +1,156 @@
+//! How a failed graph is told: which step, what it ran, what it said last, and what to type next.
+
+use super::failure::{Exit, Failure, RANGE_HINT};
+use super::project::Project;
+use crate::diag::Diagnostic;
+use crate::exec::embedded::RunError;
+use crate::exec::sandbox::{SandboxError, Status};
+use crate::exec::scheduler::ExecError;
+use crate::graph::Origin;
+
+/// A failed build as sentences.
+pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
+    match error {
+        ExecError::Source { source, .. } => source,
+        ExecError::Run { origin, source } => of_step(&origin, source),
+        ExecError::File { origin, source } => {
+            let failure = Failure::of(Exit::Spec, &source);
+            in_step(failure, &origin, project)
+        }
+        ExecError::Unpack {
+            origin,
+            path,
+            source,
+        } => {
+            let failure = source.unwrap_or_else(|| {
+                Failure::new(
+                    Exit::Spec,
+                    Diagnostic::error(format!("there is no file `{path}` to unpack")),
+                )
+            });
+            in_step(failure, &origin, project)
+        }
+        ExecError::Store(error) => error.into(),
+        ExecError::Tree(error) => error.into(),
+        ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),
+    }
+}
+
+/// Says in which step of which spec.
+fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure {
+    if let Some(first) = failure.diagnostics.first_mut() {
+        let message = std::mem::take(&mut first.message);
+        first.cause = Some(match first.cause.take() {
+            Some(cause) => format!("{message}: {cause}"),
+            None => message,
+        });
+        first.message = match origin {
+            Origin::Step { text, .. } => format!(
+                "cannot do step `{}` of `{}`: {text}",
+                origin.label(),
+                project.path.display()
+            ),
+            Origin::Source { .. } | Origin::Start => format!("cannot do `{}`", origin.label()),
+        };
+    }
+    failure
+}
+
+fn of_step(origin: &Origin, error: RunError) -> Failure {
+    let label = origin.label();
+    let failed = format!("step `{label}` failed");
+    match error {
+        RunError::Step {
+            status,
+            argv,
+            tail,
+            log,
+        } => {
+            let how = match status {
+                Status::Exited(code) => format!("exited with {code}"),
+                Status::Signalled(signal) => format!("was killed by signal {signal}"),
+                Status::TimedOut => "took longer than its `timeout` and was killed".into(),
+            };
+            let mut cause = format!("`{}` {how}", argv.join(" "));
+            if tail.is_empty() {
+                cause.push_str("; it printed nothing");
+            } else {
+                cause.push_str("; it printed last\n");
+                for line in tail.lines() {
+                    cause.push_str("    ");
+                    cause.push_str(line);
+                    cause.push('\n');
+                }
+                cause.truncate(cause.trim_end().len());
+            }
+            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended; the whole log is `immbuild cache log {}`", log.digest().short());
+            if let Some(refused) = refused_connection(&tail) {
+                hint = format!("{refused}; {hint}");
+            }
+            Failure::new(
+                Exit::Step,
+                Diagnostic::error(failed).because(cause).hint(hint),
+            )
+        }
+        RunError::NoSecret(name) => Failure::new(
+            Exit::Usage,
+            Diagnostic::error(format!("step `{label}` needs the secret `{name}`"))
+                .hint(format!("add `--secret {name}=env:VARIABLE` or `--secret {name}=file:PATH`")),
+        ),
+        RunError::SecretLeaked { path, name } => Failure::new(
+            Exit::Step,
+            Diagnostic::error(failed)
+                .because(format!("the file `{path}` it left holds the secret `{name}`"))
+                .hint("use the secret where it is, in `/run/secrets`, or remove the file in the same step"),
+        ),
+        RunError::User(error) => Failure::of(Exit::Spec, &error)
+            .hint("a name in `as` must be in the root's /etc/passwd; numbers always work"),
+        RunError::Sandbox(error @ SandboxError::Directory { .. }) => {
+            let failure: Failure = error.into();
+            told_as(failure, failed).hint("`in` must name a directory that is there: make it with `mkdir` or `copy` before")
+        }
+        RunError::Sandbox(error @ SandboxError::Ids { .. }) => {
+            let failure: Failure = error.into();
+            told_as(failure, failed).hint(RANGE_HINT)
+        }
+        RunError::Sandbox(error) => told_as(error.into(), failed),
+        RunError::HostFs(error) => told_as(error.into(), failed),
+        RunError::Store(error) => error.into(),
+        RunError::Tree(error) => error.into(),
+        error @ RunError::Cache { .. } => Failure::of(Exit::Local, &error),
+    }
+}
+
+fn told_as(mut failure: Failure, message: String) -> Failure {
+    if failure.exit == Exit::Interrupted {
+        return failure;
+    }
+    if let Some(first) = failure.diagnostics.first_mut() {
+        let was = std::mem::replace(&mut first.message, message);
+        first.cause = Some(match first.cause.take() {
+            Some(cause) => format!("{was}: {cause}"),
+            None => was,
+        });
+    }
+    failure
+}
+
+/// Does the log say that a host could not be reached? Then what it wanted can be declared.
+fn refused_connection(tail: &str) -> Option<String> {
+    const SIGNS: [&str; 6] = [
+        "Could not resolve host",
+        "Temporary failure in name resolution",
+        "Temporary failure resolving",
+        "Name or service not known",
+        "Network is unreachable",
+        "Connection refused",
+    ];
+    let line = tail.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+    let url = line
+        .split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')'))
+        .find(|word| word.starts_with("https://") || word.starts_with("http://"));
+    let url = url.map_or("https://…", |url| url.trim_end_matches([':', ',', '.']));
+    Some(format!(
+        "a step has no network: declare what it wants, `source.NAME.http = \"{url}\"`, and copy it in"
+    ))
+}

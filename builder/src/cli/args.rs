@@ -1,0 +1,387 @@
+//! What can be typed. The doc comments are the help texts.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Container images that are the same bytes everywhere, with proof.
+#[derive(Debug, Parser)]
+#[command(
+    name = "immbuild",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "\
+Start here:
+  immbuild init            write a spec for what lies here
+  immbuild build           lock what is not locked, build, write the outputs
+  immbuild load podman     hand the image to a container engine
+  immbuild explain         say why a step will run
+
+The spec is `spec.toml`, its pins are in `spec.lock` beside it: commit both."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that work everywhere.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// The spec [default: spec.toml]
+    #[arg(short = 'f', long = "spec", value_name = "FILE", global = true)]
+    pub spec: Option<PathBuf>,
+    /// Write one JSON object a line on stdout, the last being the result
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// When to colour
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
+    pub color: Color,
+    /// Ask nothing of any network: what is not in the store is an error
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Where what was fetched and built is kept [default: $XDG_CACHE_HOME/immbuild]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub store: Option<PathBuf>,
+    /// How many things to do at once [default: one for each CPU]; never changes a byte
+    #[arg(long, value_name = "N", global = true, hide_short_help = true)]
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// When to colour what is written to a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Lock if there is no lock, build, and write the outputs
+    Build(Build),
+    /// Add missing pins and drop unused ones; move nothing
+    Lock(Lock),
+    /// Move pins, and print old → new
+    Update(Update),
+    /// Write a spec for what lies here
+    Init(Init),
+    /// Open a shell where a step ended or failed
+    Shell(Shell),
+    /// Say why each step will run, or why not
+    Explain(Explain),
+    /// Print the build graph
+    Graph(Graph),
+    /// Hand the image to a container engine, through its own loader
+    Load(Load),
+    /// Check an image, rebuild it, and say how far the two agree
+    Verify(Verify),
+    /// Say where two images or trees begin to differ, and in what
+    Compare(Compare),
+    /// List what is in an image
+    Inspect(Inspect),
+    /// Try what this machine can do, and say how to mend what it can't
+    Doctor,
+    /// Look after what is kept between builds
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Print the JSON Schema of the spec, for editors
+    Schema,
+    /// Print completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// (a later version) deliver to a registry
+    #[command(hide = true)]
+    Push(Later),
+    /// (a later version) copy between registries and layouts
+    #[command(hide = true)]
+    Copy(Later),
+    /// (a later version) keep a credential
+    #[command(hide = true)]
+    Login(Later),
+    /// (a later version) rebuild under hostile variation
+    #[command(hide = true)]
+    Check(Later),
+    /// (a later version) findings about an image
+    #[command(hide = true)]
+    Audit(Later),
+    /// (a later version) receipt and provenance
+    #[command(hide = true)]
+    Attest(Later),
+    /// (a later version) bill of materials
+    #[command(hide = true)]
+    Sbom(Later),
+    /// (a later version) all inputs in one artifact
+    #[command(hide = true)]
+    Vendor(Later),
+    /// (a later version) deployment snippet
+    #[command(hide = true)]
+    Manifest(Later),
+    /// (a later version) why a package is here
+    #[command(hide = true)]
+    Why(Later),
+}
+
+/// A command of a later version: whatever follows it is not looked at.
+#[derive(Debug, Args)]
+pub struct Later {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Stdout gets one line: the index digest, or the manifest digest for one platform.
+
+Examples:
+  immbuild build
+  immbuild build --record                      pin these output bytes in the lock
+  immbuild build --locked --expected           in CI, for a release
+  immbuild build --output kind=oci-archive,file=out/shop.tar
+  immbuild build --secret token=env:API_TOKEN")]
+pub struct Build {
+    /// The spec [default: spec.toml]
+    #[arg(value_name = "SPEC")]
+    pub file: Option<PathBuf>,
+    /// A missing or outdated lock is an error; cache directories are mounted empty
+    #[arg(long)]
+    pub locked: bool,
+    /// It is an error when no expectation of the lock applies
+    #[arg(long)]
+    pub expected: bool,
+    /// Write what came out into the lock as `[[expect]]`
+    #[arg(long, conflicts_with = "locked")]
+    pub record: bool,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
+    /// Build only these platforms of the spec
+    #[arg(long, value_name = "P")]
+    pub platform: Vec<String>,
+    /// Build this stage instead of the image
+    #[arg(long, value_name = "S")]
+    pub stage: Option<String>,
+    /// Set a declared parameter
+    #[arg(long = "arg", value_name = "K=V")]
+    pub args: Vec<String>,
+    /// Give a secret: `n=env:VARIABLE` or `n=file:PATH`
+    #[arg(long, value_name = "N=FROM")]
+    pub secret: Vec<String>,
+    /// Write one more output: `kind=…,file=…` or `kind=…,dir=…`
+    #[arg(long, value_name = "KIND")]
+    pub output: Vec<String>,
+    /// Run every step again, whatever is known
+    #[arg(long)]
+    pub rerun: bool,
+    /// Mount cache directories empty
+    #[arg(long)]
+    pub without_caches: bool,
+    #[command(flatten)]
+    pub later: BuildLater,
+}
+
+/// Flags of a later version: known, and refused.
+#[derive(Debug, Args)]
+pub struct BuildLater {
+    #[arg(long, hide = true)]
+    pub push: bool,
+    #[arg(long, hide = true)]
+    pub executor: Option<String>,
+    #[arg(long, hide = true)]
+    pub cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    pub cache_to: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// The spec [default: spec.toml]
+    #[arg(value_name = "SPEC")]
+    pub file: Option<PathBuf>,
+    /// Write nothing and ask no network; say whether the lock is up to date
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: ask what would move
+    #[arg(long, requires = "check")]
+    pub online: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Sources whose pins to move [default: all]
+    #[arg(value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Choose the epoch anew, by the rule of a first lock
+    #[arg(long)]
+    pub epoch: bool,
+    /// Say what would move, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Start from this kind of spec
+    #[arg(long, value_name = "NAME", value_enum)]
+    pub from: Option<Template>,
+}
+
+/// The specs that `init` knows how to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// One static program on nothing
+    Static,
+    /// Files on a base image
+    Site,
+    /// Compile in one stage, ship from another
+    Compile,
+}
+
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// `STAGE` or `STAGE.N`; the last step unless N is given
+    #[arg(default_value = "image", value_name = "STAGE[.N]")]
+    pub at: String,
+    /// Let changes be made; they are thrown away at the end
+    #[arg(long)]
+    pub writable: bool,
+    /// Set a declared parameter
+    #[arg(long = "arg", value_name = "K=V")]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// Only this step or stage: `build`, `build.2`
+    #[arg(value_name = "STAGE[.N]")]
+    pub at: Option<String>,
+    /// Set a declared parameter
+    #[arg(long = "arg", value_name = "K=V")]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Graph {
+    /// The spec [default: spec.toml]
+    #[arg(value_name = "SPEC")]
+    pub file: Option<PathBuf>,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: GraphFormat,
+    /// Set a declared parameter
+    #[arg(long = "arg", value_name = "K=V")]
+    pub args: Vec<String>,
+}
+
+/// How to write a graph.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum GraphFormat {
+    /// A line for each op
+    #[default]
+    Text,
+    /// Graphviz
+    Dot,
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    /// `podman` or `docker`
+    #[arg(value_enum)]
+    pub engine: Engine,
+    /// Which image: a spec, a digest, a layout or an archive [default: what the spec built last]
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Give it this name instead of the spec's
+    #[arg(long, value_name = "NAME:TAG")]
+    pub tag: Option<String>,
+}
+
+/// Container engines with a loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    Podman,
+    Docker,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 identical at the accepted grade, 10 identical except compression,
+11 except tar form, 12 different, 13 cannot say.")]
+pub struct Verify {
+    /// A layout, an archive, or a digest in the store
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Check the image alone, rebuild nothing
+    #[arg(long)]
+    pub structure_only: bool,
+    /// The least grade to accept
+    #[arg(long, value_enum, default_value_t, value_name = "GRADE")]
+    pub accept: Grade,
+    /// Set a declared parameter
+    #[arg(long = "arg", value_name = "K=V")]
+    pub args: Vec<String>,
+    /// Give a secret: `n=env:VARIABLE` or `n=file:PATH`
+    #[arg(long, value_name = "N=FROM")]
+    pub secret: Vec<String>,
+    /// (a later version)
+    #[arg(long, hide = true)]
+    pub policy: Option<PathBuf>,
+}
+
+/// How far two images agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Grade {
+    /// Every byte
+    #[default]
+    Bit,
+    /// Every byte but for the compression
+    DiffId,
+    /// Every file but for the form of the tar
+    Tree,
+}
+
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// A layout, an archive, a directory, or a digest in the store
+    pub a: String,
+    /// What to compare it with
+    pub b: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A layout, an archive, or a digest in the store [default: what the spec built last]
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// List every file
+    #[arg(long)]
+    pub files: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// Say how much is kept
+    Stat,
+    /// Drop what no recent build needs
+    Gc {
+        /// Keep at most this much: `500M`, `20G`
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<String>,
+    },
+    /// Read everything again and set aside what is damaged
+    Fsck,
+}

@@ -1,0 +1,167 @@
+//! What a use case found, as lines for people and as JSON for machines.
+#![allow(clippy::print_stdout, reason = "standard output is for data, and this is the only place that writes any")]
+
+use std::io::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::app::build::{BuildReport, Expectation};
+use crate::app::lock::LockReport;
+
+/// A line of data on standard output. A reader that has gone away wants no more of it.
+pub(super) fn data(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// A line for people on standard error.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// `12.4 MB`: decimal units, as registries and disks count.
+pub(super) fn bytes(count: u64) -> String {
+    #[allow(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    let value = count as f64;
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{:.1} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.1} GB", value / 1e9),
+    }
+}
+
+/// The summary of a build (SPEC C).
+pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
+    for (line, number) in report.locked.iter().zip(0..) {
+        let new = match &report.new_lock {
+            Some(path) if number == 0 => format!("   ({} is new: commit it)", path.display()),
+            _ => String::new(),
+        };
+        say(&format!("locked    {line}{new}"));
+    }
+    let tier = report
+        .tier
+        .map(|tier| format!("   tier {}", tier.as_str()))
+        .unwrap_or_default();
+    say(&format!(
+        "built     {} op{}: {} cached, {} run, {seconds:.1} s{tier}",
+        report.ops,
+        if report.ops == 1 { "" } else { "s" },
+        report.cached,
+        report.ran
+    ));
+    let base = match report.base {
+        (0, _) => String::new(),
+        (count, size) => format!(", {count} base {}", bytes(size)),
+    };
+    say(&format!("layers    {} own {}{base}", report.own.0, bytes(report.own.1)));
+    say(&format!("expected  {}", expectation(&report.expectation)));
+    for (path, same) in &report.written {
+        let same = if *same { "   (as it was)" } else { "" };
+        say(&format!("written   {}{same}", path.display()));
+    }
+    if report.written.is_empty() && terminal {
+        say("next      immbuild load podman");
+    }
+}
+
+fn expectation(expectation: &Expectation) -> String {
+    match expectation {
+        Expectation::None => "nothing recorded; `--record` pins these bytes".into(),
+        Expectation::Met => "these bytes".into(),
+        Expectation::Other {
+            changed: Some(changed),
+        } => format!("another image: `{changed}` is not as it was, so nothing was compared"),
+        Expectation::Other { changed: None } => {
+            "another image, so nothing was compared; `--record` pins these bytes".into()
+        }
+        Expectation::Recorded => "recorded in the lock: commit it".into(),
+        Expectation::Warm => {
+            "not compared: a step saw a filled cache; `--without-caches` builds without".into()
+        }
+    }
+}
+
+/// The same for machines.
+pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
+    let images: Vec<Value> = report
+        .images
+        .iter()
+        .map(|(platform, image)| {
+            json!({
+                "platform": platform.to_string(),
+                "manifest": image.manifest.to_string(),
+                "image-id": image.id.to_string(),
+                "tree": image.tree.to_string(),
+            })
+        })
+        .collect();
+    let written: Vec<Value> = report
+        .written
+        .iter()
+        .map(|(path, same)| json!({ "path": path.display().to_string(), "unchanged": same }))
+        .collect();
+    json!({
+        "event": "result",
+        "ok": true,
+        "digest": report.digest.to_string(),
+        "images": images,
+        "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
+        "tier": report.tier.map(|tier| tier.as_str()),
+        "layers": {
+            "own": { "count": report.own.0, "bytes": report.own.1 },
+            "base": { "count": report.base.0, "bytes": report.base.1 },
+        },
+        "expectation": match &report.expectation {
+            Expectation::None => "none",
+            Expectation::Met => "met",
+            Expectation::Other { .. } => "other",
+            Expectation::Recorded => "recorded",
+            Expectation::Warm => "warm",
+        },
+        "new-lock": report.new_lock.as_ref().map(|path| path.display().to_string()),
+        "written": written,
+        "bytes-hashed": report.bytes_hashed,
+        "seconds": seconds,
+    })
+}
+
+/// What `lock` and `update` did.
+pub(super) fn lock(report: &LockReport) {
+    for line in &report.added {
+        say(&format!("locked    {line}"));
+    }
+    for name in &report.dropped {
+        say(&format!("dropped   {name}"));
+    }
+    for (name, before, after) in &report.moved {
+        say(&format!("moved     {name:9} {before} → {after}"));
+    }
+    if let Some((before, after)) = report.epoch {
+        say(&format!("epoch     {before} → {after}"));
+    }
+    match (&report.written, report.needed) {
+        (Some(path), _) => say(&format!("written   {}", path.display())),
+        (None, true) => say("nothing moved"),
+        (None, false) => say("nothing to lock: every source is identified by its content"),
+    }
+}
+
+/// The same for machines.
+pub(super) fn lock_json(report: &LockReport) -> Value {
+    let moved: Vec<Value> = report
+        .moved
+        .iter()
+        .map(|(name, before, after)| json!({ "source": name, "before": before, "after": after }))
+        .collect();
+    json!({
+        "event": "result",
+        "ok": true,
+        "added": report.added,
+        "dropped": report.dropped,
+        "moved": moved,
+        "epoch": report.epoch.map(|(_, after)| after.to_string()),
+        "written": report.written.as_ref().map(|path| path.display().to_string()),
+    })
+}

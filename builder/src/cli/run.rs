@@ -1,0 +1,327 @@
+//! Each command: arguments into a request, the use case, and its result into words.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+use super::args::{self, Cli, Command};
+use super::report;
+use crate::app::build::{self, BuildRequest};
+use crate::app::lock::{self, UpdateRequest};
+use crate::app::outputs::OutputRequest;
+use crate::app::realise::Options;
+use crate::app::{Exit, Failure, Project, Session, Settings};
+use crate::diag::{Diagnostic, Style, render};
+use crate::exec::embedded::Secrets;
+use crate::exec::sandbox::{IdMap, enter_if_needed};
+use crate::ui::{Progress, Show};
+
+/// What a command is run with.
+struct Context<'a> {
+    cli: &'a Cli,
+    style: Style,
+    cancel: Arc<AtomicBool>,
+}
+
+pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
+    let context = Context {
+        cli,
+        style,
+        cancel: Arc::new(AtomicBool::new(false)),
+    };
+    match &cli.command {
+        Command::Build(arguments) => context.build(arguments),
+        Command::Lock(arguments) => context.lock(arguments),
+        Command::Update(arguments) => context.update(arguments),
+        Command::Completions { shell } => {
+            let mut out = Vec::new();
+            clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
+            report::data(String::from_utf8_lossy(&out).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man => {
+            let mut out = Vec::new();
+            clap_mangen::Man::new(super::command())
+                .render(&mut out)
+                .expect("a vector takes everything");
+            report::data(String::from_utf8_lossy(&out).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Push(_)
+        | Command::Copy(_)
+        | Command::Login(_)
+        | Command::Check(_)
+        | Command::Audit(_)
+        | Command::Attest(_)
+        | Command::Sbom(_)
+        | Command::Vendor(_)
+        | Command::Manifest(_)
+        | Command::Why(_) => Err(not_yet("this command")),
+        _ => Err(not_yet("this command")),
+    }
+}
+
+/// Known to the reference, and of a later version.
+fn not_yet(what: &str) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        Diagnostic::error(format!("{what} is not supported by this version")),
+    )
+}
+
+fn usage(message: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, Diagnostic::error(message.into()))
+}
+
+impl Context<'_> {
+    fn progress(&self) -> Progress {
+        let global = &self.cli.global;
+        let show = if global.quiet {
+            Show::Nothing
+        } else if global.json {
+            Show::Json
+        } else if std::io::stderr().is_terminal() {
+            Show::Rows
+        } else {
+            Show::Lines
+        };
+        Progress::new(show, self.style)
+    }
+
+    /// The spec a command is about.
+    fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
+        let path = match (positional, &self.cli.global.spec) {
+            (Some(_), Some(_)) => {
+                return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
+            }
+            (Some(path), None) => path.to_owned(),
+            (None, Some(path)) => path.clone(),
+            (None, None) => PathBuf::from("spec.toml"),
+        };
+        let path = if path.is_dir() { path.join("spec.toml") } else { path };
+        let project = Project::open(&path)?;
+        if !self.cli.global.quiet {
+            for warning in project.spec.warnings() {
+                report::say(render(warning, self.style).trim_end());
+            }
+        }
+        Ok(project)
+    }
+
+    /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
+    fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+        if !executes {
+            return Ok(IdMap::Single);
+        }
+        enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
+    }
+
+    fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
+        let global = &self.cli.global;
+        let store = match &global.store {
+            Some(store) => store.clone(),
+            None => default_store()?,
+        };
+        let started = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
+            .unwrap_or_default();
+        let threads = global.threads.unwrap_or_else(|| {
+            std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+        });
+        Ok(Settings {
+            store,
+            offline: global.offline,
+            threads,
+            ids,
+            source_date_epoch: std::env::var("SOURCE_DATE_EPOCH").ok(),
+            started,
+        })
+    }
+
+    fn build(&self, arguments: &args::Build) -> Result<ExitCode, Failure> {
+        let later = &arguments.later;
+        for (given, flag) in [
+            (later.push, "--push"),
+            (later.executor.is_some(), "--executor"),
+            (!later.cache_from.is_empty(), "--cache-from"),
+            (!later.cache_to.is_empty(), "--cache-to"),
+        ] {
+            if given {
+                return Err(not_yet(&format!("`{flag}`")));
+            }
+        }
+        let start = Instant::now();
+        let project = self.project(arguments.file.as_deref())?;
+        let request = BuildRequest {
+            locked: arguments.locked,
+            expected: arguments.expected,
+            record: arguments.record,
+            platforms: arguments.platform.clone(),
+            stage: arguments.stage.clone(),
+            outputs: outputs(&arguments.output)?,
+            no_outputs: arguments.stage.is_some(),
+            options: Options {
+                args: pairs(&arguments.args, "--arg")?,
+                secrets: secrets(&arguments.secret)?,
+                dirty: arguments.dirty,
+                rerun: arguments.rerun,
+                empty_caches: arguments.without_caches,
+                distrust_times: arguments.record,
+            },
+        };
+        let settings = self.settings(self.ids(project.executes())?)?;
+        let progress = self.progress();
+        self.listen_for_signals();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let built = build::build(&session, &project, &request)?;
+        let seconds = start.elapsed().as_secs_f64();
+        if self.cli.global.json {
+            report::data(&report::build_json(&built, seconds).to_string());
+        } else {
+            if !self.cli.global.quiet {
+                report::build(&built, seconds, std::io::stderr().is_terminal());
+            }
+            report::data(&built.digest.to_string());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
+        if arguments.online {
+            return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
+        }
+        let project = self.project(arguments.file.as_deref())?;
+        if arguments.check {
+            lock::check(&project)?;
+            if !self.cli.global.quiet {
+                report::say("the lock is complete and up to date");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let report = lock::lock(&session, &project)?;
+        self.tell_lock(&report);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn update(&self, arguments: &args::Update) -> Result<ExitCode, Failure> {
+        let project = self.project(None)?;
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let request = UpdateRequest {
+            sources: arguments.sources.clone(),
+            epoch: arguments.epoch,
+            dry_run: arguments.dry_run,
+        };
+        let report = lock::update(&session, &project, &request)?;
+        self.tell_lock(&report);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tell_lock(&self, found: &lock::LockReport) {
+        if self.cli.global.json {
+            report::data(&report::lock_json(found).to_string());
+        } else if !self.cli.global.quiet {
+            report::lock(found);
+        }
+    }
+
+    /// From now on SIGINT and SIGTERM end the work in an orderly way; a second one ends it at once.
+    fn listen_for_signals(&self) {
+        use signal_hook::consts::{SIGINT, SIGTERM};
+
+        for signal in [SIGINT, SIGTERM] {
+            // Without the handlers the signals end the process as they always do, which loses nothing either.
+            let _ = signal_hook::flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                Arc::clone(&self.cancel),
+            );
+            let _ = signal_hook::flag::register(signal, Arc::clone(&self.cancel));
+        }
+    }
+}
+
+/// `$XDG_CACHE_HOME/immbuild`, else `~/.cache/immbuild` (XDG Base Directory Specification).
+fn default_store() -> Result<PathBuf, Failure> {
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .map(|cache| cache.join("immbuild"))
+        .ok_or_else(|| {
+            usage("there is no place for the store: neither `XDG_CACHE_HOME` nor `HOME` is set")
+                .hint("name one with `--store DIR`")
+        })
+}
+
+fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+    texts
+        .iter()
+        .map(|text| {
+            text.split_once('=')
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .ok_or_else(|| usage(format!("`{flag} {text}` has no `=`")))
+        })
+        .collect()
+}
+
+fn outputs(texts: &[String]) -> Result<Vec<OutputRequest>, Failure> {
+    texts
+        .iter()
+        .map(|text| {
+            OutputRequest::parse(text).map_err(|reason| {
+                usage(format!("`--output {text}` names no output"))
+                    .because(reason)
+                    .hint("write it as `--output kind=oci-archive,file=out/image.tar`")
+            })
+        })
+        .collect()
+}
+
+/// Secrets are read here, once, and handed down as bytes.
+fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::new();
+    for text in texts {
+        let form = || {
+            usage(format!("`--secret {text}` names no secret"))
+                .hint("write it as `--secret name=env:VARIABLE` or `--secret name=file:PATH`")
+        };
+        let (name, from) = text.split_once('=').ok_or_else(form)?;
+        let value = match from.split_once(':') {
+            Some(("env", variable)) => std::env::var_os(variable)
+                .map(std::os::unix::ffi::OsStringExt::into_vec)
+                .ok_or_else(|| {
+                    usage(format!("secret `{name}` is to come from `{variable}`, which is not set"))
+                })?,
+            Some(("file", path)) => {
+                let mut value = Vec::new();
+                std::fs::File::open(path)
+                    .and_then(|file| file.take(1 << 20).read_to_end(&mut value))
+                    .map_err(|error| {
+                        Failure::new(
+                            Exit::Unreachable,
+                            Diagnostic::error(format!("cannot read secret `{name}` from `{path}`"))
+                                .because(error.to_string()),
+                        )
+                    })?;
+                value
+            }
+            _ => return Err(form()),
+        };
+        secrets.insert(name.to_owned(), value);
+    }
+    Ok(secrets)
+}

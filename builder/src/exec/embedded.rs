@@ -1,0 +1,559 @@
+//! Runs one action of a graph in the [`sandbox`](super::sandbox): snapshots in, a tree out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
+
+use immbuild_cas::canonical::{Canonical as _, Encoder};
+use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::path::RelPath;
+use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
+use immbuild_cas::tree::{Change, Delta, Tree, TreeError, delta};
+
+use super::sandbox::{self, IdMap, Job, SandboxError, Status};
+use crate::epoch::Epoch;
+use crate::graph::Origin;
+use crate::graph::action::{ActionId, BaseTimes, CacheState};
+use crate::graph::apply::{FileOpError, resolve_owner};
+use crate::graph::op::ExecOp;
+use crate::hostfs::HostFsError;
+use crate::hostfs::ingest::{Ingested, ingest_upper};
+use crate::hostfs::materialise::{Materialise, Materialised, Purpose, Times};
+use crate::hostfs::seal::seal_upper;
+use crate::layer::Mtimes;
+use crate::ports::{Event, Events, Run, Sandbox};
+
+/// Secrets by name.
+pub type Secrets = BTreeMap<String, Vec<u8>>;
+
+/// A stack of snapshots deeper than this is made into one.
+const DEEPEST: usize = 100;
+
+/// How much of a step's output is kept: the last so many bytes.
+const LOG_MAX: usize = 4 << 20;
+
+/// The sandbox of the embedded executor.
+pub struct Embedded<'a> {
+    /// Where results, snapshots and caches are.
+    pub store: &'a LocalStore,
+    /// Where content is.
+    pub blobs: &'a dyn BlobSource,
+    /// Is told what steps print.
+    pub events: &'a dyn Events,
+    /// Set when the process is asked to stop.
+    pub cancel: &'a AtomicBool,
+    /// The secrets that were given.
+    pub secrets: &'a Secrets,
+    /// Whose cache directories are mounted; none: they are empty.
+    pub caches: Option<String>,
+    /// Which ids there are.
+    pub ids: IdMap,
+    /// How many threads write a snapshot.
+    pub threads: NonZeroUsize,
+    /// One snapshot is made at a time, so that two steps on one root do not both make it.
+    pub making: Mutex<()>,
+}
+
+/// Why a step failed, or could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It ran and said so.
+    #[error("{}", describe(*.status))]
+    Step {
+        /// How it ended.
+        status: Status,
+        /// What was run.
+        argv: Vec<String>,
+        /// The last lines it printed.
+        tail: String,
+        /// The whole log, as far as it was kept.
+        log: BlobId,
+    },
+    /// A secret it needs was not given.
+    #[error("secret `{0}` was not given")]
+    NoSecret(String),
+    /// What it left holds a secret.
+    #[error("`{path}` holds the secret `{name}`")]
+    SecretLeaked {
+        /// The file.
+        path: RelPath,
+        /// Which secret.
+        name: String,
+    },
+    /// Who runs it is not known in its root.
+    #[error("cannot tell who runs it")]
+    User(#[source] FileOpError),
+    /// The sandbox could not be made.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// A root could not be written as a directory, or what a step left not be read.
+    #[error(transparent)]
+    HostFs(#[from] HostFsError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A tree could not be read or made.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A cache directory could not be made.
+    #[error("cannot make the cache directory `{path}`")]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn describe(status: Status) -> String {
+    match status {
+        Status::Exited(code) => format!("it exited with {code}"),
+        Status::Signalled(signal) => format!("it was killed by signal {signal}"),
+        Status::TimedOut => "it took longer than its `timeout`".into(),
+    }
+}
+
+/// A root as the sandbox wants it.
+#[derive(Debug)]
+pub struct Stack {
+    /// Snapshots, topmost first.
+    pub lowers: Vec<PathBuf>,
+    /// The tree they show.
+    pub tree: Tree,
+    /// The times files of it have.
+    times: Option<(Tree, Mtimes)>,
+}
+
+impl Embedded<'_> {
+    /// The root that a lineage ends with, as snapshots.
+    pub fn stack(
+        &self,
+        lineage: &[TreeId],
+        times: Option<BaseTimes>,
+        epoch: Epoch,
+    ) -> Result<Stack, RunError> {
+        let times = times
+            .map(|times| {
+                let table = self.store.read(&times.mtimes)?;
+                let table = Mtimes::decode_strict(&table).map_err(|source| StoreError::Decode {
+                    digest: *times.mtimes.digest(),
+                    source,
+                })?;
+                Ok::<_, StoreError>((self.store.tree(&times.tree)?, table))
+            })
+            .transpose()?;
+        let mut points = lineage.to_vec();
+        points.dedup();
+        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let maker = SnapshotMaker {
+            embedded: self,
+            times: times.as_ref(),
+            epoch,
+        };
+        let top = points.len() - 1;
+        let lowers = if points.len() > DEEPEST {
+            maker.whole(points[top])?
+        } else {
+            let mut lowers = maker.whole(points[0])?;
+            for pair in points.windows(2) {
+                lowers.splice(0..0, maker.step(pair[0], pair[1])?);
+            }
+            lowers
+        };
+        Ok(Stack {
+            lowers,
+            tree: self.store.tree(&points[top])?,
+            times,
+        })
+    }
+
+    fn secrets_of(&self, op: &ExecOp) -> Result<Vec<(String, Vec<u8>)>, RunError> {
+        op.secrets
+            .iter()
+            .map(|name| {
+                let value = self
+                    .secrets
+                    .get(name)
+                    .ok_or_else(|| RunError::NoSecret(name.clone()))?;
+                Ok((name.clone(), value.clone()))
+            })
+            .collect()
+    }
+
+    /// The directories mounted at a step's `cache` paths.
+    fn cache_directories(
+        &self,
+        op: &ExecOp,
+        origin: &Origin,
+        empty: &Path,
+    ) -> Result<Vec<(RelPath, PathBuf)>, RunError> {
+        let mut directories = Vec::new();
+        for (at, number) in op.caches.iter().zip(0..) {
+            let directory = match &self.caches {
+                Some(owner) => self
+                    .store
+                    .path()
+                    .join("caches")
+                    .join(cache_key(owner, origin, at, self.ids).to_hex()),
+                None => empty.join(format!("cache-{number}")),
+            };
+            std::fs::create_dir_all(&directory).map_err(|source| RunError::Cache {
+                path: directory.clone(),
+                source,
+            })?;
+            directories.push((at.clone(), directory));
+        }
+        Ok(directories)
+    }
+
+    fn warn(&self, run: &Run<'_>, ingested: &Ingested) {
+        let step = run.origin.label();
+        let sockets = ingested
+            .sockets
+            .iter()
+            .map(|path| format!("step `{step}` left the socket `{path}`, which is no part of an image"));
+        let attributes = ingested.dropped.iter().map(|(path, name)| {
+            let name = String::from_utf8_lossy(name);
+            format!("step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image")
+        });
+        for text in sockets.chain(attributes) {
+            self.events.event(Event::Warning { text, hint: None });
+        }
+    }
+
+    /// No file that a step left may hold a secret it was given.
+    fn refuse_leaks(
+        &self,
+        changes: &Delta,
+        secrets: &[(String, Vec<u8>)],
+    ) -> Result<(), RunError> {
+        for (path, change) in &changes.changes {
+            let Change::File(file) = change else {
+                continue;
+            };
+            for (name, value) in secrets.iter().filter(|(_, value)| !value.is_empty()) {
+                if contains(&mut self.blobs.open(&file.blob)?, value)
+                    .map_err(|error| immbuild_cas::store::read_error(file.blob.digest(), error))?
+                {
+                    return Err(RunError::SecretLeaked {
+                        path: path.clone(),
+                        name: name.clone(),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sandbox for Embedded<'_> {
+    type Error = RunError;
+
+    fn policy(&self) -> &'static str {
+        sandbox::POLICY
+    }
+
+    fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState {
+        let filled = op.caches.iter().any(|at| {
+            let Some(owner) = &self.caches else {
+                return false;
+            };
+            let key = cache_key(owner, origin, at, self.ids).to_hex();
+            let directory = self.store.path().join("caches").join(key);
+            std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+        });
+        if filled { CacheState::Warm } else { CacheState::Empty }
+    }
+
+    fn run(&self, run: &Run<'_>) -> Result<Tree, RunError> {
+        let op = run.op;
+        let secrets = self.secrets_of(op)?;
+        let stack = self.stack(run.lineage, run.times, op.epoch)?;
+        let (uid, gid) = resolve_owner(&op.user, &stack.tree, self.store, self.blobs)
+            .map_err(RunError::User)?;
+        let scratch = self.store.scratch("step")?;
+        let empty = self.store.scratch("caches")?;
+        let job = Job {
+            lowers: &stack.lowers,
+            scratch: scratch.path(),
+            argv: op.argv.iter().map(|word| word.clone().into_bytes()).collect(),
+            env: run
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone().into_bytes(), value.clone().into_bytes()))
+                .collect(),
+            directory: op.directory.clone(),
+            uid,
+            gid,
+            caches: self.cache_directories(op, run.origin, empty.path())?,
+            secrets: secrets.clone(),
+            timeout: op.timeout,
+            terminal: false,
+        };
+        let mut log = Log::default();
+        let ended = sandbox::run(
+            &job,
+            self.ids,
+            &mut |bytes| {
+                for line in log.take(bytes) {
+                    self.events.event(Event::Output { id: run.work, line });
+                }
+            },
+            self.cancel,
+        )?;
+        let log = log.finish();
+        if ended.status != Status::Exited(0) {
+            let blob = self.store.put_bytes(&log)?;
+            keep_failed(self.store, run.action, blob, scratch)?;
+            return Err(RunError::Step {
+                status: ended.status,
+                argv: op.argv.clone(),
+                tail: tail(&log),
+                log: blob,
+            });
+        }
+        let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
+        self.warn(run, &ingested);
+        let changes = delta(self.store, &stack.tree, &ingested.tree)?;
+        self.refuse_leaks(&changes, &secrets)?;
+        if !changes.changes.is_empty() {
+            let maker = SnapshotMaker {
+                embedded: self,
+                times: stack.times.as_ref(),
+                epoch: op.epoch,
+            };
+            let known = maker.known(&ingested.tree)?;
+            let times = Times {
+                epoch: op.epoch,
+                known: &known,
+            };
+            // Where it cannot be sealed it is written anew when a later step needs it.
+            if seal_upper(&ended.upper, &changes, times)? {
+                let key = maker.key(Some(stack.tree.id()), ingested.tree.id());
+                self.store.publish_snapshot(&key, scratch)?;
+            }
+        }
+        Ok(ingested.tree)
+    }
+}
+
+/// Finds snapshots or makes them.
+struct SnapshotMaker<'a> {
+    embedded: &'a Embedded<'a>,
+    times: Option<&'a (Tree, Mtimes)>,
+    epoch: Epoch,
+}
+
+impl SnapshotMaker<'_> {
+    /// The times of `tree`, as an image of it would show them: what no layer of our own holds has its time of the base
+    /// image. A layer holds what changed and every directory above it.
+    fn known(
+        &self,
+        tree: &Tree,
+    ) -> Result<impl Fn(&RelPath) -> Option<(i64, u32)> + Sync + use<'_>, RunError> {
+        let mut changed = BTreeSet::new();
+        if let Some((base, _)) = self.times {
+            for path in delta(self.embedded.store, base, tree)?.changes.into_keys() {
+                let mut above = path.parent();
+                while let Some(directory) = above {
+                    above = directory.parent();
+                    if !changed.insert(directory) {
+                        break;
+                    }
+                }
+                changed.insert(path);
+            }
+        }
+        Ok(move |path: &RelPath| {
+            let (_, table) = self.times?;
+            let time = table.get(path).filter(|_| !changed.contains(path))?;
+            Some((time.seconds(), time.nanoseconds()))
+        })
+    }
+
+    fn materialise<T>(
+        &self,
+        tree: &Tree,
+        write: impl FnOnce(&Materialise<'_>) -> Result<T, HostFsError>,
+    ) -> Result<T, RunError> {
+        let known = self.known(tree)?;
+        let embedded = self.embedded;
+        Ok(write(&Materialise {
+            directories: embedded.store,
+            blobs: embedded.blobs,
+            times: Times {
+                epoch: self.epoch,
+                known: &known,
+            },
+            purpose: Purpose::Snapshot {
+                highest_id: embedded.ids.highest(),
+            },
+            threads: embedded.threads,
+        })?)
+    }
+
+    /// Everything that decides what a snapshot shows.
+    fn key(&self, lower: Option<TreeId>, upper: TreeId) -> Digest {
+        let mut out = Encoder::default();
+        out.str("snapshot");
+        out.str(sandbox::POLICY);
+        out.option(lower, |out, lower| out.digest(lower.digest()));
+        out.digest(upper.digest());
+        out.option(self.times, |out, (tree, table)| {
+            out.digest(tree.id().digest());
+            out.digest(&table.canonical_digest());
+        });
+        out.i64(self.epoch.seconds());
+        out.str(self.embedded.ids.name());
+        Digest::of(&out.into_bytes())
+    }
+
+    /// A whole tree.
+    fn whole(&self, id: TreeId) -> Result<Vec<PathBuf>, RunError> {
+        let tree = self.embedded.store.tree(&id)?;
+        self.find_or_make(&self.key(None, id), |into| {
+            self.materialise(&tree, |materialise| materialise.tree(&tree, into))
+        })
+    }
+
+    /// What one tree has over another.
+    fn step(&self, lower: TreeId, upper: TreeId) -> Result<Vec<PathBuf>, RunError> {
+        let store = self.embedded.store;
+        let tree = store.tree(&upper)?;
+        let changes = delta(store, &store.tree(&lower)?, &tree)?;
+        self.find_or_make(&self.key(Some(lower), upper), |into| {
+            self.materialise(&tree, |materialise| materialise.delta(&tree, &changes, into))
+        })
+    }
+
+    fn find_or_make(
+        &self,
+        key: &Digest,
+        make: impl FnOnce(&Path) -> Result<Materialised, RunError>,
+    ) -> Result<Vec<PathBuf>, RunError> {
+        let store = self.embedded.store;
+        if let Some(found) = store.snapshot(key)? {
+            return Ok(vec![found.join(sandbox::UPPER)]);
+        }
+        let scratch = store.scratch("snapshot")?;
+        let into = scratch.path().join(sandbox::UPPER);
+        std::fs::create_dir(&into).map_err(|source| RunError::Cache {
+            path: into.clone(),
+            source,
+        })?;
+        make(&into)?;
+        Ok(vec![store.publish_snapshot(key, scratch)?.join(sandbox::UPPER)])
+    }
+}
+
+/// One directory for each spec, stage and path.
+fn cache_key(owner: &str, origin: &Origin, at: &RelPath, ids: IdMap) -> Digest {
+    let stage = match origin {
+        Origin::Step { stage, .. } => stage.as_str(),
+        Origin::Source { .. } | Origin::Start => "",
+    };
+    let mut out = Encoder::default();
+    out.str("cache");
+    out.str(owner);
+    out.str(stage);
+    out.bytes(at.as_bytes());
+    out.str(ids.name());
+    Digest::of(&out.into_bytes())
+}
+
+const FAILED: &str = "failed";
+
+fn failed_key(action: ActionId) -> Digest {
+    let mut out = Encoder::default();
+    out.str(FAILED);
+    out.digest(action.digest());
+    Digest::of(&out.into_bytes())
+}
+
+/// Keeps what a failed step left, for `immbuild shell`.
+fn keep_failed(
+    store: &LocalStore,
+    action: ActionId,
+    log: BlobId,
+    scratch: Scratch,
+) -> Result<(), RunError> {
+    let key = failed_key(action);
+    store.publish_snapshot(&key, scratch)?;
+    let record = Record {
+        value: Vec::new(),
+        blobs: vec![log],
+        trees: Vec::new(),
+    };
+    store.put_record(FAILED, action.digest(), &record)?;
+    Ok(())
+}
+
+/// What a failed step left over its root, if the store still has it.
+pub fn failed_snapshot(store: &LocalStore, action: ActionId) -> Result<Option<PathBuf>, StoreError> {
+    Ok(store
+        .snapshot(&failed_key(action))?
+        .map(|snapshot| snapshot.join(sandbox::UPPER)))
+}
+
+/// What a step printed, as lines and as the bytes that are kept.
+#[derive(Debug, Default)]
+struct Log {
+    kept: Vec<u8>,
+    line: Vec<u8>,
+}
+
+impl Log {
+    /// Takes bytes and gives the lines that are whole now.
+    fn take(&mut self, bytes: &[u8]) -> Vec<String> {
+        if self.kept.len() > 2 * LOG_MAX {
+            self.kept.drain(..self.kept.len() - LOG_MAX);
+        }
+        self.kept.extend_from_slice(bytes);
+        let mut lines = Vec::new();
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    lines.push(String::from_utf8_lossy(&self.line).into_owned());
+                    self.line.clear();
+                }
+                // A line that never ends is cut, so that it cannot fill the memory.
+                _ if self.line.len() < 4096 => self.line.push(*byte),
+                _ => {}
+            }
+        }
+        lines
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.kept
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &[u8]) -> String {
+    const LINES: usize = 20;
+    let text = String::from_utf8_lossy(&log[log.len().saturating_sub(16 << 10)..]);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+/// Is `needle` among the bytes of this reader, which is read to its end?
+fn contains(reader: &mut dyn std::io::Read, needle: &[u8]) -> std::io::Result<bool> {
+    let mut window = vec![0; (256 << 10) + needle.len()];
+    let mut filled = 0;
+    let mut found = false;
+    loop {
+        let count = reader.read(&mut window[filled..])?;
+        if count == 0 {
+            return Ok(found);
+        }
+        filled += count;
+        found |= window[..filled].windows(needle.len()).any(|part| part == needle);
+        // What could be the beginning of it stays.
+        let keep = filled.min(needle.len() - 1);
+        window.copy_within(filled - keep..filled, 0);
+        filled = keep;
+    }
+}

@@ -1,0 +1,444 @@
+//! The mount table of a step.
+//!
+//! Two halves. [`prepare`] makes directories in the scratch directory, outside. [`enter`] runs in the
+//! new namespaces and mounts everything; when it returns, `/` is the step's root and nothing of the
+//! host can be reached.
+//!
+//! `/proc/self/mountinfo` is readable inside, so nothing in it may tell where the store is: every disk
+//! directory comes in through an overlay with names relative to the scratch directory (a bind mount
+//! shows the path of its source), and what is in memory is a `ramfs`, because a `tmpfs` shows the host
+//! ids of its owner. Left over, because the kernel offers no way: mount ids, anonymous device
+//! numbers, and the options of the file system of the host's `/dev`.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
+};
+
+use super::policy::{
+    DEVICE_LINKS, DEVICES, ETC_FILES, MOUNT_DIRECTORIES, OVERLAY_OPTIONS, PROC_FILES, PROC_LIVE,
+    PROC_SYS_FILES, SECRETS,
+};
+use super::request::{At, Failure, Request, Stage};
+
+/// Where the step's changes are, below the scratch directory.
+pub const UPPER: &str = "upper";
+
+/// Mode of directories and files that the sandbox makes.
+const DIRECTORY: u32 = 0o755;
+const FILE: u32 = 0o444;
+
+/// Makes what the mounts need, in the empty scratch directory.
+pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
+    let scratch = Scratch(&request.scratch);
+    for name in ["work", "root", "constants", "empty", "stubs"] {
+        scratch.directory(name, DIRECTORY)?;
+    }
+    scratch.directory(UPPER, DIRECTORY)?;
+    if let Some(top) = request.lowers.first() {
+        copy_root(top, &request.scratch.join(UPPER))?;
+    }
+    // An overlay finds its layers by name; short names that are links keep paths out of its options.
+    for (number, lower) in request.lowers.iter().enumerate() {
+        scratch.link(lower, &number.to_string())?;
+    }
+    scratch.overlay("tmp", 0o1777)?;
+    for (number, (_, host)) in request.caches.iter().enumerate() {
+        for part in ["", "work", "root"] {
+            scratch.directory(&cache(number, part), DIRECTORY)?;
+        }
+        scratch.link(host, &cache(number, "upper"))?;
+    }
+    for name in MOUNT_DIRECTORIES {
+        scratch.directory(&format!("stubs/{name}"), DIRECTORY)?;
+    }
+    for (name, _) in ETC_FILES {
+        scratch.file(&format!("stubs/etc/{name}"))?;
+    }
+    if !request.secrets.is_empty() {
+        scratch.directories("stubs", Path::new(SECRETS))?;
+    }
+    for (at, _) in &request.caches {
+        scratch.directories("stubs", at)?;
+    }
+    for name in ["stubs", "tmp/upper", UPPER] {
+        settle(&request.scratch.join(name)).at(Stage::Scratch, name)?;
+    }
+    Ok(())
+}
+
+/// Sets the times of everything we made to 0, so that a step does not see when it runs.
+fn settle(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            settle(&entry?.path())?;
+        }
+    }
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let times = Timestamps {
+        last_access: zero,
+        last_modification: zero,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(())
+}
+
+/// The root directory's own mode, owner and attributes come from the upper one.
+fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
+    let at = |path: &Path| path.to_owned();
+    let meta = fs::metadata(from).at(Stage::Scratch, at(from))?;
+    own(to, meta.uid(), meta.gid(), meta.mode() & 0o7777)?;
+    let mut names = vec![0; 64 << 10];
+    let length = match rustix::fs::listxattr(from, names.as_mut_slice()) {
+        Err(Errno::NOTSUP) => 0,
+        result => result.at(Stage::Scratch, at(from))?,
+    };
+    let overlay = b"user.overlay.";
+    let kept = |name: &&[u8]| name.starts_with(b"user.") && !name.starts_with(overlay);
+    for name in names[..length].split(|byte| *byte == 0).filter(kept) {
+        let mut value = vec![0; 64 << 10];
+        let length =
+            rustix::fs::getxattr(from, name, value.as_mut_slice()).at(Stage::Scratch, at(from))?;
+        rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
+            .at(Stage::Scratch, at(to))?;
+    }
+    Ok(())
+}
+
+/// Owner before mode: changing the owner clears set-id bits.
+fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
+    std::os::unix::fs::chown(path, Some(uid), Some(gid)).at(Stage::Scratch, path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(Stage::Scratch, path)
+}
+
+struct Scratch<'a>(&'a Path);
+
+impl Scratch<'_> {
+    fn directory(&self, name: &str, mode: u32) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        fs::create_dir(&path).at(Stage::Scratch, &path)?;
+        own(&path, 0, 0, mode)
+    }
+
+    /// Each directory of `path` that is missing below `under`.
+    fn directories(&self, under: &str, path: &Path) -> Result<(), Failure> {
+        let mut here = PathBuf::from(under);
+        for name in path {
+            here.push(name);
+            if !self.0.join(&here).is_dir() {
+                self.directory(&here.to_string_lossy(), DIRECTORY)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, name: &str) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        fs::write(&path, "").at(Stage::Scratch, &path)?;
+        own(&path, 0, 0, FILE)
+    }
+
+    fn link(&self, target: &Path, name: &str) -> Result<(), Failure> {
+        let path = self.0.join(name);
+        symlink(target, &path).at(Stage::Scratch, &path)
+    }
+
+    /// The directories of an overlay over nothing.
+    fn overlay(&self, name: &str, mode: u32) -> Result<(), Failure> {
+        self.directory(name, DIRECTORY)?;
+        self.directory(&format!("{name}/work"), DIRECTORY)?;
+        self.directory(&format!("{name}/upper"), mode)
+    }
+}
+
+/// Mounts everything and makes it the root. The current directory is `/` afterwards.
+pub(super) fn enter(request: &Request) -> Result<(), Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).at(Stage::Mount, "/")?;
+    std::env::set_current_dir(&request.scratch).at(Stage::Scratch, &request.scratch)?;
+
+    overlay(&root_layers(request.lowers.len()), UPPER, "work", "root").map_err(|failure| {
+        Failure {
+            stage: Stage::Overlay,
+            ..failure
+        }
+    })?;
+    constants()?;
+    // While their links still lead outside.
+    for (number, (at, _)) in request.caches.iter().enumerate() {
+        let part = |part| cache(number, part);
+        overlay("empty", &part("upper"), &part("work"), part("root")).map_err(|failure| {
+            Failure {
+                stage: Stage::Cache,
+                detail: at.as_os_str().as_bytes().to_vec(),
+                ..failure
+            }
+        })?;
+    }
+    let outside = open_directory("/")?;
+    let scratch = open_directory(".")?;
+    rustix::process::chdir("root").at(Stage::Mount, "root")?;
+    // With both names the same, the old root ends up on top of the new one and is taken off below.
+    rustix::process::pivot_root(".", ".").at(Stage::Mount, "pivot_root")?;
+    // From here on absolute paths and the links in them stay inside, relative ones are the scratch.
+    rustix::process::fchdir(&scratch).at(Stage::Mount, "scratch")?;
+
+    proc()?;
+    bind("constants/empty", "/sys")?;
+    devices(&outside)?;
+    overlay("empty", "tmp/upper", "tmp/work", "/tmp")?;
+    for (name, _) in ETC_FILES {
+        match bind(&format!("constants/etc/{name}"), &format!("/etc/{name}")) {
+            // The tree has a dangling link there, or a file for `/etc`: what is read is as constant.
+            Err(failure) if [libc::ENOENT, libc::ENOTDIR].contains(&failure.errno) => {}
+            result => result?,
+        }
+    }
+    secrets(request)?;
+    for (number, (at, _)) in request.caches.iter().enumerate() {
+        let target = Path::new("/").join(at);
+        let flags = MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+        rustix::mount::move_mount(CWD, cache(number, "root"), CWD, &target, flags)
+            .at(Stage::Cache, &target)?;
+    }
+
+    rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
+    rustix::process::chdir("/").at(Stage::Mount, "/")
+}
+
+/// Name of a part of a cache's overlay in the scratch directory.
+fn cache(number: usize, part: &str) -> String {
+    format!("cache{number}/{part}")
+}
+
+fn root_layers(lowers: usize) -> String {
+    let mut layers = String::new();
+    for number in 0..lowers {
+        layers.push_str(&number.to_string());
+        layers.push(':');
+    }
+    layers + "stubs"
+}
+
+fn open_directory(path: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).at(Stage::Mount, path)
+}
+
+/// Mounts an overlay whose parts are named relative to the scratch directory.
+fn overlay(lower: &str, upper: &str, work: &str, target: impl AsRef<Path>) -> Result<(), Failure> {
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{OVERLAY_OPTIONS}");
+    let options = std::ffi::CString::new(options).expect("the names are ours");
+    let target = target.as_ref();
+    rustix::mount::mount(
+        "overlay",
+        target,
+        "overlay",
+        MountFlags::NOATIME,
+        Some(options.as_c_str()),
+    )
+    .at(Stage::Mount, target)
+}
+
+/// Mounts what is at `source`, relative to the scratch directory, onto `target` inside.
+fn bind(source: &str, target: &str) -> Result<(), Failure> {
+    bind_from(CWD, source, target)
+}
+
+fn bind_from(directory: impl std::os::fd::AsFd, source: &str, target: &str) -> Result<(), Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)?;
+    attach(tree, target)
+}
+
+fn attach(mount: OwnedFd, target: &str) -> Result<(), Failure> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    rustix::mount::move_mount(mount, "", CWD, target, flags).at(Stage::Mount, target)
+}
+
+/// A new file system with its defaults.
+fn new_mount(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd, Failure> {
+    let context =
+        rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).at(Stage::Mount, kind)?;
+    for (name, value) in options {
+        rustix::mount::fsconfig_set_string(&context, *name, *value).at(Stage::Mount, kind)?;
+    }
+    rustix::mount::fsconfig_create(&context).at(Stage::Mount, kind)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        .at(Stage::Mount, kind)
+}
+
+/// One read-only file system that holds every constant file; its parts are mounted where they belong.
+fn constants() -> Result<(), Failure> {
+    attach(
+        new_mount("ramfs", &[], MountAttrFlags::empty())?,
+        "constants",
+    )?;
+    let directories = [
+        "empty",
+        "etc",
+        "proc",
+        "sys",
+        "sys/fs",
+        "sys/kernel",
+        "sys/kernel/random",
+        "sys/kernel/seccomp",
+        "sys/net",
+        "sys/net/core",
+        "sys/net/ipv4",
+        "sys/vm",
+    ];
+    for name in directories {
+        let path = Path::new("constants").join(name);
+        fs::create_dir(&path).at(Stage::Mount, &path)?;
+    }
+    let tables = [
+        ("etc", ETC_FILES.as_slice()),
+        ("proc", &PROC_FILES),
+        ("sys", &PROC_SYS_FILES),
+    ];
+    for (directory, files) in tables {
+        for (name, text) in files {
+            write(
+                &Path::new("constants").join(directory).join(name),
+                text.as_bytes(),
+                FILE,
+            )?;
+        }
+    }
+    write(Path::new("constants/nothing"), b"", FILE)?;
+    settle(Path::new("constants")).at(Stage::Mount, "constants")?;
+    let read_only =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount_remount("constants", read_only, "").at(Stage::Mount, "constants")
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
+    let mut file = File::create_new(path).at(Stage::Mount, path)?;
+    file.write_all(content).at(Stage::Mount, path)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
+        .at(Stage::Mount, path)
+}
+
+/// `/proc` of the new pid namespace, with everything that is not a process covered.
+fn proc() -> Result<(), Failure> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    attach(new_mount("proc", &[], attributes)?, "/proc")?;
+    limit_pids();
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/proc").at(Stage::Mount, "/proc")? {
+        let entry = entry.at(Stage::Mount, "/proc")?;
+        let directory = entry.file_type().at(Stage::Mount, entry.path())?.is_dir();
+        names.push((entry.file_name(), directory));
+    }
+    names.sort();
+    for (name, directory) in names {
+        let Some(name) = name.to_str() else { continue };
+        if PROC_LIVE.contains(&name) || name.as_bytes()[0].is_ascii_digit() {
+            continue;
+        }
+        let target = format!("/proc/{name}");
+        if name == "sys" {
+            bind("constants/sys", &target)?;
+        } else if PROC_FILES.iter().any(|(file, _)| *file == name) {
+            bind(&format!("constants/proc/{name}"), &target)?;
+        } else if directory {
+            bind("constants/empty", &target)?;
+        } else {
+            bind("constants/nothing", &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the size of the pid namespace where it has one of its own (Linux 6.14). On older kernels the
+/// same file is the host's, and root would change it for everybody.
+fn limit_pids() {
+    let release = rustix::system::uname();
+    let mut numbers = release
+        .release()
+        .to_bytes()
+        .split(|byte| !byte.is_ascii_digit());
+    let mut number = || {
+        std::str::from_utf8(numbers.next()?)
+            .ok()?
+            .parse::<u32>()
+            .ok()
+    };
+    if (number(), number()) >= (Some(6), Some(14)) {
+        // A machine with more than 512 processors refuses so small a size; the limit of the user stays.
+        let _ = fs::write(
+            "/proc/sys/kernel/pid_max",
+            super::policy::PROCESSES.to_string(),
+        );
+    }
+}
+
+/// `/dev`: a few device files of the host, a terminal multiplexer of its own, and `/dev/shm`.
+fn devices(outside: &OwnedFd) -> Result<(), Failure> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    attach(new_mount("ramfs", &[], attributes)?, "/dev")?;
+    for name in DEVICES {
+        let target = format!("/dev/{name}");
+        write(Path::new(&target), b"", 0o666)?;
+        bind_from(outside, &format!("dev/{name}"), &target)?;
+    }
+    for (name, target) in DEVICE_LINKS {
+        symlink(target, Path::new("/dev").join(name)).at(Stage::Mount, name)?;
+    }
+    for (name, mode) in [("pts", DIRECTORY), ("shm", 0o1777)] {
+        let path = Path::new("/dev").join(name);
+        fs::create_dir(&path).at(Stage::Mount, &path)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).at(Stage::Mount, &path)?;
+    }
+    for name in ["pts", "shm"]
+        .into_iter()
+        .chain(DEVICE_LINKS.map(|(name, _)| name))
+    {
+        settle(&Path::new("/dev").join(name)).at(Stage::Mount, name)?;
+    }
+    let pts = new_mount(
+        "devpts",
+        &[("mode", "0620"), ("ptmxmode", "0666")],
+        attributes,
+    )?;
+    attach(pts, "/dev/pts")
+}
+
+/// Secrets are in memory that is never swapped out, and read-only.
+fn secrets(request: &Request) -> Result<(), Failure> {
+    if request.secrets.is_empty() {
+        return Ok(());
+    }
+    let target = format!("/{SECRETS}");
+    attach(new_mount("ramfs", &[], MountAttrFlags::empty())?, &target)?;
+    for (name, value) in &request.secrets {
+        let path = Path::new(&target).join(name);
+        write(&path, value, 0o400)?;
+        let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
+        rustix::fs::chown(&path, Some(uid), Some(gid)).at(Stage::Mount, &path)?;
+    }
+    settle(Path::new(&target)).at(Stage::Mount, &target)?;
+    let read_only =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount_remount(target.as_str(), read_only, "").at(Stage::Mount, &target)
+}

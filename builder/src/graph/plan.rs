@@ -1,0 +1,298 @@
+//! From what a person wants to what will be done: a pure function of the spec, its pins and a platform.
+//!
+//! Must never know networks, files or clocks: local sources come in as trees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::file_op::{FileOp, Owner};
+use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
+use super::{Graph, Origin};
+use crate::epoch::Epoch;
+use crate::platform::Platform;
+use crate::spec::model::{
+    self, Command, Ident, Origin as Named, Resolved, Stage, Step, Unpacking, Verb,
+};
+
+/// Where every step of a spec is in a graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// For each planned stage its root before the first step and after each.
+    pub stages: BTreeMap<Ident, Vec<OpId>>,
+    /// For each source in use its op.
+    pub sources: BTreeMap<Ident, OpId>,
+}
+
+impl Plan {
+    /// The root a stage ends with.
+    ///
+    /// # Panics
+    /// The stage was not planned.
+    pub fn end(&self, stage: &Ident) -> OpId {
+        *self.stages[stage]
+            .last()
+            .expect("a stage has a root before its first step")
+    }
+}
+
+/// The sources that a stage, and all it needs, reads from, each with the platforms of the stages that do. Sorted.
+pub fn sources_in_use<'a>(spec: &'a Resolved, stage: &Ident) -> Vec<(&'a model::Source, Platform)> {
+    let mut open = vec![stage];
+    let mut stages: BTreeSet<&Ident> = BTreeSet::new();
+    let mut sources: BTreeSet<(&Ident, Platform)> = BTreeSet::new();
+    while let Some(name) = open.pop() {
+        let Some((name, stage)) = spec.stages.get_key_value(name) else {
+            continue;
+        };
+        if !stages.insert(name) {
+            continue;
+        }
+        for origin in origins(stage) {
+            match origin {
+                Named::Stage(stage) => open.push(stage),
+                Named::Source(source) => drop(sources.insert((source, stage.platform))),
+            }
+        }
+    }
+    sources
+        .into_iter()
+        .map(|(name, platform)| (&spec.sources[name], platform))
+        .collect()
+}
+
+/// What a stage reads from: its `from`, then its steps in order.
+fn origins(stage: &Stage) -> impl Iterator<Item = &Named> {
+    let from = stage.from.iter().map(|base| &base.origin);
+    from.chain(stage.steps.iter().filter_map(|step| match &step.verb {
+        Verb::Copy(copy) => Some(&copy.from.origin),
+        Verb::Unpack(unpack) => Some(&unpack.from.origin),
+        _ => None,
+    }))
+}
+
+/// Adds what `stage` needs to `graph`.
+///
+/// `pins` MUST hold every source of [`sources_in_use`]. The spec is free of cycles, which its validation saw to.
+pub fn plan(
+    spec: &Resolved,
+    pins: &BTreeMap<(Ident, Platform), Pin>,
+    epoch: Epoch,
+    stage: &Ident,
+    graph: &mut Graph,
+) -> Plan {
+    let mut planner = Planner {
+        spec,
+        pins,
+        epoch,
+        graph,
+        plan: Plan::default(),
+    };
+    planner.stage(stage);
+    planner.plan
+}
+
+struct Planner<'a> {
+    spec: &'a Resolved,
+    pins: &'a BTreeMap<(Ident, Platform), Pin>,
+    epoch: Epoch,
+    graph: &'a mut Graph,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn stage(&mut self, name: &Ident) -> OpId {
+        if self.plan.stages.contains_key(name) {
+            return self.plan.end(name);
+        }
+        let stage = &self.spec.stages[name];
+        let start = match &stage.from {
+            None => self.graph.add(
+                Op {
+                    kind: OpKind::Empty,
+                    inputs: Vec::new(),
+                },
+                Origin::Start,
+            ),
+            Some(base) => self.origin(&base.origin, stage.platform),
+        };
+        let env = self.stage_environment(stage);
+        let mut roots = vec![start];
+        for (step, number) in stage.steps.iter().zip(1..) {
+            let op = self.step(stage, step, roots[roots.len() - 1], &env);
+            let origin = Origin::Step {
+                stage: name.to_string(),
+                number,
+                text: step_text(step),
+            };
+            roots.push(self.graph.add(op, origin));
+        }
+        self.plan.stages.insert(name.clone(), roots);
+        self.plan.end(name)
+    }
+
+    /// What `from` brings (SPEC A, "Running"), as far as a stage on the way says it, then the stage's own `env`. What a
+    /// base image brings is added when its config is at hand.
+    fn stage_environment(&self, stage: &Stage) -> BTreeMap<String, String> {
+        let mut env = match &stage.from {
+            Some(base) if base.origin.name().as_str() == Ident::IMAGE => {
+                self.spec.image.config.env.clone()
+            }
+            _ => BTreeMap::new(),
+        };
+        env.extend(stage.env.clone());
+        env
+    }
+
+    fn origin(&mut self, origin: &Named, platform: Platform) -> OpId {
+        match origin {
+            Named::Stage(name) => self.stage(name),
+            Named::Source(name) => {
+                let id = self.graph.add(
+                    Op {
+                        kind: OpKind::Source(self.pins[&(name.clone(), platform)].clone()),
+                        inputs: Vec::new(),
+                    },
+                    Origin::Source {
+                        name: name.to_string(),
+                    },
+                );
+                self.plan.sources.insert(name.clone(), id);
+                id
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        stage: &Stage,
+        step: &Step,
+        base: OpId,
+        env: &BTreeMap<String, String>,
+    ) -> Op {
+        let (kind, source) = match &step.verb {
+            Verb::Copy(copy) => (
+                OpKind::File(FileOp::Copy {
+                    from: copy.from.path.clone(),
+                    to: copy.to.clone(),
+                    include: copy.include.clone(),
+                    exclude: copy.exclude.clone(),
+                    mode: copy.mode,
+                    dir_mode: copy.dir_mode,
+                    owner: copy.owner.as_ref().map(owner),
+                }),
+                Some(&copy.from.origin),
+            ),
+            Verb::Unpack(unpack) => (
+                OpKind::Unpack {
+                    from: unpack.from.path.clone(),
+                    to: unpack.to.clone(),
+                    unpack: unpacking(unpack.how),
+                },
+                Some(&unpack.from.origin),
+            ),
+            Verb::Write(write) => (
+                OpKind::File(FileOp::Write {
+                    path: write.path.clone(),
+                    text: write.text.clone().into_bytes(),
+                    mode: write.mode,
+                    owner: owner(&write.owner),
+                }),
+                None,
+            ),
+            Verb::Mkdir(mkdir) => (
+                OpKind::File(FileOp::Mkdir {
+                    path: mkdir.path.clone(),
+                    mode: mkdir.mode,
+                    owner: mkdir.owner.as_ref().map(owner),
+                }),
+                None,
+            ),
+            Verb::Link(link) => (
+                OpKind::File(FileOp::Link {
+                    path: link.path.clone(),
+                    target: link.target.clone().into_bytes(),
+                }),
+                None,
+            ),
+            Verb::Remove(remove) => (
+                OpKind::File(FileOp::Remove {
+                    path: remove.path.clone(),
+                }),
+                None,
+            ),
+            Verb::User(user) => (
+                OpKind::File(FileOp::User {
+                    name: user.name.clone(),
+                    uid: user.uid,
+                    gid: user.gid,
+                    home: user.home.clone(),
+                    login: user.login.clone(),
+                    groups: user.groups.clone(),
+                }),
+                None,
+            ),
+            Verb::Run(run) => {
+                let mut env = env.clone();
+                env.extend(run.env.clone());
+                (
+                    OpKind::Exec(ExecOp {
+                        argv: run.command.argv(),
+                        env,
+                        directory: run.directory.clone(),
+                        user: owner(&run.owner),
+                        secrets: run.secrets.iter().cloned().collect(),
+                        caches: stage.cache.clone(),
+                        tier: run.tier,
+                        epoch: self.epoch,
+                        platform: stage.platform,
+                        timeout: run.timeout,
+                    }),
+                    None,
+                )
+            }
+        };
+        let mut inputs = vec![base];
+        inputs.extend(source.map(|origin| self.origin(origin, stage.platform)));
+        Op { kind, inputs }
+    }
+}
+
+/// An owner of the spec as ops have it.
+pub fn owner(owner: &model::Owner) -> Owner {
+    match owner.clone() {
+        model::Owner::Ids { uid, gid } => Owner::Ids { uid, gid },
+        model::Owner::Named { user, group } => Owner::Names { user, group },
+    }
+}
+
+/// How an archive of the spec becomes a tree.
+pub fn unpacking(how: Unpacking) -> Unpack {
+    Unpack {
+        strip: how.strip,
+        preserve: how.preserve,
+    }
+}
+
+/// A step in one line: its verb and the words that tell it from others. Written into the image's history, so it is part
+/// of format 1: changing it changes image bytes.
+pub fn step_text(step: &Step) -> String {
+    let reference = |reference: &model::Reference| {
+        if reference.path.is_root() {
+            reference.origin.name().to_string()
+        } else {
+            format!("{}:{}", reference.origin.name(), &reference.path.to_string()[1..])
+        }
+    };
+    match &step.verb {
+        Verb::Copy(copy) => format!("copy {} to {}", reference(&copy.from), copy.to),
+        Verb::Unpack(unpack) => format!("unpack {} to {}", reference(&unpack.from), unpack.to),
+        Verb::Write(write) => format!("write {}", write.path),
+        Verb::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
+        Verb::Link(link) => format!("link {} to {}", link.path, link.target),
+        Verb::Remove(remove) => format!("remove {}", remove.path),
+        Verb::User(user) => format!("user {} {}:{}", user.name, user.uid, user.gid),
+        Verb::Run(run) => match &run.command {
+            Command::Argv(words) => format!("run {}", words.join(" ")),
+            Command::Shell(script) => format!("shell {}", script.trim()),
+        },
+    }
+}

@@ -1,0 +1,177 @@
+//! Extended attributes: which are part of an image, and in which form.
+//!
+//! Must never know where the attributes of a file come from besides the file itself.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use immbuild_cas::tree::{XattrName, Xattrs};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
+use rustix::io::Errno;
+
+/// Attributes of overlayfs, by which it would take orders from an image.
+const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"trusted.overlay."];
+/// What the host's security module puts on every file: its policy, not the file's content.
+const LABEL: &[u8] = b"security.selinux";
+
+/// The extended attributes of an open file or directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Those that are part of an image, in their canonical form.
+    pub kept: Xattrs,
+    /// Names of those that are not.
+    pub dropped: Vec<Box<[u8]>>,
+    /// Those of overlayfs.
+    pub overlay: Vec<Attribute>,
+}
+
+/// Name and value.
+pub type Attribute = (Box<[u8]>, Box<[u8]>);
+
+/// Reads all extended attributes of an open file or directory. A file system without any has none.
+pub fn read(file: impl AsFd) -> io::Result<Found> {
+    let mut found = Found::default();
+    for name in names(&file)? {
+        if name == LABEL {
+            continue;
+        }
+        if OVERLAY.iter().any(|prefix| name.starts_with(prefix)) {
+            let value = value(&file, &name)?;
+            found.overlay.push((name.into(), value.into()));
+            continue;
+        }
+        let kept = match XattrName::new(&name) {
+            None => None,
+            Some(kept) if name == XattrName::CAPABILITY => {
+                canonical_capability(&value(&file, &name)?).map(|value| (kept, value))
+            }
+            Some(kept) => Some((kept, value(&file, &name)?.into())),
+        };
+        match kept {
+            Some((name, value)) => drop(found.kept.insert(name, value)),
+            None => found.dropped.push(name.into()),
+        }
+    }
+    found.dropped.sort();
+    Ok(found)
+}
+
+/// Gives an open file or directory these attributes.
+pub fn write(file: impl AsFd, xattrs: &Xattrs) -> io::Result<()> {
+    for (name, value) in xattrs {
+        fsetxattr(&file, name.as_bytes(), value, XattrFlags::empty())?;
+    }
+    Ok(())
+}
+
+/// Takes away every attribute that is not part of an image.
+pub fn clean(file: impl AsFd) -> io::Result<()> {
+    let found = read(&file)?;
+    let overlay = found.overlay.into_iter().map(|(name, _)| name);
+    for name in overlay.chain(found.dropped) {
+        fremovexattr(&file, &*name)?;
+    }
+    Ok(())
+}
+
+fn names(file: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    // Nearly every file has none or little; the length is asked only when the first room is too small.
+    let mut room = [0; 256];
+    let length = match flistxattr(&file, &mut room) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => 0,
+        Err(Errno::RANGE) => {
+            let list = grow(|buffer| flistxattr(&file, buffer))?;
+            return Ok(split(&list));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(split(&room[..length]))
+}
+
+fn split(list: &[u8]) -> Vec<Vec<u8>> {
+    list.split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+fn value(file: impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
+    grow(|buffer| fgetxattr(&file, name, buffer))
+}
+
+/// Calls with more room until the answer fits.
+fn grow(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0; 1024];
+    loop {
+        match call(&mut buffer) {
+            Ok(length) => {
+                buffer.truncate(length);
+                return Ok(buffer);
+            }
+            Err(Errno::RANGE) => buffer.resize(buffer.len() * 4, 0),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// `security.capability` in version 2 (`VFS_CAP_REVISION_2` of linux/capability.h: 20 bytes). Version 3 differs by the
+/// root user id of a namespace at its end, which says where a file was made and not what it may do. Nothing for what is
+/// neither, as version 1, which no program has written since 2008.
+pub fn canonical_capability(value: &[u8]) -> Option<Box<[u8]>> {
+    const REVISION: u32 = 0xff00_0000;
+    const TWO: u32 = 0x0200_0000;
+    const THREE: u32 = 0x0300_0000;
+    let magic = u32::from_le_bytes(*value.first_chunk()?);
+    let sets = match (magic & REVISION, value.len()) {
+        (TWO, 20) | (THREE, 24) => &value[4..20],
+        _ => return None,
+    };
+    let magic = magic & !REVISION | TWO;
+    Some([&magic.to_le_bytes(), sets].concat().into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn capabilities_have_one_form() {
+        let two = [&[1, 0, 0, 2][..], &[4; 16]].concat();
+        let three = [&[1, 0, 0, 3][..], &[4; 16], &[0, 1, 2, 3]].concat();
+        assert_eq!(canonical_capability(&two).as_deref(), Some(&*two));
+        assert_eq!(canonical_capability(&three).as_deref(), Some(&*two));
+        assert_eq!(canonical_capability(&three[..20]), None);
+        assert_eq!(canonical_capability(&[1, 0, 0, 1]), None);
+        assert_eq!(canonical_capability(&[]), None);
+    }
+
+    #[test]
+    fn attributes_are_kept_dropped_or_of_overlayfs() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::create(directory.path().join("f")).unwrap();
+        let long = vec![b'x'; 3000];
+        for (name, value) in [
+            ("user.one", &b"1"[..]),
+            ("user.long", &long),
+            ("user.overlay.opaque", b"y"),
+            ("user.a=b", b"t"),
+        ] {
+            fsetxattr(&file, name, value, XattrFlags::CREATE).unwrap();
+        }
+        let found = read(&file).unwrap();
+        let kept: Vec<_> = found.kept.keys().map(XattrName::as_bytes).collect();
+        assert_eq!(kept, [&b"user.long"[..], b"user.one"]);
+        assert_eq!(found.dropped, [b"user.a=b"[..].into()]);
+        assert_eq!(
+            found.overlay,
+            [(b"user.overlay.opaque"[..].into(), b"y"[..].into())]
+        );
+        clean(&file).unwrap();
+        let cleaned = read(&file).unwrap();
+        assert_eq!(cleaned.kept, found.kept);
+        assert!(cleaned.dropped.is_empty() && cleaned.overlay.is_empty());
+    }
+}

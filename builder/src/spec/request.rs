@@ -1,0 +1,86 @@
+//! What a source asks for, as a digest: how a lock tells an outdated pin.
+
+use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::digest::Digest;
+
+use super::model::{
+    GitSource, HttpSource, ImageSource, PathSource, Repository, Source, SourceKind,
+};
+
+impl Source {
+    /// The digest of what it asks for, for the platform it was resolved for: without its name, mirrors, and what is
+    /// done with the bytes once they are here.
+    pub fn request(&self) -> Digest {
+        self.canonical_digest()
+    }
+
+    /// Does it need a pin in the lock? `path` and a local `git` are what they are at each build.
+    pub fn is_locked(&self) -> bool {
+        match &self.kind {
+            SourceKind::Path(_) => false,
+            SourceKind::Git(git) => matches!(git.repository, Repository::Remote(_)),
+            SourceKind::Http(_) | SourceKind::Image(_) => true,
+        }
+    }
+}
+
+impl Canonical for Source {
+    const TAG: &'static str = "request";
+    const VERSION: u32 = 1;
+
+    fn encode_fields(&self, out: &mut Encoder) {
+        match &self.kind {
+            SourceKind::Path(path) => {
+                out.str("path");
+                encode_path(path, out);
+            }
+            SourceKind::Git(git) => {
+                out.str("git");
+                encode_git(git, out);
+            }
+            SourceKind::Http(http) => {
+                out.str("http");
+                encode_http(http, out);
+            }
+            SourceKind::Image(image) => {
+                out.str("image");
+                encode_image(image, out);
+            }
+        }
+    }
+}
+
+fn encode_path(path: &PathSource, out: &mut Encoder) {
+    out.str(&path.path);
+    for patterns in [&path.include, &path.exclude, &path.ignore] {
+        out.sequence(patterns.iter(), |out, pattern| out.str(pattern));
+    }
+    out.bool(path.preserve);
+}
+
+fn encode_git(git: &GitSource, out: &mut Encoder) {
+    match &git.repository {
+        Repository::Local(path) => {
+            out.u8(0);
+            out.str(path);
+        }
+        Repository::Remote(url) => {
+            out.u8(1);
+            out.str(url);
+        }
+    }
+    out.str(git.rev.as_deref().unwrap_or("HEAD"));
+    out.bytes(git.subdir.as_bytes());
+    out.bool(git.submodules);
+}
+
+/// Not `unpack`, `strip` and `preserve`: the lock pins the file, and what is made of it is in the graph.
+fn encode_http(http: &HttpSource, out: &mut Encoder) {
+    out.str(&http.url);
+    out.option(http.sha256.as_ref(), Encoder::digest);
+}
+
+fn encode_image(image: &ImageSource, out: &mut Encoder) {
+    out.str(&image.path);
+    out.option(image.tag.as_deref(), Encoder::str);
+}

@@ -1,0 +1,130 @@
+//! What the checks change about this machine, and put back: users, file systems.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+/// Runs a program to its end and wants it to succeed; gives what it printed.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {} ended with {}: {}",
+        arguments.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Who builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum User {
+    /// User 0 of the machine.
+    Root,
+    /// A user with 65,536 sub-uids.
+    Range,
+    /// A user without any.
+    Plain,
+}
+
+impl User {
+    /// Its name, for those that are made.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Range => "immbuild-range",
+            Self::Plain => "immbuild-plain",
+        }
+    }
+
+    /// Its number. The users are made when they are missing.
+    pub fn id(self) -> Result<u32> {
+        if self == Self::Root {
+            return Ok(0);
+        }
+        let name = self.name();
+        if run("id", &["-u", name]).is_err() {
+            run("useradd", &["--create-home", "--shell", "/bin/sh", name])?;
+        }
+        // `useradd` gives a range where the machine is set up for it: what a user has is said here alone.
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let mut lines: Vec<&str> = text
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{name}:")))
+                .collect();
+            let range = format!("{name}:700000000:65536");
+            if self == Self::Range {
+                lines.push(&range);
+            }
+            std::fs::write(file, lines.join("\n") + "\n").with_context(|| file.to_owned())?;
+        }
+        Ok(run("id", &["-u", name])?.trim().parse()?)
+    }
+}
+
+/// What the store and the work lie on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FileSystem {
+    /// A fresh ext4 in a file, so that its hash seed is another each time.
+    Ext4,
+    /// Memory.
+    Tmpfs,
+    /// A fresh xfs in a file.
+    Xfs,
+}
+
+/// A mounted file system that goes when this is dropped.
+#[derive(Debug)]
+pub struct Mounted {
+    directory: PathBuf,
+    image: PathBuf,
+}
+
+impl Mounted {
+    /// Makes one of about 3 GiB below `scratch`.
+    pub fn new(kind: FileSystem, scratch: &Path, name: &str) -> Result<Self> {
+        let directory = scratch.join(format!("mnt-{name}"));
+        let image = scratch.join(format!("{name}.img"));
+        std::fs::create_dir_all(&directory)?;
+        let (at, file) = (text(&directory), text(&image));
+        match kind {
+            FileSystem::Tmpfs => {
+                run("mount", &["-t", "tmpfs", "-o", "size=3G,mode=1777", "tmpfs", &at])?;
+            }
+            FileSystem::Ext4 | FileSystem::Xfs => {
+                std::fs::File::create(&image)?.set_len(3 << 30)?;
+                match kind {
+                    FileSystem::Xfs => run("mkfs.xfs", &["-q", &file])?,
+                    _ => run("mkfs.ext4", &["-q", "-F", &file])?,
+                };
+                run("mount", &["-o", "loop", &file, &at])?;
+                run("chmod", &["1777", &at])?;
+            }
+        }
+        Ok(Self { directory, image })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Nothing is left to tell anybody; the next run makes its own.
+        let _ = run("umount", &["--lazy", &text(&self.directory)]);
+        let _ = std::fs::remove_dir(&self.directory);
+        let _ = std::fs::remove_file(&self.image);
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,95 @@
+//! Real inputs that are made on the machine and never committed: a Debian root as an OCI layout.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use immbuild_cas::digest::{Digest, HashingWriter};
+
+use crate::machine::run;
+
+/// A Debian root with a compiler, about 380 MB, as an OCI layout tagged `debian`. Made once for a target directory.
+pub fn debian() -> Result<PathBuf> {
+    let layout = crate::scratch().join("debian-layout");
+    if layout.join("index.json").exists() {
+        return Ok(layout);
+    }
+    fs::create_dir_all(crate::scratch())?;
+    let tar = crate::scratch().join("debian.tar");
+    println!("making a Debian root with mmdebstrap");
+    run(
+        "mmdebstrap",
+        &[
+            "--quiet",
+            "--mode=root",
+            "--variant=minbase",
+            "--include=gcc,libc6-dev,make,xz-utils",
+            "bookworm",
+            &tar.display().to_string(),
+        ],
+    )?;
+    let part = crate::scratch().join("debian-layout.part");
+    let _ = fs::remove_dir_all(&part);
+    layout_of_tar(&tar, &part, "debian")?;
+    fs::rename(&part, &layout)?;
+    fs::remove_file(&tar)?;
+    Ok(layout)
+}
+
+/// An OCI layout with one uncompressed layer. Written without any code of immbuild's own image writer, so that what is
+/// read in the checks is not what the program under test would have written.
+pub fn layout_of_tar(tar: &Path, layout: &Path, tag: &str) -> Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs)?;
+    let put = |bytes: &[u8]| -> Result<(String, usize)> {
+        let digest = Digest::of(bytes);
+        fs::write(blobs.join(digest.to_hex()), bytes)?;
+        Ok((digest.to_string(), bytes.len()))
+    };
+
+    let part = blobs.join("part");
+    let mut source = fs::File::open(tar).with_context(|| tar.display().to_string())?;
+    let mut layer = HashingWriter::new(fs::File::create(&part)?);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => layer.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (_, diff_id, size) = layer.finish();
+    fs::rename(&part, blobs.join(diff_id.to_hex()))?;
+
+    let config = serde_json::json!({
+        "created": "2026-01-02T03:04:05Z",
+        "architecture": "amd64",
+        "os": "linux",
+        "config": { "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "ROOT=debian"], "Cmd": ["/bin/sh"] },
+        "rootfs": { "type": "layers", "diff_ids": [diff_id.to_string()] },
+        "history": [{ "created": "2026-01-02T03:04:05Z", "created_by": "mmdebstrap" }],
+    });
+    let (config, config_size) = put(&serde_json::to_vec(&config)?)?;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": config_size },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": diff_id.to_string(), "size": size }],
+    });
+    let (manifest, manifest_size) = put(&serde_json::to_vec(&manifest)?)?;
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": manifest,
+            "size": manifest_size,
+            "annotations": { "org.opencontainers.image.ref.name": tag },
+        }],
+    });
+    fs::write(layout.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
+    Ok(())
+}
