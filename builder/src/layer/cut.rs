@@ -72,18 +72,26 @@ mod tests {
     }
 
     fn roots() -> Vec<Root> {
-        [("base", None), ("a", Some("one")), ("a", Some("two")), ("b", Some("three"))]
-            .map(|(name, step)| Root {
-                tree: tree(name),
-                step: step.map(Into::into),
-            })
-            .to_vec()
+        [
+            ("base", None),
+            ("a", Some("one")),
+            ("a", Some("two")),
+            ("b", Some("three")),
+        ]
+        .map(|(name, step)| Root {
+            tree: tree(name),
+            step: step.map(Into::into),
+        })
+        .to_vec()
     }
 
     #[test]
     fn every_step_has_its_line() {
         let cuts = cut(&roots(), LayerPolicy::PerStep);
-        let pairs: Vec<_> = cuts.iter().map(|cut| (cut.lower, cut.upper, &*cut.text)).collect();
+        let pairs: Vec<_> = cuts
+            .iter()
+            .map(|cut| (cut.lower, cut.upper, &*cut.text))
+            .collect();
         assert_eq!(
             pairs,
             [
