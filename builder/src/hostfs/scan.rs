@@ -136,7 +136,6 @@ type Place = Option<(Arc<Node>, Name)>;
 /// A directory that is being read. When the last job that holds it is done, it is whole.
 struct Node {
     place: Place,
-    handle: OwnedFd,
     path: RelPath,
     meta: Meta,
     /// What the ignore files above it say.
@@ -155,11 +154,14 @@ struct Ignores {
 }
 
 enum Job {
-    /// Read this directory.
-    Directory(Place),
+    /// Read this directory; the handle is that of the directory it is in.
+    Directory(Place, Handle),
     /// Read these files.
-    Files(Arc<Node>, Vec<Name>),
+    Files(Arc<Node>, Handle, Vec<Name>),
 }
+
+/// Open only while a job waits for it, so that a path may be deeper than a process may have files open.
+type Handle = Arc<OwnedFd>;
 
 /// What one thread has found.
 #[derive(Default)]
@@ -222,12 +224,16 @@ impl<'a> Scanner<'a> {
 
     fn run(self) -> Result<Scanned, HostFsError> {
         let workers = match &self.file {
-            None => pool::run(
-                self.scan.threads,
-                vec![Job::Directory(None)],
-                Worker::default,
-                |worker, job, jobs| self.work(worker, job, jobs),
-            )?,
+            None => {
+                let handle = self.root.handle.try_clone();
+                let handle = handle.map_err(|error| self.opening(&RelPath::root(), error))?;
+                pool::run(
+                    self.scan.threads,
+                    vec![Job::Directory(None, Arc::new(handle))],
+                    Worker::default,
+                    |worker, job, jobs| self.work(worker, job, jobs),
+                )?
+            }
             Some(name) => {
                 let mut worker = Worker::default();
                 let entry = self.file(&mut worker, &self.root.handle, &RelPath::root(), name)?;
@@ -288,32 +294,38 @@ impl<'a> Scanner<'a> {
         jobs: &Jobs<Job, HostFsError>,
     ) -> Result<(), HostFsError> {
         let node = match job {
-            Job::Directory(place) => {
-                let mut node = self.open(worker, place)?;
+            Job::Directory(place, above) => {
+                let (mut node, handle) = self.open(worker, place, above)?;
                 let listed =
-                    walk::list(&node.handle).map_err(|error| self.reading(&node.path, error))?;
-                self.read_ignores(&mut node, &listed)?;
+                    walk::list(&handle).map_err(|error| self.reading(&node.path, error))?;
+                self.read_ignores(&mut node, &handle, &listed)?;
                 let node = Arc::new(node);
-                self.list(worker, &node, listed, jobs)?;
+                self.list(worker, &node, &handle, listed, jobs)?;
                 node
             }
-            Job::Files(node, names) => {
-                self.files(worker, &node, names)?;
+            Job::Files(node, handle, names) => {
+                self.files(worker, &node, &handle, names)?;
                 node
             }
         };
         self.release(node)
     }
 
-    fn open(&self, worker: &mut Worker, place: Place) -> Result<Node, HostFsError> {
+    fn open(
+        &self,
+        worker: &mut Worker,
+        place: Place,
+        above: Handle,
+    ) -> Result<(Node, Handle), HostFsError> {
         let (path, handle) = match &place {
-            None => (RelPath::root(), self.root.handle.try_clone()),
-            Some((parent, name)) => (
-                join(&self.root.path, &parent.path, name)?,
-                walk::open_directory(&parent.handle, name.as_bytes()),
-            ),
+            None => (RelPath::root(), above),
+            Some((parent, name)) => {
+                let path = join(&self.root.path, &parent.path, name)?;
+                let handle = walk::open_directory(&above, name.as_bytes())
+                    .map_err(|error| self.opening(&path, error))?;
+                (path, Arc::new(handle))
+            }
         };
-        let handle = handle.map_err(|error| self.opening(&path, error))?;
         let meta = if self.scan.preserve {
             let stat = fstat(&handle).map_err(|error| self.reading(&path, error.into()))?;
             self.preserved(worker, &handle, &stat, &path)?
@@ -327,21 +339,22 @@ impl<'a> Scanner<'a> {
         let ignores = place
             .as_ref()
             .and_then(|(parent, _)| parent.ignores.clone());
-        Ok(Node {
+        let node = Node {
             place,
-            handle,
             path,
             meta,
             ignores,
             is_picked,
             entries: Mutex::default(),
-        })
+        };
+        Ok((node, handle))
     }
 
     /// Puts what the ignore files in this directory say before what those above it say.
     fn read_ignores(
         &self,
         node: &mut Node,
+        handle: &Handle,
         listed: &[(Name, FileType)],
     ) -> Result<(), HostFsError> {
         for wanted in self.scan.ignore {
@@ -354,7 +367,7 @@ impl<'a> Scanner<'a> {
             let name = Name::new(wanted.as_bytes()).expect("a listed name is a name");
             let path = join(&self.root.path, &node.path, &name)?;
             let mut text = Vec::new();
-            walk::open_file(&node.handle, wanted.as_bytes())
+            walk::open_file(handle, wanted.as_bytes())
                 .and_then(|file| fs::File::from(file).read_to_end(&mut text))
                 .map_err(|error| self.opening(&path, error))?;
             let patterns =
@@ -376,6 +389,7 @@ impl<'a> Scanner<'a> {
         &self,
         worker: &mut Worker,
         node: &Arc<Node>,
+        handle: &Handle,
         listed: Vec<(Name, FileType)>,
         jobs: &Jobs<Job, HostFsError>,
     ) -> Result<(), HostFsError> {
@@ -387,15 +401,16 @@ impl<'a> Scanner<'a> {
             }
             match kind {
                 FileType::Directory => {
-                    jobs.push(Job::Directory(Some((Arc::clone(node), name))));
+                    let place = Some((Arc::clone(node), name));
+                    jobs.push(Job::Directory(place, Arc::clone(handle)));
                 }
                 FileType::RegularFile => files.push(name),
                 FileType::Symlink => {
-                    let link = self.symlink(worker, node, &name)?;
+                    let link = self.symlink(worker, node, handle, &name)?;
                     entries.push((name, link));
                 }
                 FileType::Fifo if self.store.is_some() => {
-                    let pipe = self.pipe(worker, node, &name)?;
+                    let pipe = self.pipe(worker, node, handle, &name)?;
                     entries.push((name, pipe));
                 }
                 other => {
@@ -410,9 +425,9 @@ impl<'a> Scanner<'a> {
         // Files are taken before the directories pushed above, so that few directories are open at a time.
         while files.len() > JOB {
             let rest = files.split_off(files.len() - JOB);
-            jobs.push(Job::Files(Arc::clone(node), rest));
+            jobs.push(Job::Files(Arc::clone(node), Arc::clone(handle), rest));
         }
-        self.files(worker, node, files)
+        self.files(worker, node, handle, files)
     }
 
     /// Is this entry of a directory part of the source, or may something below it be?
@@ -441,10 +456,16 @@ impl<'a> Scanner<'a> {
                 .is_some_and(|ignores| ignores.contain(&path, is_directory)))
     }
 
-    fn files(&self, worker: &mut Worker, node: &Node, names: Vec<Name>) -> Result<(), HostFsError> {
+    fn files(
+        &self,
+        worker: &mut Worker,
+        node: &Node,
+        handle: &Handle,
+        names: Vec<Name>,
+    ) -> Result<(), HostFsError> {
         let mut entries = Vec::with_capacity(names.len());
         for name in names {
-            let entry = self.file(worker, &node.handle, &node.path, &name)?;
+            let entry = self.file(worker, handle, &node.path, &name)?;
             entries.push((name, entry));
         }
         node.add(entries);
@@ -566,13 +587,19 @@ impl<'a> Scanner<'a> {
         self.room.fetch_update(relaxed, relaxed, take).is_ok()
     }
 
-    fn symlink(&self, worker: &mut Worker, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
+    fn symlink(
+        &self,
+        worker: &mut Worker,
+        node: &Node,
+        handle: &Handle,
+        name: &Name,
+    ) -> Result<Entry, HostFsError> {
         let path = join(&self.root.path, &node.path, name)?;
         let reading = |error: Errno| self.reading(&path, error.into());
-        let target = readlinkat(&node.handle, name.as_bytes(), Vec::new()).map_err(reading)?;
+        let target = readlinkat(handle, name.as_bytes(), Vec::new()).map_err(reading)?;
         let (uid, gid) = if self.scan.preserve {
-            let stat = statat(&node.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(reading)?;
+            let stat =
+                statat(handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW).map_err(reading)?;
             worker.link(&stat, &path);
             (stat.st_uid, stat.st_gid)
         } else {
@@ -585,9 +612,15 @@ impl<'a> Scanner<'a> {
         }))
     }
 
-    fn pipe(&self, worker: &mut Worker, node: &Node, name: &Name) -> Result<Entry, HostFsError> {
+    fn pipe(
+        &self,
+        worker: &mut Worker,
+        node: &Node,
+        handle: &Handle,
+        name: &Name,
+    ) -> Result<Entry, HostFsError> {
         let path = join(&self.root.path, &node.path, name)?;
-        let stat = statat(&node.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
+        let stat = statat(handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|error| self.reading(&path, error.into()))?;
         worker.link(&stat, &path);
         Ok(Entry::Special(Special {
@@ -1007,13 +1040,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let odd = OsStr::from_bytes(b"a\xff\n b");
         fs::write(directory.path().join(odd), "x").unwrap();
-        let deep = "d/".repeat(250);
-        fs::create_dir_all(directory.path().join(&deep)).unwrap();
-        fs::write(directory.path().join(&deep).join("f"), "hello\n").unwrap();
+        // Deeper than a process may have files open, where that is what it is by default.
+        let deep = "d/".repeat(1500);
+        shell(
+            directory.path(),
+            &format!("mkdir -p {deep}; echo hello > {deep}f"),
+        );
         let listing = listing(&plainly(directory.path()));
         assert!(listing.contains(" /a\\xff\\x0a\\x20b "), "{listing}");
         let last = format!("f 0644 0:0 /{deep}f {HELLO}");
         assert_eq!(listing.lines().last(), Some(&*last));
+        // What removes it must not go by its path, either.
+        shell(directory.path(), "rm -rf d");
     }
 
     #[test]
