@@ -197,11 +197,6 @@ fn run(trial: &Trial, number: usize, scratch: &Path) -> io::Result<Probe> {
         .arg(&directory)
         .env_clear()
         .output()?;
-    // The overlay leaves a directory of mode 0 behind, the other trials do not.
-    let _ = fs::set_permissions(
-        directory.join("work/work"),
-        fs::Permissions::from_mode(0o700),
-    );
     fs::remove_dir_all(&directory)?;
     let errno = String::from_utf8_lossy(&output.stdout)
         .trim()
