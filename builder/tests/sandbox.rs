@@ -539,6 +539,13 @@ fn proc_is_closed(stage: &Stage) {
     );
 }
 
+/// In a namespace of its own a step has every capability again; what covers `/proc` is locked there.
+fn nested(stage: &Stage) {
+    let text = stage.sh("unshare -U -r -m -p -f sh -c 'id -u; umount /proc/sys && echo off; umount -l /proc && echo off; mount -t proc none /data && echo mounted; mount -t ramfs none /data && echo own' 2>&1");
+    let said: Vec<&str> = text.lines().filter(|line| !line.contains(": ")).collect();
+    assert_eq!(said, ["0", "own"], "{text}");
+}
+
 fn system_calls(stage: &Stage) {
     assert_eq!(
         stage.sh("inside --inside calls"),
