@@ -5,6 +5,18 @@
 //! What the process sees is fixed in `policy`; how it is built up is in `mounts` (files) and
 //! `supervisor` (processes).
 //!
+//! What a step can still find out about the machine, because the kernel offers no way to hide it:
+//!
+//! - by system call: time, the kernel release (`uname`), processors and their affinity, free memory and
+//!   disk (`sysinfo`, `statfs`), `cpuid`, nice value; the deterministic tier takes care of these;
+//! - in `/proc/self`: mount ids and anonymous device numbers, inode numbers of pipes and namespaces,
+//!   `timens_offsets`, memory and scheduling counters, `loginuid`, `oom_score_adj`, controllers of
+//!   cgroup v1, and the mount options of the host's `/dev`;
+//! - which names there are in `/proc` (as the kernel was configured; empty), and how many processes the
+//!   machine has (the link count of `/proc`);
+//! - whether the builder is root: the owner of `/proc` and of device files is 0 for root and 65534 for
+//!   others, and without a range of sub-uids the id map is shorter.
+//!
 //! Effects: processes, namespaces, mounts, the scratch directory. Must not know steps, actions, stores
 //! or trees.
 

@@ -16,9 +16,11 @@ pub(super) const DOMAIN: &str = "(none)";
 pub(super) const UMASK: u32 = 0o022;
 
 /// Options of every overlay. `redirect_dir=nofollow` is the spelling of "off" that the kernel takes
-/// together with `userxattr` whatever the module's default is.
+/// together with `userxattr` whatever the module's default is. `volatile` leaves out the write-back of
+/// everything to disk when the step ends, and makes fsync(2) inside a no-op: a result is ingested at
+/// once or thrown away, and the work directory that a crash would spoil is used once.
 pub(super) const OVERLAY_OPTIONS: &str =
-    "userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=off,uuid=null";
+    "userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=off,uuid=null,volatile";
 
 /// Most processes and threads at one time: the limit of the user (which does not bind root outside)
 /// and, from Linux 6.14, the size of the pid namespace (which binds everybody).

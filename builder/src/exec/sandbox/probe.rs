@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD};
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Rlimit, getegid, geteuid};
 use rustix::thread::UnshareFlags;
 
@@ -197,8 +197,6 @@ fn run(trial: &Trial, number: usize, scratch: &Path) -> io::Result<Probe> {
         .arg(&directory)
         .env_clear()
         .output()?;
-    // Overlays leave a directory of mode 0 behind.
-    let _ = fs::remove_dir(directory.join("work/work"));
     fs::remove_dir_all(&directory)?;
     let errno = String::from_utf8_lossy(&output.stdout)
         .trim()
@@ -274,6 +272,15 @@ fn overlay(scratch: &Path) -> io::Result<()> {
         MountFlags::NOATIME,
         Some(options.as_c_str()),
     )?;
+    let result = replace_directory();
+    // Its directories of mode 0 can be removed here, by root of the namespace.
+    rustix::mount::unmount("root", UnmountFlags::DETACH)?;
+    fs::remove_dir_all("work")?;
+    result
+}
+
+/// In an overlay this needs a whiteout and an opaque mark.
+fn replace_directory() -> io::Result<()> {
     fs::remove_dir_all("root/old")?;
     fs::create_dir("root/old")?;
     rustix::fs::statat(CWD, "root/old/file", AtFlags::SYMLINK_NOFOLLOW).map_or(Ok(()), |_| {
