@@ -246,7 +246,7 @@ impl Provider<'_> {
 }
 
 /// More than this many bytes are no base image but a bomb.
-const IMAGE_MAX: u64 = 64 << 30;
+pub(super) const IMAGE_MAX: u64 = 64 << 30;
 
 static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
 

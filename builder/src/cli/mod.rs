@@ -5,8 +5,10 @@
 )]
 
 mod args;
+mod images;
 mod report;
 mod run;
+mod tell;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

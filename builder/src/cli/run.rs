@@ -22,10 +22,10 @@ use crate::exec::sandbox::{IdMap, enter_if_needed};
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
-struct Context<'a> {
-    cli: &'a Cli,
+pub(super) struct Context<'a> {
+    pub(super) cli: &'a Cli,
     style: Style,
-    cancel: Arc<AtomicBool>,
+    pub(super) cancel: Arc<AtomicBool>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
@@ -38,6 +38,10 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Build(arguments) => context.build(arguments),
         Command::Lock(arguments) => context.lock(arguments),
         Command::Update(arguments) => context.update(arguments),
+        Command::Inspect(arguments) => context.inspect(arguments),
+        Command::Compare(arguments) => context.compare(arguments),
+        Command::Verify(arguments) => context.verify(arguments),
+        Command::Load(arguments) => context.load(arguments),
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
@@ -67,7 +71,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
 }
 
 /// Known to the reference, and of a later version.
-fn not_yet(what: &str) -> Failure {
+pub(super) fn not_yet(what: &str) -> Failure {
     Failure::new(
         Exit::Usage,
         Diagnostic::error(format!("{what} is not supported by this version")),
@@ -79,7 +83,7 @@ fn usage(message: impl Into<String>) -> Failure {
 }
 
 impl Context<'_> {
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let global = &self.cli.global;
         let show = if global.quiet {
             Show::Nothing
@@ -94,7 +98,7 @@ impl Context<'_> {
     }
 
     /// The spec a command is about.
-    fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
+    pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
                 return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
@@ -114,14 +118,14 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+    pub(super) fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
         enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
     }
 
-    fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
+    pub(super) fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
         let global = &self.cli.global;
         let store = match &global.store {
             Some(store) => store.clone(),
@@ -163,6 +167,7 @@ impl Context<'_> {
             locked: arguments.locked,
             expected: arguments.expected,
             record: arguments.record,
+            ignore_expectations: false,
             platforms: arguments.platform.clone(),
             stage: arguments.stage.clone(),
             outputs: outputs(&arguments.output)?,
@@ -237,7 +242,7 @@ impl Context<'_> {
     }
 
     /// From now on SIGINT and SIGTERM end the work in an orderly way; a second one ends it at once.
-    fn listen_for_signals(&self) {
+    pub(super) fn listen_for_signals(&self) {
         use signal_hook::consts::{SIGINT, SIGTERM};
 
         for signal in [SIGINT, SIGTERM] {
@@ -268,7 +273,7 @@ fn default_store() -> Result<PathBuf, Failure> {
         })
 }
 
-fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
     texts
         .iter()
         .map(|text| {
@@ -293,7 +298,7 @@ fn outputs(texts: &[String]) -> Result<Vec<OutputRequest>, Failure> {
 }
 
 /// Secrets are read here, once, and handed down as bytes.
-fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
+pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::new();
     for text in texts {
         let form = || {
