@@ -1,6 +1,5 @@
 //! `immbuild load ENGINE`: an image goes to a container engine of this machine.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use immbuild_cas::digest::{BlobId, Digest};
@@ -62,7 +61,11 @@ pub fn load(
     );
     session.events.event(Event::Finished {
         id: work,
-        outcome: if loaded.is_ok() { Outcome::Done } else { Outcome::Failed },
+        outcome: if loaded.is_ok() {
+            Outcome::Done
+        } else {
+            Outcome::Failed
+        },
     });
     loaded?;
     Ok(Loaded {
@@ -76,30 +79,25 @@ pub fn load(
 /// The only piece of work of this command.
 const LOAD: u64 = 0;
 
-/// The names of the command line, else of the spec.
+/// The name of the command line, else those it has.
 fn names(at: &ImageAt<'_>, reference: Option<&str>) -> Result<Names, Failure> {
     let Some(reference) = reference else {
-        return Ok(at.built.as_ref().map_or_else(Names::default, |built| Names {
-            name: built.name.clone(),
-            tags: built.tags.iter().cloned().collect(),
-        }));
+        return Ok(at.names.clone());
     };
-    // A colon before the last slash is a port: `localhost:5000/shop`.
-    let (name, tag) = match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (reference, "latest"),
+    let with_tag = match reference.rsplit_once(':') {
+        // A colon before the last slash is a port: `localhost:5000/shop`.
+        Some((_, tag)) if !tag.contains('/') => reference.to_owned(),
+        _ => format!("{reference}:latest"),
     };
-    if name.is_empty() || tag.is_empty() {
+    let names = Names::of_references([with_tag.as_str()]);
+    if names.references().is_empty() {
         return Err(Failure::new(
             Exit::Usage,
             Diagnostic::error(format!("`--tag {reference}` is no name"))
                 .hint("write it as `--tag NAME:TAG`"),
         ));
     }
-    Ok(Names {
-        name: Some(name.to_owned()),
-        tags: BTreeSet::from([tag.to_owned()]),
-    })
+    Ok(names)
 }
 
 /// An engine takes one platform: the only one, else this machine's.
@@ -118,9 +116,13 @@ fn choose<'a>(
         let platforms: Vec<String> = images.iter().map(|one| one.platform.to_string()).collect();
         Failure::new(
             Exit::Unreachable,
-            Diagnostic::error(format!("`{}` is not for this machine ({})", at.name, std::env::consts::ARCH))
-                .because(format!("it is for {}", platforms.join(", ")))
-                .hint("name one of its manifests by digest: `immbuild inspect` lists them"),
+            Diagnostic::error(format!(
+                "`{}` is not for this machine ({})",
+                at.name,
+                std::env::consts::ARCH
+            ))
+            .because(format!("it is for {}", platforms.join(", ")))
+            .hint("name one of its manifests by digest: `immbuild inspect` lists them"),
         )
     })
 }
@@ -143,7 +145,9 @@ fn image(at: &ImageAt<'_>, one: &ImageDocuments) -> Result<Image, Failure> {
         _ => Err(Failure::new(
             Exit::Unreachable,
             Diagnostic::error(format!("`{}` was written by another tool", at.name))
-                .because("its documents are in another form than ours, and loading must not change them")
+                .because(
+                    "its documents are in another form than ours, and loading must not change them",
+                )
                 .hint("hand it over with the engine's own `load` or `pull`, or with `skopeo copy`"),
         )),
     }

@@ -15,6 +15,7 @@ use crate::diag::Diagnostic;
 use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, PlatformText};
 use crate::image::json::MAX_JSON;
 use crate::image::{BaseImage, Document, Index, Manifest, ManifestDigest, read};
+use crate::output::Names;
 use crate::resolve::image::{LocalImage, LocalImageError, open_local};
 use crate::spec::model::Ident;
 
@@ -22,7 +23,7 @@ use crate::spec::model::Ident;
 #[derive(Debug)]
 pub enum Located<'a> {
     /// An image.
-    Image(ImageAt<'a>),
+    Image(Box<ImageAt<'a>>),
     /// A directory that is no layout: a tree.
     Directory(PathBuf),
 }
@@ -34,8 +35,8 @@ pub struct ImageAt<'a> {
     pub name: String,
     /// What points to it: one descriptor, or several when a layout lists platforms without an index.
     pub roots: Vec<Descriptor>,
-    /// What the store remembers, where it was built here.
-    pub built: Option<Built>,
+    /// Under which names engines should know it: those of its spec, layout or archive.
+    pub names: Names,
     place: Place<'a>,
 }
 
@@ -84,12 +85,15 @@ pub fn last_of<'a>(session: &'a Session<'_>, project: &Project) -> Result<ImageA
     let shown = project.path.display();
     let built = memory::last(session, &project.memory(), Ident::IMAGE)?.ok_or_else(|| {
         not_found(format!("`{shown}` has built no image yet"))
-            .because(format!("the store `{}` remembers none", session.store.path().display()))
+            .because(format!(
+                "the store `{}` remembers none",
+                session.store.path().display()
+            ))
             .hint(format!("run `immbuild build {shown}`"))
     })?;
     let digest = built.digest;
     Ok(ImageAt {
-        built: Some(built),
+        names: names_of(&built),
         ..in_store(&session.store, digest, shown.to_string())?
     })
 }
@@ -123,14 +127,17 @@ pub fn image_or_directory<'a>(
     if path.is_dir() && !path.join("oci-layout").exists() {
         return Ok(Located::Directory(path.to_owned()));
     }
-    image(session, text).map(Located::Image)
+    Ok(Located::Image(Box::new(image(session, text)?)))
 }
 
 /// An image of a store by its whole digest.
 pub fn in_store(store: &LocalStore, digest: Digest, name: String) -> Result<ImageAt<'_>, Failure> {
     let bytes = document(store, &digest).map_err(|error| match error {
         StoreError::Missing(_) => not_found(format!("the store has no image {digest}"))
-            .because(format!("there is none of this digest in `{}`", store.path().display()))
+            .because(format!(
+                "there is none of this digest in `{}`",
+                store.path().display()
+            ))
             .hint("build it again, or name another store with `--store DIR`"),
         error => error.into(),
     })?;
@@ -145,9 +152,17 @@ pub fn in_store(store: &LocalStore, digest: Digest, name: String) -> Result<Imag
     Ok(ImageAt {
         name,
         roots: vec![Descriptor::new(media_type, digest, bytes.len() as u64)],
-        built: None,
+        names: Names::default(),
         place: Place::Store(store),
     })
+}
+
+/// The names that its spec gave an image.
+fn names_of(built: &Built) -> Names {
+    Names {
+        name: built.name.clone(),
+        tags: built.tags.iter().cloned().collect(),
+    }
 }
 
 fn not_found(message: String) -> Failure {
@@ -157,7 +172,10 @@ fn not_found(message: String) -> Failure {
 /// The spec that a path names: a file of that kind, or a directory with one and without a layout.
 pub fn spec_at(path: &Path) -> Option<PathBuf> {
     let default = path.join("spec.toml");
-    if path.extension().is_some_and(|extension| extension == "toml") {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
         Some(path.to_owned())
     } else if default.is_file() && !path.join("oci-layout").exists() {
         Some(default)
@@ -174,18 +192,20 @@ fn local<'a>(path: &Path, tag: Option<&str>, name: &str) -> Result<ImageAt<'a>, 
         if needs_tag {
             failure.hint(format!("write `{}:TAG`", path.display()))
         } else if is_missing {
-            not_found(format!("there is no image `{name}`"))
-                .hint("name an OCI layout, an OCI or docker archive, a spec, or `sha256:…` of the store")
+            not_found(format!("there is no image `{name}`")).hint(
+                "name an OCI layout, an OCI or docker archive, a spec, or `sha256:…` of the store",
+            )
         } else {
             failure
         }
     };
     let image = open_local(path).map_err(failure)?;
     let roots = image.roots(tag).map_err(failure)?;
+    let references = image.references(&roots);
     Ok(ImageAt {
         name: name.to_owned(),
         roots: roots.into_iter().cloned().collect(),
-        built: None,
+        names: Names::of_references(references.iter().map(String::as_str)),
         place: Place::Local(image),
     })
 }
@@ -196,10 +216,13 @@ const PREFIX_MIN: usize = 4;
 /// An image of the store by its digest, or by the first digits of one that some spec built last.
 fn by_digest<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Failure> {
     let builds = memory::all(session)?;
-    let of = |digest: &Digest| builds.iter().find(|built| built.digest == *digest).cloned();
+    let names = |digest: &Digest| {
+        let built = builds.iter().find(|built| built.digest == *digest);
+        built.map(names_of).unwrap_or_default()
+    };
     if let Ok(digest) = text.parse::<Digest>() {
         return Ok(ImageAt {
-            built: of(&digest),
+            names: names(&digest),
             ..in_store(&session.store, digest, text.to_owned())?
         });
     }
@@ -223,11 +246,13 @@ fn by_digest<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Fa
         .filter(|digest| digest.to_string().starts_with(text))
         .collect();
     match known.iter().collect::<Vec<_>>().as_slice() {
-        [] => Err(not_found(format!("no image of the store begins with `{text}`"))
-            .because("the first digits are looked up among what each spec built last")
-            .hint("write the whole digest, or name the spec")),
+        [] => Err(
+            not_found(format!("no image of the store begins with `{text}`"))
+                .because("the first digits are looked up among what each spec built last")
+                .hint("write the whole digest, or name the spec"),
+        ),
         [one] => Ok(ImageAt {
-            built: of(one),
+            names: names(one),
             ..in_store(&session.store, **one, one.to_string())?
         }),
         several => {
@@ -267,7 +292,11 @@ impl ImageAt<'_> {
             match read::document(&bytes, &root.digest.to_string())? {
                 Document::Manifest(_) => images.push(self.image(&root.digest)?),
                 Document::Index(entries) => {
-                    for entry in entries.manifests.iter().filter(|entry| !entry.is_attestation()) {
+                    for entry in entries
+                        .manifests
+                        .iter()
+                        .filter(|entry| !entry.is_attestation())
+                    {
                         images.push(self.image(&entry.digest)?);
                     }
                     index = Some((root.digest, entries));

@@ -9,11 +9,10 @@ use super::args;
 use super::report;
 use super::run::{Context, not_yet, pairs, secrets};
 use super::tell::{comparison, comparison_json, inspection, inspection_json, listing_json};
-use crate::app::compare::{self, Compared};
-use crate::app::locate::{self, ImageAt, Located};
+use crate::app::locate::{self, ImageAt};
 use crate::app::realise::Options;
 use crate::app::verify::{self, Parts};
-use crate::app::{Exit, Failure, Project, Session, inspect, load};
+use crate::app::{Exit, Failure, Project, Session, compare, inspect, load};
 use crate::compare::Verdict;
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::IdMap;
@@ -21,7 +20,11 @@ use crate::output::Engine;
 
 impl Context<'_> {
     /// The image that was named; else what the spec built last.
-    fn image<'s>(&self, session: &'s Session<'_>, named: Option<&str>) -> Result<ImageAt<'s>, Failure> {
+    fn image<'s>(
+        &self,
+        session: &'s Session<'_>,
+        named: Option<&str>,
+    ) -> Result<ImageAt<'s>, Failure> {
         match named {
             Some(text) => locate::image(session, text),
             None => locate::last_of(session, &self.project(None)?),
@@ -34,13 +37,12 @@ impl Context<'_> {
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = self.image(&session, arguments.image.as_deref())?;
         let documents = at.documents()?;
-        let json = self.cli.global.json;
-        if json {
+        if self.cli.global.json {
             let mut value = inspection_json(&documents);
             if arguments.files {
-                for (one, image) in documents.images.iter().zip(0..) {
+                for (number, one) in documents.images.iter().enumerate() {
                     let files = inspect::files(&at, one)?;
-                    value["images"][image as usize]["files"] = listing_json(&files)?;
+                    value["images"][number]["files"] = listing_json(&files)?;
                 }
             }
             report::data(&value.to_string());
@@ -64,7 +66,6 @@ impl Context<'_> {
     pub(super) fn compare(&self, arguments: &args::Compare) -> Result<ExitCode, Failure> {
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let left = locate::image_or_directory(&session, &arguments.a)?;
         let right = locate::image_or_directory(&session, &arguments.b)?;
@@ -75,7 +76,9 @@ impl Context<'_> {
         } else {
             report::data(comparison(&compared).trim_end());
             if compared.without_owners && !self.cli.global.quiet {
-                report::say("owners were not compared: a directory of somebody who is not root has no others");
+                report::say(
+                    "owners were not compared: a directory of somebody who is not root has no others",
+                );
             }
         }
         Ok(code(exit))
@@ -89,7 +92,6 @@ impl Context<'_> {
         let executes = project.as_ref().is_some_and(Project::executes);
         let settings = self.settings(self.ids(executes)?)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = locate::image(&session, &arguments.image)?;
         let parts = verify::structure(&session, &at)?;
@@ -98,7 +100,13 @@ impl Context<'_> {
         }
         if arguments.structure_only {
             if self.cli.global.json {
-                report::data(&result(None, json!({ "verdict": "structure", "structure": parts_json(&parts) })).to_string());
+                report::data(
+                    &result(
+                        None,
+                        json!({ "verdict": "structure", "structure": parts_json(&parts) }),
+                    )
+                    .to_string(),
+                );
             } else if let Some(digest) = parts.digest {
                 report::data(&digest.to_string());
             }
@@ -112,6 +120,7 @@ impl Context<'_> {
             secrets: secrets(&arguments.secret)?,
             ..Options::default()
         };
+        self.listen_for_signals();
         let rebuilt = verify::rebuild(&session, &at, &project, &options)?;
         let exit = verify::exit_of(rebuilt.compared.verdict, accepted(arguments.accept));
         if self.cli.global.json {
@@ -146,7 +155,6 @@ impl Context<'_> {
     pub(super) fn load(&self, arguments: &args::Load) -> Result<ExitCode, Failure> {
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = self.image(&session, arguments.image.as_deref())?;
         let engine = match arguments.engine {
@@ -167,13 +175,17 @@ impl Context<'_> {
         }
         if !self.cli.global.quiet {
             if let Some(platform) = loaded.chosen {
-                report::say(&format!("platform  {platform}, this machine's: an engine takes one"));
+                report::say(&format!(
+                    "platform  {platform}, this machine's: an engine takes one"
+                ));
             }
             for reference in &loaded.references {
                 report::say(&format!("loaded    {reference}"));
             }
             if loaded.references.is_empty() {
-                report::say("loaded    without a name: `name` in `[image]` or `--tag NAME:TAG` gives it one");
+                report::say(
+                    "loaded    without a name: `name` in `[image]` or `--tag NAME:TAG` gives it one",
+                );
             }
         }
         // By this id every engine knows it.
@@ -205,30 +217,49 @@ fn result(exit: Option<Exit>, mut value: Value) -> Value {
 fn no_spec(at: &ImageAt<'_>) -> Failure {
     Failure::new(
         Exit::CannotSay,
-        Diagnostic::error(format!("cannot say whether `{}` can be built again: there is no spec to build it from", at.name))
-            .because("every digest and size in it is right; what was built from it is another question")
-            .hint("name the spec with `-f SPEC`, or ask for the structure alone with `--structure-only`"),
+        Diagnostic::error(format!(
+            "cannot say whether `{}` can be built again: there is no spec to build it from",
+            at.name
+        ))
+        .because("every digest and size in it is right; what was built from it is another question")
+        .hint(
+            "name the spec with `-f SPEC`, or ask for the structure alone with `--structure-only`",
+        ),
     )
 }
 
 fn tell_parts(parts: &Parts) {
-    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    let count = |number: usize, word: &str| {
+        format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+    };
     report::say(&format!(
         "structure {}, {}: every digest and size is right",
         count(parts.manifests, "manifest"),
         count(parts.layers, "layer")
     ));
     for digest in &parts.foreign_documents {
-        report::say(&format!("foreign   document {digest}: another tool wrote it"));
+        report::say(&format!(
+            "foreign   document {digest}: another tool wrote it"
+        ));
     }
     for digest in &parts.foreign_layers {
-        report::say(&format!("foreign   layer {digest}: a base's, or another tool's tar"));
+        report::say(&format!(
+            "foreign   layer {digest}: a base's, or another tool's tar"
+        ));
     }
 }
 
 fn parts_json(parts: &Parts) -> Value {
-    let documents: Vec<String> = parts.foreign_documents.iter().map(ToString::to_string).collect();
-    let layers: Vec<String> = parts.foreign_layers.iter().map(ToString::to_string).collect();
+    let documents: Vec<String> = parts
+        .foreign_documents
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let layers: Vec<String> = parts
+        .foreign_layers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     json!({
         "digest": parts.digest.map(|digest| digest.to_string()),
         "manifests": parts.manifests,
