@@ -10,14 +10,14 @@ use super::failure::{Exit, Failure};
 use super::layers::LayerMaker;
 use super::memory::{self, Built, BuiltImage};
 use super::outputs::{self, OutputRequest};
-use super::pins::{self, Pinned};
+use super::pins::Pinned;
+use super::planned::{Planned, planned};
 use super::project::Project;
 use super::realise::{self, Options};
 use super::session::Session;
 use crate::diag::Diagnostic;
 use crate::epoch::{Epoch, FormatVersion};
 use crate::graph::op::{OpId, OpKind, Pin};
-use crate::graph::plan::{Plan, plan};
 use crate::graph::{Graph, Origin};
 use crate::image::{
     BaseImage, ConfigChanges, Image, ImageId, ImageIndex, ImageKey, ImageSpec, ManifestDigest,
@@ -122,26 +122,20 @@ pub fn build(
     options.empty_caches |= request.locked || request.record;
     warn_of_source_date_epoch(session);
 
-    let (lock, new_lock, locked) = super::lock::for_build(session, project, request.locked)?;
-    let resolved = resolve_platforms(project, &options.args, &request.platforms)?;
-    let stage = wanted_stage(&resolved, request.stage.as_deref())?;
+    let Planned {
+        lock,
+        new_lock,
+        locked,
+        resolved,
+        stage,
+        epoch,
+        outputs,
+        pinned,
+        graph,
+        plans,
+        wants,
+    } = planned(session, project, request)?;
     let first = resolved.values().next().expect("a spec has a platform");
-    let epoch = first
-        .epoch
-        .or(lock.as_ref().map(|lock| lock.epoch))
-        .unwrap_or(Epoch::DEFAULT);
-    let outputs = outputs::plan(project, &resolved.values().collect::<Vec<_>>(), &request.outputs, request.no_outputs)?;
-
-    let pinned = pins::pin(session, project, &resolved, &stage, lock.as_ref(), &options, &outputs)?;
-    let mut graph = Graph::default();
-    let plans: BTreeMap<Platform, Plan> = resolved
-        .iter()
-        .map(|(platform, spec)| {
-            let pins = &pinned.pins[platform];
-            (*platform, plan(spec, pins, epoch, &stage, &mut graph))
-        })
-        .collect();
-    let wants: Vec<OpId> = plans.values().map(|plan| plan.end(&stage)).collect();
     refuse_foreign(&graph, &wants)?;
 
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;

@@ -7,6 +7,7 @@ pub mod lock;
 pub mod memory;
 pub mod outputs;
 pub mod pins;
+pub mod planned;
 pub mod project;
 pub mod realise;
 pub mod session;
