@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource as _, Record, Store as _};
+use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
@@ -50,17 +50,7 @@ pub fn realise(
     options: &Options,
 ) -> Result<BTreeMap<OpId, Realised>, Failure> {
     let blobs = pinned.blobs(&session.store);
-    let sandbox = Embedded {
-        store: &session.store,
-        blobs: &blobs,
-        events: session.events,
-        cancel: session.cancel,
-        secrets: &options.secrets,
-        caches: (!options.empty_caches).then(|| project.memory()),
-        ids: session.settings.ids,
-        threads: session.settings.threads,
-        making: Mutex::new(()),
-    };
+    let sandbox = sandbox(session, project, &blobs, options);
     let sources = Provider { session, pinned };
     let scheduler = Scheduler {
         sandbox: &sandbox,
@@ -75,6 +65,26 @@ pub fn realise(
     scheduler
         .realise(graph, wants)
         .map_err(|error| super::step_failure::of_exec(error, project))
+}
+
+/// The sandbox that steps of this spec run in.
+pub fn sandbox<'a>(
+    session: &'a Session<'a>,
+    project: &Project,
+    blobs: &'a dyn BlobSource,
+    options: &'a Options,
+) -> Embedded<'a> {
+    Embedded {
+        store: &session.store,
+        blobs,
+        events: session.events,
+        cancel: session.cancel,
+        secrets: &options.secrets,
+        caches: (!options.empty_caches).then(|| project.memory()),
+        ids: session.settings.ids,
+        threads: session.settings.threads,
+        making: Mutex::new(()),
+    }
 }
 
 /// Gives pinned sources as trees: from the store, or by fetching them.
@@ -92,7 +102,28 @@ impl Provider<'_> {
         crate::graph::op::OpKind::Source(pin.clone()).canonical_digest()
     }
 
-    /// A source that was brought here before, and is still here.
+    /// A source that is here: one that was brought here before, or a local one, which was read when it was pinned.
+    pub fn here(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
+        if self.fetch_of(pin).is_some() {
+            return self.known(pin);
+        }
+        let Pin::Tree { tree, .. } = pin else {
+            unreachable!("only a tree can be pinned without being fetched");
+        };
+        Ok(Some(SourceTree {
+            tree: *tree,
+            times: None,
+            config: None,
+            env: BTreeMap::new(),
+            cached: true,
+        }))
+    }
+
+    fn fetch_of(&self, pin: &Pin) -> Option<&Fetch> {
+        let fetches = &self.pinned.fetches;
+        fetches.iter().find(|(known, _)| known == pin).map(|(_, fetch)| fetch)
+    }
+
     fn known(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
         let store = &self.session.store;
         let Some(record) = store.record(KIND, &Self::key(pin))? else {
@@ -254,22 +285,10 @@ impl Sources for Provider<'_> {
     type Error = Failure;
 
     fn realise(&self, _op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Failure> {
-        if let Some(known) = self.known(pin)? {
-            return Ok(known);
+        if let Some(here) = self.here(pin)? {
+            return Ok(here);
         }
-        let Some((_, fetch)) = self.pinned.fetches.iter().find(|(known, _)| known == pin) else {
-            // A local source was read when it was pinned.
-            let Pin::Tree { tree, .. } = pin else {
-                unreachable!("only a tree can be pinned without being fetched");
-            };
-            return Ok(SourceTree {
-                tree: *tree,
-                times: None,
-                config: None,
-                env: BTreeMap::new(),
-                cached: true,
-            });
-        };
+        let fetch = self.fetch_of(pin).expect("what is not here is fetched");
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         self.session.events.event(Event::Started {
             id: work,
