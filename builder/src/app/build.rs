@@ -470,7 +470,7 @@ pub fn wanted_stage(
 }
 
 /// A step can only execute programs of this machine.
-fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
+pub fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
     for id in graph.reachable(wants) {
         if let OpKind::Exec(exec) = &graph.op(id).kind
             && exec.platform.machine() != std::env::consts::ARCH

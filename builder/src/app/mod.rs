@@ -1,7 +1,12 @@
 //! The use cases, one in each file: what a command does, without arguments, colours or terminals.
 
 pub mod build;
+pub mod cache;
+pub mod doctor;
+pub mod explain;
 pub mod failure;
+pub mod graph;
+pub mod init;
 pub mod layers;
 pub mod lock;
 pub mod memory;
@@ -11,6 +16,7 @@ pub mod planned;
 pub mod project;
 pub mod realise;
 pub mod session;
+pub mod shell;
 pub mod step_failure;
 
 pub use failure::{Exit, Failure};

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::build::{BuildRequest, resolve_platforms, wanted_stage};
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use super::outputs::{self, PlannedOutput};
 use super::pins::{self, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::diag::Diagnostic;
 use crate::epoch::Epoch;
 use crate::graph::Graph;
 use crate::graph::op::OpId;
@@ -16,6 +17,37 @@ use crate::graph::plan::{Plan, plan};
 use crate::lock::model::Lock;
 use crate::platform::Platform;
 use crate::spec::model::{Ident, Resolved};
+
+/// A place in a spec, as it is typed: `build` or `build.2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// The stage.
+    pub stage: String,
+    /// Which root of it: 0 is what it starts from, n what step n leaves.
+    pub step: Option<usize>,
+}
+
+impl At {
+    /// Reads one.
+    pub fn parse(text: &str) -> Result<Self, Failure> {
+        let (stage, step) = match text.split_once('.') {
+            None => (text, None),
+            Some((stage, step)) => {
+                let number = step.parse().map_err(|_| {
+                    let what = Diagnostic::error(format!("`{text}` names no step"))
+                        .because(format!("`{step}` is not a number"))
+                        .hint("write it as `build` or `build.2`");
+                    Failure::new(Exit::Usage, what)
+                })?;
+                (stage, Some(number))
+            }
+        };
+        Ok(Self {
+            stage: stage.to_owned(),
+            step,
+        })
+    }
+}
 
 /// A spec with everything that it reads pinned.
 #[derive(Debug)]
@@ -42,6 +74,27 @@ pub struct Planned {
     pub plans: BTreeMap<Platform, Plan>,
     /// The op that the stage ends with, for each platform.
     pub wants: Vec<OpId>,
+}
+
+impl Planned {
+    /// The root of the wanted stage that is meant, on this platform: after step `number`, or after the last.
+    pub fn root(&self, platform: Platform, number: Option<usize>) -> Result<OpId, Failure> {
+        let roots = &self.plans[&platform].stages[&self.stage];
+        let last = roots.len() - 1;
+        roots.get(number.unwrap_or(last)).copied().ok_or_else(|| {
+            let stage = &self.stage;
+            let number = number.unwrap_or(last);
+            let steps = match last {
+                0 => "it has no steps".to_owned(),
+                1 => "it has one step".to_owned(),
+                _ => format!("its steps are `{stage}.1` to `{stage}.{last}`"),
+            };
+            Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("there is no step `{stage}.{number}`")).hint(steps),
+            )
+        })
+    }
 }
 
 /// Reads the lock (or makes it), pins what is local by its content, and plans. Writes nothing but lock and store.

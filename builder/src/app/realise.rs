@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::canonical::Canonical;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
@@ -14,8 +14,8 @@ use super::failure::Failure;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
-use crate::exec::embedded::{Embedded, Secrets};
-use crate::exec::scheduler::Scheduler;
+use crate::exec::embedded::{Embedded, RunError, Secrets};
+use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::graph::Graph;
@@ -49,6 +49,19 @@ pub fn realise(
     pinned: &Pinned,
     options: &Options,
 ) -> Result<BTreeMap<OpId, Realised>, Failure> {
+    attempt(session, project, graph, wants, pinned, options)
+        .map_err(|error| super::step_failure::of_exec(error, project))
+}
+
+/// The same, for who wants to know which op failed.
+pub fn attempt(
+    session: &Session<'_>,
+    project: &Project,
+    graph: &Graph,
+    wants: &[OpId],
+    pinned: &Pinned,
+    options: &Options,
+) -> Result<BTreeMap<OpId, Realised>, ExecError<RunError, Failure>> {
     let blobs = pinned.blobs(&session.store);
     let sandbox = sandbox(session, project, &blobs, options);
     let sources = Provider { session, pinned };
@@ -62,9 +75,7 @@ pub fn realise(
         rerun: options.rerun,
         cancel: session.cancel,
     };
-    scheduler
-        .realise(graph, wants)
-        .map_err(|error| super::step_failure::of_exec(error, project))
+    scheduler.realise(graph, wants)
 }
 
 /// The sandbox that steps of this spec run in.

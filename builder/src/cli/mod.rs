@@ -7,6 +7,7 @@
 mod args;
 mod report;
 mod run;
+mod workshop;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

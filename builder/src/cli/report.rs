@@ -14,6 +14,12 @@ pub(super) fn data(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Bytes as they are on standard output.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
 /// A line for people on standard error.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");

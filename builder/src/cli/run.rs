@@ -22,10 +22,10 @@ use crate::exec::sandbox::{IdMap, enter_if_needed};
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
-struct Context<'a> {
-    cli: &'a Cli,
-    style: Style,
-    cancel: Arc<AtomicBool>,
+pub(super) struct Context<'a> {
+    pub(super) cli: &'a Cli,
+    pub(super) style: Style,
+    pub(super) cancel: Arc<AtomicBool>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
@@ -38,6 +38,16 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Build(arguments) => context.build(arguments),
         Command::Lock(arguments) => context.lock(arguments),
         Command::Update(arguments) => context.update(arguments),
+        Command::Init(arguments) => context.init(arguments),
+        Command::Shell(arguments) => context.shell(arguments),
+        Command::Explain(arguments) => context.explain(arguments),
+        Command::Graph(arguments) => context.graph(arguments),
+        Command::Doctor => context.doctor(),
+        Command::Cache(command) => context.cache(command),
+        Command::Schema => {
+            report::data(crate::spec::schema::schema().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
@@ -74,12 +84,12 @@ fn not_yet(what: &str) -> Failure {
     )
 }
 
-fn usage(message: impl Into<String>) -> Failure {
+pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Exit::Usage, Diagnostic::error(message.into()))
 }
 
 impl Context<'_> {
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let global = &self.cli.global;
         let show = if global.quiet {
             Show::Nothing
@@ -94,7 +104,7 @@ impl Context<'_> {
     }
 
     /// The spec a command is about.
-    fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
+    pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
                 return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
@@ -114,19 +124,23 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+    pub(super) fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
         enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
     }
 
-    fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
+    pub(super) fn store_path(&self) -> Result<PathBuf, Failure> {
+        match &self.cli.global.store {
+            Some(store) => Ok(store.clone()),
+            None => default_store(),
+        }
+    }
+
+    pub(super) fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
         let global = &self.cli.global;
-        let store = match &global.store {
-            Some(store) => store.clone(),
-            None => default_store()?,
-        };
+        let store = self.store_path()?;
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
@@ -237,7 +251,7 @@ impl Context<'_> {
     }
 
     /// From now on SIGINT and SIGTERM end the work in an orderly way; a second one ends it at once.
-    fn listen_for_signals(&self) {
+    pub(super) fn listen_for_signals(&self) {
         use signal_hook::consts::{SIGINT, SIGTERM};
 
         for signal in [SIGINT, SIGTERM] {
@@ -268,7 +282,7 @@ fn default_store() -> Result<PathBuf, Failure> {
         })
 }
 
-fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
     texts
         .iter()
         .map(|text| {
@@ -293,7 +307,7 @@ fn outputs(texts: &[String]) -> Result<Vec<OutputRequest>, Failure> {
 }
 
 /// Secrets are read here, once, and handed down as bytes.
-fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
+pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::new();
     for text in texts {
         let form = || {

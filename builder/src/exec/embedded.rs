@@ -291,6 +291,7 @@ impl Sandbox for Embedded<'_> {
             secrets: secrets.clone(),
             timeout: op.timeout,
             terminal: false,
+            read_only: false,
         };
         let mut log = Log::default();
         let ended = sandbox::run(
@@ -495,6 +496,15 @@ pub fn failed_snapshot(store: &LocalStore, action: ActionId) -> Result<Option<Pa
     Ok(store
         .snapshot(&failed_key(action))?
         .map(|snapshot| snapshot.join(sandbox::UPPER)))
+}
+
+/// The logs of failed steps that the store still has, sorted.
+pub fn failed_logs(store: &LocalStore) -> Result<Vec<BlobId>, StoreError> {
+    let records = store.records(FAILED)?;
+    let mut logs: Vec<BlobId> = records.into_iter().flat_map(|(_, record)| record.blobs).collect();
+    logs.sort_unstable();
+    logs.dedup();
+    Ok(logs)
 }
 
 /// What a step printed, as lines and as the bytes that are kept.

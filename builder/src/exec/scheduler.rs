@@ -17,7 +17,7 @@ use crate::epoch::Epoch;
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
-use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
+use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
     Event, Events, Executor, Outcome, Realised, Run, Sandbox, SourceTree, Sources, Taint, WorkId,
@@ -255,10 +255,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
     }
 
     fn empty(&self) -> Result<Known, Failure<B, S>> {
-        let root = self
-            .store
-            .put_directory(&Directory::new(Meta::root(Mode::DIRECTORY)))?;
-        let tree = self.store.put_tree(&Tree::new(root))?;
+        let tree = empty_root(self.store)?;
         Ok(Known {
             realised: Realised {
                 tree,
@@ -479,6 +476,12 @@ impl Known {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A worker that panics ends the build by its own panic; what it left is never read.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A root with nothing in it.
+pub fn empty_root(store: &dyn Store) -> Result<TreeId, StoreError> {
+    let root = store.put_directory(&Directory::new(Meta::root(Mode::DIRECTORY)))?;
+    store.put_tree(&Tree::new(root))
 }
 
 /// The key of what an op gives on these inputs; `surroundings` are for an op that executes.
