@@ -48,7 +48,11 @@ pub fn run_matrix(full: bool) -> Result<()> {
             example.name,
             cells.len(),
             distinct.len(),
-            distinct.iter().map(|digest| &digest[7..19]).collect::<Vec<_>>().join(" ")
+            distinct
+                .iter()
+                .map(|digest| &digest[7..19])
+                .collect::<Vec<_>>()
+                .join(" ")
         );
         ensure!(distinct.len() == 1, "{} is not one image", example.name);
     }
@@ -132,7 +136,10 @@ fn control(mount: &Mounted) -> Result<()> {
         run("rm", &["-rf", &store.display().to_string()])?;
         unlay(&directory)?;
     }
-    ensure!(digests.len() == 2, "the control did not differ: the matrix proves nothing");
+    ensure!(
+        digests.len() == 2,
+        "the control did not differ: the matrix proves nothing"
+    );
     println!("control      differs, as it must");
     Ok(())
 }
@@ -169,13 +176,19 @@ fn shift_clock(seconds: i64) -> Result<()> {
     use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
     let now = clock_gettime(ClockId::Realtime);
-    let then = Timespec { tv_sec: now.tv_sec + seconds, tv_nsec: now.tv_nsec };
+    let then = Timespec {
+        tv_sec: now.tv_sec + seconds,
+        tv_nsec: now.tv_nsec,
+    };
     clock_settime(ClockId::Realtime, then).context("cannot set the clock")
 }
 
 /// Lets every user reach a path.
 fn open_to_all(path: &Path) -> Result<()> {
-    for directory in path.ancestors().filter(|directory| directory.parent().is_some()) {
+    for directory in path
+        .ancestors()
+        .filter(|directory| directory.parent().is_some())
+    {
         run("chmod", &["a+rx", &directory.display().to_string()])?;
     }
     Ok(())

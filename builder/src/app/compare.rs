@@ -39,7 +39,10 @@ impl Compared {
     /// The outermost level with a difference, if there is one.
     pub fn level(&self) -> Option<Level> {
         let index = self.index.first().map(|field| field.level);
-        let inner = self.platforms.iter().filter_map(|(_, comparison)| comparison.level());
+        let inner = self
+            .platforms
+            .iter()
+            .filter_map(|(_, comparison)| comparison.level());
         index.or(inner.min())
     }
 }
@@ -79,13 +82,23 @@ pub fn images(
     compared.index = index_differences(&left_documents, &right_documents);
     for (left_image, right_image) in pairs(&left_documents.images, &right_documents.images) {
         let comparison = one_platform(session, (left, left_image), (right, right_image))?;
-        compared.platforms.push((Some(left_image.platform.clone()), comparison));
+        compared
+            .platforms
+            .push((Some(left_image.platform.clone()), comparison));
     }
     compared.verdict = if compared.index.is_empty() {
         // Equal images below indexes that differ in nothing they say: the same in another JSON text.
         let texts_differ = digests.0.is_some() && digests.1.is_some();
-        let least = if texts_differ { Verdict::DiffIdIdentical } else { Verdict::Identical };
-        compared.platforms.iter().map(|(_, comparison)| comparison.verdict).fold(least, Verdict::max)
+        let least = if texts_differ {
+            Verdict::DiffIdIdentical
+        } else {
+            Verdict::Identical
+        };
+        compared
+            .platforms
+            .iter()
+            .map(|(_, comparison)| comparison.verdict)
+            .fold(least, Verdict::max)
     } else {
         Verdict::Different
     };
@@ -101,7 +114,11 @@ fn index_differences(left: &Documents, right: &Documents) -> Vec<FieldDifference
     let mut differences = Vec::new();
     if left.index.is_some() != right.index.is_some() {
         let kind = |documents: &Documents| {
-            let kind = if documents.index.is_some() { "an index" } else { "no index" };
+            let kind = if documents.index.is_some() {
+                "an index"
+            } else {
+                "no index"
+            };
             Some(kind.to_owned())
         };
         differences.push(FieldDifference {
@@ -174,7 +191,10 @@ fn one_platform(
         }
     };
     let trees = (tree(left)?, tree(right)?);
-    let (left, right) = (side(left.1, &trees.0, &store), side(right.1, &trees.1, &store));
+    let (left, right) = (
+        side(left.1, &trees.0, &store),
+        side(right.1, &trees.1, &store),
+    );
     Ok(compare_images(&left, &right)?)
 }
 
@@ -220,11 +240,15 @@ fn trees(
         Located::Image(at) => match at.documents()?.images.as_slice() {
             [one] => unpack(at, one, &store),
             several => {
-                let platforms: Vec<String> = several.iter().map(|one| one.platform.to_string()).collect();
+                let platforms: Vec<String> =
+                    several.iter().map(|one| one.platform.to_string()).collect();
                 Err(Failure::new(
                     Exit::Usage,
-                    Diagnostic::error(format!("`{}` is for several platforms, and a directory is for one", at.name))
-                        .because(format!("it is for {}", platforms.join(", "))),
+                    Diagnostic::error(format!(
+                        "`{}` is for several platforms, and a directory is for one",
+                        at.name
+                    ))
+                    .because(format!("it is for {}", platforms.join(", "))),
                 )
                 .hint("name one of its manifests by digest: `immbuild inspect` lists them"))
             }
@@ -241,7 +265,11 @@ fn trees(
         }
         paths.retain(|path| path.change != PathChange::Attributes(Vec::new()));
     }
-    let verdict = if paths.is_empty() { Verdict::Identical } else { Verdict::Different };
+    let verdict = if paths.is_empty() {
+        Verdict::Identical
+    } else {
+        Verdict::Different
+    };
     let comparison = Comparison {
         verdict,
         fields: Vec::new(),
@@ -260,7 +288,10 @@ fn directory(session: &Session<'_>, path: &Path, store: &LocalStore) -> Result<T
     let scanned = ingest_directory(path, store, session.settings.threads)?;
     for (path, name) in &scanned.dropped {
         session.events.event(crate::ports::Event::Warning {
-            text: format!("`{path}`: attribute `{}` is no part of an image and was not compared", String::from_utf8_lossy(name)),
+            text: format!(
+                "`{path}`: attribute `{}` is no part of an image and was not compared",
+                String::from_utf8_lossy(name)
+            ),
             hint: None,
         });
     }

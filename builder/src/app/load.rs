@@ -62,7 +62,11 @@ pub fn load(
     );
     session.events.event(Event::Finished {
         id: work,
-        outcome: if loaded.is_ok() { Outcome::Done } else { Outcome::Failed },
+        outcome: if loaded.is_ok() {
+            Outcome::Done
+        } else {
+            Outcome::Failed
+        },
     });
     loaded?;
     Ok(Loaded {
@@ -79,10 +83,13 @@ const LOAD: u64 = 0;
 /// The names of the command line, else of the spec.
 fn names(at: &ImageAt<'_>, reference: Option<&str>) -> Result<Names, Failure> {
     let Some(reference) = reference else {
-        return Ok(at.built.as_ref().map_or_else(Names::default, |built| Names {
-            name: built.name.clone(),
-            tags: built.tags.iter().cloned().collect(),
-        }));
+        return Ok(at
+            .built
+            .as_ref()
+            .map_or_else(Names::default, |built| Names {
+                name: built.name.clone(),
+                tags: built.tags.iter().cloned().collect(),
+            }));
     };
     // A colon before the last slash is a port: `localhost:5000/shop`.
     let (name, tag) = match reference.rsplit_once(':') {
@@ -118,9 +125,13 @@ fn choose<'a>(
         let platforms: Vec<String> = images.iter().map(|one| one.platform.to_string()).collect();
         Failure::new(
             Exit::Unreachable,
-            Diagnostic::error(format!("`{}` is not for this machine ({})", at.name, std::env::consts::ARCH))
-                .because(format!("it is for {}", platforms.join(", ")))
-                .hint("name one of its manifests by digest: `immbuild inspect` lists them"),
+            Diagnostic::error(format!(
+                "`{}` is not for this machine ({})",
+                at.name,
+                std::env::consts::ARCH
+            ))
+            .because(format!("it is for {}", platforms.join(", ")))
+            .hint("name one of its manifests by digest: `immbuild inspect` lists them"),
         )
     })
 }
@@ -143,7 +154,9 @@ fn image(at: &ImageAt<'_>, one: &ImageDocuments) -> Result<Image, Failure> {
         _ => Err(Failure::new(
             Exit::Unreachable,
             Diagnostic::error(format!("`{}` was written by another tool", at.name))
-                .because("its documents are in another form than ours, and loading must not change them")
+                .because(
+                    "its documents are in another form than ours, and loading must not change them",
+                )
                 .hint("hand it over with the engine's own `load` or `pull`, or with `skopeo copy`"),
         )),
     }

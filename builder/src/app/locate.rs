@@ -84,7 +84,10 @@ pub fn last_of<'a>(session: &'a Session<'_>, project: &Project) -> Result<ImageA
     let shown = project.path.display();
     let built = memory::last(session, &project.memory(), Ident::IMAGE)?.ok_or_else(|| {
         not_found(format!("`{shown}` has built no image yet"))
-            .because(format!("the store `{}` remembers none", session.store.path().display()))
+            .because(format!(
+                "the store `{}` remembers none",
+                session.store.path().display()
+            ))
             .hint(format!("run `immbuild build {shown}`"))
     })?;
     let digest = built.digest;
@@ -130,7 +133,10 @@ pub fn image_or_directory<'a>(
 pub fn in_store(store: &LocalStore, digest: Digest, name: String) -> Result<ImageAt<'_>, Failure> {
     let bytes = document(store, &digest).map_err(|error| match error {
         StoreError::Missing(_) => not_found(format!("the store has no image {digest}"))
-            .because(format!("there is none of this digest in `{}`", store.path().display()))
+            .because(format!(
+                "there is none of this digest in `{}`",
+                store.path().display()
+            ))
             .hint("build it again, or name another store with `--store DIR`"),
         error => error.into(),
     })?;
@@ -157,7 +163,10 @@ fn not_found(message: String) -> Failure {
 /// The spec that a path names: a file of that kind, or a directory with one and without a layout.
 pub fn spec_at(path: &Path) -> Option<PathBuf> {
     let default = path.join("spec.toml");
-    if path.extension().is_some_and(|extension| extension == "toml") {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "toml")
+    {
         Some(path.to_owned())
     } else if default.is_file() && !path.join("oci-layout").exists() {
         Some(default)
@@ -174,8 +183,9 @@ fn local<'a>(path: &Path, tag: Option<&str>, name: &str) -> Result<ImageAt<'a>, 
         if needs_tag {
             failure.hint(format!("write `{}:TAG`", path.display()))
         } else if is_missing {
-            not_found(format!("there is no image `{name}`"))
-                .hint("name an OCI layout, an OCI or docker archive, a spec, or `sha256:…` of the store")
+            not_found(format!("there is no image `{name}`")).hint(
+                "name an OCI layout, an OCI or docker archive, a spec, or `sha256:…` of the store",
+            )
         } else {
             failure
         }
@@ -223,9 +233,11 @@ fn by_digest<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Fa
         .filter(|digest| digest.to_string().starts_with(text))
         .collect();
     match known.iter().collect::<Vec<_>>().as_slice() {
-        [] => Err(not_found(format!("no image of the store begins with `{text}`"))
-            .because("the first digits are looked up among what each spec built last")
-            .hint("write the whole digest, or name the spec")),
+        [] => Err(
+            not_found(format!("no image of the store begins with `{text}`"))
+                .because("the first digits are looked up among what each spec built last")
+                .hint("write the whole digest, or name the spec"),
+        ),
         [one] => Ok(ImageAt {
             built: of(one),
             ..in_store(&session.store, **one, one.to_string())?
@@ -267,7 +279,11 @@ impl ImageAt<'_> {
             match read::document(&bytes, &root.digest.to_string())? {
                 Document::Manifest(_) => images.push(self.image(&root.digest)?),
                 Document::Index(entries) => {
-                    for entry in entries.manifests.iter().filter(|entry| !entry.is_attestation()) {
+                    for entry in entries
+                        .manifests
+                        .iter()
+                        .filter(|entry| !entry.is_attestation())
+                    {
                         images.push(self.image(&entry.digest)?);
                     }
                     index = Some((root.digest, entries));

@@ -19,7 +19,9 @@ use crate::compare::Verdict;
 use crate::diag::Diagnostic;
 use crate::image::BaseImage;
 use crate::image::verify::verify_structure;
-use crate::layer::{Compression, LayerDigest, LayerError, LayerPlan, Mtimes, UntarTarget, write_layer};
+use crate::layer::{
+    Compression, LayerDigest, LayerError, LayerPlan, Mtimes, UntarTarget, write_layer,
+};
 use crate::lock::model::Pin;
 use crate::resolve::image::import_layer;
 
@@ -118,7 +120,15 @@ fn foreign_layers_of(
             Some(epoch) => {
                 let plan = LayerPlan::new(store, &tree, &changes)?;
                 let threads = session.settings.threads;
-                match write_layer(&plan, store, epoch, Compression::None, threads, &mut io::sink(), &|_| ()) {
+                match write_layer(
+                    &plan,
+                    store,
+                    epoch,
+                    Compression::None,
+                    threads,
+                    &mut io::sink(),
+                    &|_| (),
+                ) {
                     Ok(written) => Some(written.diff_id),
                     // Something that our own layers never hold.
                     Err(LayerError::WhiteoutName(_) | LayerError::Device(_)) => None,
@@ -207,7 +217,11 @@ fn other_surroundings(settings: &Settings, store: std::path::PathBuf) -> Setting
     const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
     Settings {
         store,
-        threads: if settings.threads == NonZeroUsize::MIN { TWO } else { NonZeroUsize::MIN },
+        threads: if settings.threads == NonZeroUsize::MIN {
+            TWO
+        } else {
+            NonZeroUsize::MIN
+        },
         ..settings.clone()
     }
 }

@@ -21,7 +21,11 @@ use crate::output::Engine;
 
 impl Context<'_> {
     /// The image that was named; else what the spec built last.
-    fn image<'s>(&self, session: &'s Session<'_>, named: Option<&str>) -> Result<ImageAt<'s>, Failure> {
+    fn image<'s>(
+        &self,
+        session: &'s Session<'_>,
+        named: Option<&str>,
+    ) -> Result<ImageAt<'s>, Failure> {
         match named {
             Some(text) => locate::image(session, text),
             None => locate::last_of(session, &self.project(None)?),
@@ -75,7 +79,9 @@ impl Context<'_> {
         } else {
             report::data(comparison(&compared).trim_end());
             if compared.without_owners && !self.cli.global.quiet {
-                report::say("owners were not compared: a directory of somebody who is not root has no others");
+                report::say(
+                    "owners were not compared: a directory of somebody who is not root has no others",
+                );
             }
         }
         Ok(code(exit))
@@ -98,7 +104,13 @@ impl Context<'_> {
         }
         if arguments.structure_only {
             if self.cli.global.json {
-                report::data(&result(None, json!({ "verdict": "structure", "structure": parts_json(&parts) })).to_string());
+                report::data(
+                    &result(
+                        None,
+                        json!({ "verdict": "structure", "structure": parts_json(&parts) }),
+                    )
+                    .to_string(),
+                );
             } else if let Some(digest) = parts.digest {
                 report::data(&digest.to_string());
             }
@@ -167,13 +179,17 @@ impl Context<'_> {
         }
         if !self.cli.global.quiet {
             if let Some(platform) = loaded.chosen {
-                report::say(&format!("platform  {platform}, this machine's: an engine takes one"));
+                report::say(&format!(
+                    "platform  {platform}, this machine's: an engine takes one"
+                ));
             }
             for reference in &loaded.references {
                 report::say(&format!("loaded    {reference}"));
             }
             if loaded.references.is_empty() {
-                report::say("loaded    without a name: `name` in `[image]` or `--tag NAME:TAG` gives it one");
+                report::say(
+                    "loaded    without a name: `name` in `[image]` or `--tag NAME:TAG` gives it one",
+                );
             }
         }
         // By this id every engine knows it.
@@ -205,30 +221,49 @@ fn result(exit: Option<Exit>, mut value: Value) -> Value {
 fn no_spec(at: &ImageAt<'_>) -> Failure {
     Failure::new(
         Exit::CannotSay,
-        Diagnostic::error(format!("cannot say whether `{}` can be built again: there is no spec to build it from", at.name))
-            .because("every digest and size in it is right; what was built from it is another question")
-            .hint("name the spec with `-f SPEC`, or ask for the structure alone with `--structure-only`"),
+        Diagnostic::error(format!(
+            "cannot say whether `{}` can be built again: there is no spec to build it from",
+            at.name
+        ))
+        .because("every digest and size in it is right; what was built from it is another question")
+        .hint(
+            "name the spec with `-f SPEC`, or ask for the structure alone with `--structure-only`",
+        ),
     )
 }
 
 fn tell_parts(parts: &Parts) {
-    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
+    let count = |number: usize, word: &str| {
+        format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+    };
     report::say(&format!(
         "structure {}, {}: every digest and size is right",
         count(parts.manifests, "manifest"),
         count(parts.layers, "layer")
     ));
     for digest in &parts.foreign_documents {
-        report::say(&format!("foreign   document {digest}: another tool wrote it"));
+        report::say(&format!(
+            "foreign   document {digest}: another tool wrote it"
+        ));
     }
     for digest in &parts.foreign_layers {
-        report::say(&format!("foreign   layer {digest}: a base's, or another tool's tar"));
+        report::say(&format!(
+            "foreign   layer {digest}: a base's, or another tool's tar"
+        ));
     }
 }
 
 fn parts_json(parts: &Parts) -> Value {
-    let documents: Vec<String> = parts.foreign_documents.iter().map(ToString::to_string).collect();
-    let layers: Vec<String> = parts.foreign_layers.iter().map(ToString::to_string).collect();
+    let documents: Vec<String> = parts
+        .foreign_documents
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let layers: Vec<String> = parts
+        .foreign_layers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     json!({
         "digest": parts.digest.map(|digest| digest.to_string()),
         "manifests": parts.manifests,

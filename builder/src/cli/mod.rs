@@ -9,6 +9,7 @@ mod images;
 mod report;
 mod run;
 mod tell;
+mod workshop;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -67,7 +68,11 @@ fn style(color: Color) -> Style {
                 && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         }
     };
-    if coloured { Style::Coloured } else { Style::Plain }
+    if coloured {
+        Style::Coloured
+    } else {
+        Style::Plain
+    }
 }
 
 /// The commands as `clap` knows them, for completions and the manual page.

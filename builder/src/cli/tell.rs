@@ -51,16 +51,28 @@ fn image(out: &mut String, one: &ImageDocuments) {
         line(out, name, &value);
     }
     for field in &one.image.dropped {
-        line(out, "also", &format!("{field}, which immbuild does not keep"));
+        line(
+            out,
+            "also",
+            &format!("{field}, which immbuild does not keep"),
+        );
     }
     for (name, value) in &one.manifest.annotations {
         line(out, "annotation", &format!("{name} = {value}"));
     }
     let total: u64 = one.image.layers.iter().map(|layer| layer.size).sum();
-    line(out, "layers", &format!("{}, {}", one.image.layers.len(), bytes(total)));
+    line(
+        out,
+        "layers",
+        &format!("{}, {}", one.image.layers.len(), bytes(total)),
+    );
     for (layer, number) in one.image.layers.iter().zip(1..) {
         let LayerText { form, size } = layer_text(layer);
-        line(out, &format!("  {number}"), &format!("{}  {form:4}  {size:>9}", layer.digest));
+        line(
+            out,
+            &format!("  {number}"),
+            &format!("{}  {form:4}  {size:>9}", layer.digest),
+        );
         line(out, "", &format!("{}  uncompressed", layer.diff_id));
     }
     if !config.history.is_empty() {
@@ -95,9 +107,19 @@ fn settings(config: &ContainerConfig) -> Vec<(&'static str, String)> {
         settings.push(("workdir", config.working_dir.clone()));
     }
     settings.extend(config.env.iter().map(|one| ("env", one.clone())));
-    settings.extend(config.exposed_ports.iter().map(|one| ("expose", one.clone())));
+    settings.extend(
+        config
+            .exposed_ports
+            .iter()
+            .map(|one| ("expose", one.clone())),
+    );
     settings.extend(config.volumes.iter().map(|one| ("volume", one.clone())));
-    settings.extend(config.labels.iter().map(|(name, value)| ("label", format!("{name} = {value}"))));
+    settings.extend(
+        config
+            .labels
+            .iter()
+            .map(|(name, value)| ("label", format!("{name} = {value}"))),
+    );
     if !config.stop_signal.is_empty() {
         settings.push(("stop-signal", config.stop_signal.clone()));
     }
@@ -126,7 +148,11 @@ fn form(media: LayerMedia) -> &'static str {
 
 fn history_text(history: &History) -> &str {
     let texts = [&history.created_by, &history.comment];
-    texts.into_iter().flatten().next().map_or("(nothing said)", String::as_str)
+    texts
+        .into_iter()
+        .flatten()
+        .next()
+        .map_or("(nothing said)", String::as_str)
 }
 
 /// The same for machines.
@@ -214,7 +240,9 @@ pub(super) fn listing_json(files: &Files) -> Result<Value, TreeError> {
             Visit::Special(special) => {
                 let (kind, device) = match special.kind {
                     SpecialKind::Fifo => ("pipe", None),
-                    SpecialKind::Char { major, minor } => ("character-device", Some((major, minor))),
+                    SpecialKind::Char { major, minor } => {
+                        ("character-device", Some((major, minor)))
+                    }
                     SpecialKind::Block { major, minor } => ("block-device", Some((major, minor))),
                 };
                 let mut entry = meta_json(kind, &special.meta);
@@ -238,7 +266,12 @@ fn meta_json(kind: &str, meta: &Meta) -> Value {
     let xattrs: serde_json::Map<String, Value> = meta
         .xattrs
         .iter()
-        .map(|(name, value)| (name.as_bytes().escape_ascii().to_string(), json!(hex(value))))
+        .map(|(name, value)| {
+            (
+                name.as_bytes().escape_ascii().to_string(),
+                json!(hex(value)),
+            )
+        })
         .collect();
     let mut entry = json!({
         "kind": kind,
@@ -263,7 +296,8 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) fn comparison(compared: &Compared) -> String {
     let mut out = compared.verdict.as_str().to_owned();
     if let Some(level) = compared.level() {
-        write!(out, ": the first difference is in the {}", level.as_str()).expect("a string takes everything");
+        write!(out, ": the first difference is in the {}", level.as_str())
+            .expect("a string takes everything");
     }
     out.push('\n');
     for field in &compared.index {
@@ -272,7 +306,8 @@ pub(super) fn comparison(compared: &Compared) -> String {
     let several = compared.platforms.len() > 1;
     for (platform, comparison) in &compared.platforms {
         if let Some(platform) = platform.as_ref().filter(|_| several) {
-            writeln!(out, "\n{platform}: {}", comparison.verdict.as_str()).expect("a string takes everything");
+            writeln!(out, "\n{platform}: {}", comparison.verdict.as_str())
+                .expect("a string takes everything");
         }
         differences(&mut out, comparison);
     }
@@ -298,7 +333,12 @@ fn differences(out: &mut String, comparison: &Comparison) {
 
 fn field_line(out: &mut String, field: &FieldDifference) {
     let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "nothing".into());
-    let text = format!("{}: {} → {}", field.field, side(&field.left), side(&field.right));
+    let text = format!(
+        "{}: {} → {}",
+        field.field,
+        side(&field.left),
+        side(&field.right)
+    );
     line(out, field.level.as_str(), &text);
 }
 
@@ -327,25 +367,45 @@ fn path_lines(out: &mut String, difference: &PathDifference) {
 fn attribute_texts(attribute: &AttributeDifference) -> (String, String, String) {
     let texts = |name: &str, left: String, right: String| (name.to_owned(), left, right);
     match attribute {
-        AttributeDifference::Mode { left, right } => texts("mode", left.to_string(), right.to_string()),
-        AttributeDifference::Owner { left, right } => {
-            texts("owner", format!("{}:{}", left.0, left.1), format!("{}:{}", right.0, right.1))
+        AttributeDifference::Mode { left, right } => {
+            texts("mode", left.to_string(), right.to_string())
         }
+        AttributeDifference::Owner { left, right } => texts(
+            "owner",
+            format!("{}:{}", left.0, left.1),
+            format!("{}:{}", right.0, right.1),
+        ),
         AttributeDifference::Xattr { name, left, right } => {
-            let value = |value: &Option<Box<[u8]>>| value.as_ref().map_or_else(|| "nothing".into(), |value| hex(value));
-            texts(&format!("attribute {}", name.as_bytes().escape_ascii()), value(left), value(right))
+            let value = |value: &Option<Box<[u8]>>| {
+                value
+                    .as_ref()
+                    .map_or_else(|| "nothing".into(), |value| hex(value))
+            };
+            texts(
+                &format!("attribute {}", name.as_bytes().escape_ascii()),
+                value(left),
+                value(right),
+            )
         }
         AttributeDifference::Content { left, right, .. } => {
-            let side = |(blob, size): &(immbuild_cas::digest::BlobId, u64)| format!("sha256:{} ({size} bytes)", blob.digest().short());
+            let side = |(blob, size): &(immbuild_cas::digest::BlobId, u64)| {
+                format!("sha256:{} ({size} bytes)", blob.digest().short())
+            };
             texts("content", side(left), side(right))
         }
-        AttributeDifference::Target { left, right } => {
-            texts("target", left.escape_ascii().to_string(), right.escape_ascii().to_string())
+        AttributeDifference::Target { left, right } => texts(
+            "target",
+            left.escape_ascii().to_string(),
+            right.escape_ascii().to_string(),
+        ),
+        AttributeDifference::Device { left, right } => {
+            texts("device", device(*left), device(*right))
         }
-        AttributeDifference::Device { left, right } => texts("device", device(*left), device(*right)),
         AttributeDifference::Link { left, right } => {
             let side = |first: &Option<immbuild_cas::path::RelPath>| {
-                first.as_ref().map_or_else(|| "none".into(), ToString::to_string)
+                first
+                    .as_ref()
+                    .map_or_else(|| "none".into(), ToString::to_string)
             };
             texts("hard link to", side(left), side(right))
         }
@@ -362,11 +422,21 @@ fn device(kind: SpecialKind) -> String {
 
 fn hint_text(hint: &Hint) -> String {
     match hint {
-        Hint::GzipTime { left, right } => format!("gzip header time {left} → {right} (seconds since 1970)"),
-        Hint::PycTime { left, right } => format!("source time in Python byte code {left} → {right} (seconds since 1970)"),
+        Hint::GzipTime { left, right } => {
+            format!("gzip header time {left} → {right} (seconds since 1970)")
+        }
+        Hint::PycTime { left, right } => {
+            format!("source time in Python byte code {left} → {right} (seconds since 1970)")
+        }
         Hint::BuildId { left, right } => format!("ELF build id {left} → {right}"),
-        Hint::ZipTime { entry, left, right } => format!("time of zip entry {entry} {left} → {right}"),
-        Hint::DateText { offset, left, right } => format!("text at byte {offset} `{left}` → `{right}`"),
+        Hint::ZipTime { entry, left, right } => {
+            format!("time of zip entry {entry} {left} → {right}")
+        }
+        Hint::DateText {
+            offset,
+            left,
+            right,
+        } => format!("text at byte {offset} `{left}` → `{right}`"),
     }
 }
 

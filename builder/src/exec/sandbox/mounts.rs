@@ -214,6 +214,10 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
             .at(Stage::Cache, &target)?;
     }
 
+    if request.read_only {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME;
+        rustix::mount::mount_remount("/", flags, "").at(Stage::Mount, "/")?;
+    }
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
     rustix::process::chdir("/").at(Stage::Mount, "/")
