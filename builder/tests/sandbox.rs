@@ -7,6 +7,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "a test that reports by itself"
 )]
 

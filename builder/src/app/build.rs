@@ -23,8 +23,8 @@ use crate::image::{
     BaseImage, ConfigChanges, Image, ImageId, ImageIndex, ImageKey, ImageSpec, ManifestDigest,
     OwnLayer, assemble, assemble_index,
 };
-use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::layer::Compression;
+use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Realised, Taint};
@@ -32,6 +32,10 @@ use crate::spec::model::{self, Ident, Resolved};
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct BuildRequest {
     /// A missing or outdated lock is an error.
     pub locked: bool,
@@ -112,6 +116,10 @@ pub enum Expectation {
 }
 
 /// Builds.
+#[allow(
+    clippy::too_many_lines,
+    reason = "the pipeline from end to end, a stage a statement"
+)]
 pub fn build(
     session: &Session<'_>,
     project: &Project,
@@ -130,9 +138,22 @@ pub fn build(
         .epoch
         .or(lock.as_ref().map(|lock| lock.epoch))
         .unwrap_or(Epoch::DEFAULT);
-    let outputs = outputs::plan(project, &resolved.values().collect::<Vec<_>>(), &request.outputs, request.no_outputs)?;
+    let outputs = outputs::plan(
+        project,
+        &resolved.values().collect::<Vec<_>>(),
+        &request.outputs,
+        request.no_outputs,
+    )?;
 
-    let pinned = pins::pin(session, project, &resolved, &stage, lock.as_ref(), &options, &outputs)?;
+    let pinned = pins::pin(
+        session,
+        project,
+        &resolved,
+        &stage,
+        lock.as_ref(),
+        &options,
+        &outputs,
+    )?;
     let mut graph = Graph::default();
     let plans: BTreeMap<Platform, Plan> = resolved
         .iter()
@@ -181,7 +202,17 @@ pub fn build(
         .iter()
         .fold(Taint::default(), |taint, id| taint.and(realised[id].taint));
     let vector = op_vector(&graph, &wants);
-    let expectation = expect(session, project, lock.as_ref(), request, &stage, &reports, index.as_ref(), taint, &vector)?;
+    let expectation = expect(
+        session,
+        project,
+        lock.as_ref(),
+        request,
+        &stage,
+        &reports,
+        index.as_ref(),
+        taint,
+        &vector,
+    )?;
 
     let built = Built {
         digest,
@@ -465,14 +496,18 @@ pub fn wanted_stage(
         return Ok(Ident::image());
     };
     let spec = resolved.values().next().expect("a spec has a platform");
-    spec.stages.keys().find(|name| name.as_str() == asked).cloned().ok_or_else(|| {
-        let known: Vec<&str> = spec.stages.keys().map(Ident::as_str).collect();
-        Failure::new(
-            Exit::Usage,
-            Diagnostic::error(format!("there is no stage `{asked}`"))
-                .hint(format!("the stages are {}", known.join(", "))),
-        )
-    })
+    spec.stages
+        .keys()
+        .find(|name| name.as_str() == asked)
+        .cloned()
+        .ok_or_else(|| {
+            let known: Vec<&str> = spec.stages.keys().map(Ident::as_str).collect();
+            Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("there is no stage `{asked}`"))
+                    .hint(format!("the stages are {}", known.join(", "))),
+            )
+        })
 }
 
 /// A step can only execute programs of this machine.
@@ -526,7 +561,9 @@ fn op_vector(graph: &Graph, wants: &[OpId]) -> Vec<(String, OpId)> {
 fn set_of_ids(reports: &BTreeMap<Platform, ImageReport>) -> Digest {
     let mut out = immbuild_cas::canonical::Encoder::default();
     out.str("image-set");
-    out.sequence(reports.values(), |out, report| out.digest(report.id.digest()));
+    out.sequence(reports.values(), |out, report| {
+        out.digest(report.id.digest());
+    });
     Digest::of(&out.into_bytes())
 }
 
@@ -559,7 +596,10 @@ fn statements(
     all
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is one thing the comparison needs, and only here")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is one thing the comparison needs, and only here"
+)]
 fn expect(
     session: &Session<'_>,
     project: &Project,
@@ -591,13 +631,18 @@ fn expect(
     if taint.warm_cache {
         return Ok(Expectation::Warm);
     }
-    let expected = lock.map(|lock| &lock.expect).filter(|expect| !expect.is_empty());
+    let expected = lock
+        .map(|lock| &lock.expect)
+        .filter(|expect| !expect.is_empty());
     let Some(expected) = expected else {
         if request.expected {
             return Err(Failure::new(
                 Exit::Lock,
                 Diagnostic::error("the lock expects nothing")
-                    .because(format!("there is no `[[expect]]` in `{}`", project.lock_path.display()))
+                    .because(format!(
+                        "there is no `[[expect]]` in `{}`",
+                        project.lock_path.display()
+                    ))
                     .hint("run `immbuild build --record` to write what this build gives"),
             ));
         }

@@ -106,8 +106,7 @@ fn leave_out(
     outputs: &[PlannedOutput],
 ) -> Result<Vec<PathBuf>, Failure> {
     let absolute = |path: &std::path::Path| {
-        std::path::absolute(path)
-            .map_err(|error| super::project::io_failure("find", path, &error))
+        std::path::absolute(path).map_err(|error| super::project::io_failure("find", path, &error))
     };
     let name = project.path.file_name().unwrap_or_default();
     let lock = project.lock_path.file_name().unwrap_or_default();
@@ -180,7 +179,8 @@ impl Pinner<'_> {
             threads: self.session.settings.threads,
             started: self.session.settings.started,
         };
-        let scanned = scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
+        let scanned =
+            scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
         if scanned.report.bytes_hashed > 0 || scanned.report.cached < scanned.report.files {
             scanned.stat_cache.save(&self.session.store, &key)?;
         }
@@ -265,7 +265,9 @@ impl Pinner<'_> {
             sha256: file.sha256,
             unpack: http.unpack.map(unpacking),
         };
-        self.pinned.fetches.push((pin.clone(), Fetch::Http(http.clone(), file.size)));
+        self.pinned
+            .fetches
+            .push((pin.clone(), Fetch::Http(http.clone(), file.size)));
         Ok(pin)
     }
 

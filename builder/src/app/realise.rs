@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::canonical::Canonical;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::store::{BlobSource as _, Record, Store as _};
 use immbuild_cas::tree::Tree;
@@ -16,15 +16,19 @@ use super::project::Project;
 use super::session::Session;
 use crate::exec::embedded::{Embedded, Secrets};
 use crate::exec::scheduler::Scheduler;
+use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
-use crate::graph::Graph;
 use crate::image::{BaseImage, ManifestDigest};
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct Options {
     /// `--arg`.
     pub args: BTreeMap<String, String>,
@@ -148,11 +152,18 @@ impl Provider<'_> {
             blobs,
             trees: vec![tree],
         };
-        self.session.store.put_record(KIND, &Self::key(pin), &record)?;
+        self.session
+            .store
+            .put_record(KIND, &Self::key(pin), &record)?;
         Ok(())
     }
 
-    fn fetch(&self, pin: &Pin, fetch: &Fetch, progress: &dyn Fn(u64)) -> Result<SourceTree, Failure> {
+    fn fetch(
+        &self,
+        pin: &Pin,
+        fetch: &Fetch,
+        progress: &dyn Fn(u64),
+    ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
         let plain = |tree: TreeId| SourceTree {
             tree,
@@ -165,18 +176,23 @@ impl Provider<'_> {
             (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
                 let remote = super::lock::remote(source, self.session);
                 let cache = self.session.git_cache();
-                let wanted = git::Pin { commit, tree: *tree };
-                let found = git::fetch_remote(
-                    &remote,
-                    &wanted,
-                    &self.session.git_means(&cache),
-                    store,
-                )?;
+                let wanted = git::Pin {
+                    commit,
+                    tree: *tree,
+                };
+                let found =
+                    git::fetch_remote(&remote, &wanted, &self.session.git_means(&cache), store)?;
                 let tree = store.put_tree(&found)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
-            (Pin::Http { sha256, unpack: how }, Fetch::Http(source, size)) => {
+            (
+                Pin::Http {
+                    sha256,
+                    unpack: how,
+                },
+                Fetch::Http(source, size),
+            ) => {
                 let request = http::Request {
                     url: &source.url,
                     mirrors: &source.mirrors,
@@ -185,10 +201,14 @@ impl Provider<'_> {
                     offline: self.session.settings.offline,
                 };
                 let fetched =
-                    http::fetch(&request, &http::Policy::default(), store, &|done, _| progress(done))?;
+                    http::fetch(&request, &http::Policy::default(), store, &|done, _| {
+                        progress(done);
+                    })?;
                 let tree = match how {
                     Some(how) => self.unpack(&fetched.blob, *how)?,
-                    None => crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?,
+                    None => {
+                        crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?
+                    }
                 };
                 let tree = store.put_tree(&tree)?;
                 self.keep(pin, tree, vec![fetched.blob])?;
@@ -213,13 +233,20 @@ impl Provider<'_> {
         let base = image.base(&manifest)?;
         for field in &base.dropped {
             self.session.events.event(Event::Warning {
-                text: format!("`{field}` of base image {} is not inherited", manifest.digest().short()),
+                text: format!(
+                    "`{field}` of base image {} is not inherited",
+                    manifest.digest().short()
+                ),
                 hint: None,
             });
         }
-        let manifest_blob = store.put(&mut image.open(&BlobId::new(*manifest.digest()))?)?.0;
+        let manifest_blob = store
+            .put(&mut image.open(&BlobId::new(*manifest.digest()))?)?
+            .0;
         let document = BaseImage::manifest(manifest, &store.read(&manifest_blob)?)?;
-        let config = store.put(&mut image.open(&BlobId::new(document.config.digest))?)?.0;
+        let config = store
+            .put(&mut image.open(&BlobId::new(document.config.digest))?)?
+            .0;
         image::keep_layers(&base, &image, store)?;
         let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
         for dropped in &imported.dropped {
@@ -230,7 +257,11 @@ impl Provider<'_> {
         }
         let tree = store.put_tree(&imported.tree)?;
         let mut blobs = vec![imported.mtimes, config, manifest_blob];
-        blobs.extend(base.layers.iter().map(|layer| BlobId::new(*layer.digest.digest())));
+        blobs.extend(
+            base.layers
+                .iter()
+                .map(|layer| BlobId::new(*layer.digest.digest())),
+        );
         self.keep(pin, tree, blobs)?;
         Ok(SourceTree {
             tree,
@@ -276,11 +307,19 @@ impl Sources for Provider<'_> {
             label: format!("source {name}"),
             total: None,
         });
-        let progress = |done| self.session.events.event(Event::Advanced { id: work, done });
+        let progress = |done| {
+            self.session
+                .events
+                .event(Event::Advanced { id: work, done });
+        };
         let outcome = self.fetch(pin, fetch, &progress);
         self.session.events.event(Event::Finished {
             id: work,
-            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if outcome.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         outcome
     }

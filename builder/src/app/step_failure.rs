@@ -145,7 +145,9 @@ fn refused_connection(tail: &str) -> Option<String> {
         "Network is unreachable",
         "Connection refused",
     ];
-    let line = tail.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+    let line = tail
+        .lines()
+        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
     let url = line
         .split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')'))
         .find(|word| word.starts_with("https://") || word.starts_with("http://"));

@@ -52,16 +52,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::data(String::from_utf8_lossy(&out).trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Push(_)
-        | Command::Copy(_)
-        | Command::Login(_)
-        | Command::Check(_)
-        | Command::Audit(_)
-        | Command::Attest(_)
-        | Command::Sbom(_)
-        | Command::Vendor(_)
-        | Command::Manifest(_)
-        | Command::Why(_) => Err(not_yet("this command")),
         _ => Err(not_yet("this command")),
     }
 }
@@ -97,13 +87,19 @@ impl Context<'_> {
     fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
-                return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
+                return Err(
+                    usage("the spec is named twice").hint("name it once: as argument or with `-f`")
+                );
             }
             (Some(path), None) => path.to_owned(),
             (None, Some(path)) => path.clone(),
             (None, None) => PathBuf::from("spec.toml"),
         };
-        let path = if path.is_dir() { path.join("spec.toml") } else { path };
+        let path = if path.is_dir() {
+            path.join("spec.toml")
+        } else {
+            path
+        };
         let project = Project::open(&path)?;
         if !self.cli.global.quiet {
             for warning in project.spec.warnings() {
@@ -114,7 +110,7 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+    fn ids(executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
@@ -129,11 +125,16 @@ impl Context<'_> {
         };
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
+            .map(|since| {
+                (
+                    i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                    since.subsec_nanos(),
+                )
+            })
             .unwrap_or_default();
-        let threads = global.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-        });
+        let threads = global
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         Ok(Settings {
             store,
             offline: global.offline,
@@ -176,7 +177,7 @@ impl Context<'_> {
                 distrust_times: arguments.record,
             },
         };
-        let settings = self.settings(self.ids(project.executes())?)?;
+        let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
@@ -195,7 +196,9 @@ impl Context<'_> {
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
         if arguments.online {
-            return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
+            return Err(
+                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
+            );
         }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
@@ -305,7 +308,9 @@ fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
             Some(("env", variable)) => std::env::var_os(variable)
                 .map(std::os::unix::ffi::OsStringExt::into_vec)
                 .ok_or_else(|| {
-                    usage(format!("secret `{name}` is to come from `{variable}`, which is not set"))
+                    usage(format!(
+                        "secret `{name}` is to come from `{variable}`, which is not set"
+                    ))
                 })?,
             Some(("file", path)) => {
                 let mut value = Vec::new();

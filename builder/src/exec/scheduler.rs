@@ -16,7 +16,7 @@ use super::cache::{ActionCache, CacheError};
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
-use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
+use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
     Event, Events, Executor, Outcome, Realised, Run, Sandbox, SourceTree, Sources, Taint, WorkId,
@@ -157,7 +157,10 @@ impl<B: Sandbox, S: Sources> Executor for Scheduler<'_, B, S> {
             }
             self.work(graph, &places, &users, &shared);
         });
-        let progress = shared.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let progress = shared
+            .0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         match progress.failure {
             Some(failure) => Err(failure),
             None => Ok(progress
@@ -189,9 +192,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 return;
             }
             let Some((_, id)) = state.ready.pop_first() else {
-                state = changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let inputs: Vec<Known> = graph
@@ -315,9 +316,9 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             surroundings: None,
         }
         .id();
-        let taint = inputs
-            .iter()
-            .fold(Taint::default(), |taint, input| taint.and(input.realised.taint));
+        let taint = inputs.iter().fold(Taint::default(), |taint, input| {
+            taint.and(input.realised.taint)
+        });
         let cache = ActionCache::new(self.store);
         // What a file op gives is a pure function of its inputs, so `rerun` has nothing to find out here.
         if let Some(tree) = cache.get(action)? {
@@ -390,9 +391,10 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         is_file: bool,
         origin: &Origin,
     ) -> Result<BlobId, Failure<B, S>> {
-        let path = match is_file {
-            true => crate::graph::file_op::one_file_path(),
-            false => path.clone(),
+        let path = if is_file {
+            crate::graph::file_op::one_file_path()
+        } else {
+            path.clone()
         };
         match TreeBuilder::from_tree(self.store, source).get(&path)? {
             Some(Entry::File(file)) => Ok(file.blob),
@@ -523,10 +525,7 @@ fn boundaries<'a>(graph: &'a Graph, lineage: &'a [OpId]) -> impl Iterator<Item =
 /// SPEC A, "Running": the constants, what `from` brings, what stage and step say. Later wins.
 ///
 /// Part of format 1: changing it changes what steps see.
-fn step_environment(
-    op: &ExecOp,
-    from: &BTreeMap<String, String>,
-) -> BTreeMap<String, String> {
+fn step_environment(op: &ExecOp, from: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let constants = [
         (
             "PATH",
