@@ -32,6 +32,10 @@ use crate::spec::model::{self, Ident, Resolved};
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct BuildRequest {
     /// A missing or outdated lock is an error.
     pub locked: bool,
@@ -114,6 +118,10 @@ pub enum Expectation {
 }
 
 /// Builds.
+#[allow(
+    clippy::too_many_lines,
+    reason = "the pipeline from end to end, a stage a statement"
+)]
 pub fn build(
     session: &Session<'_>,
     project: &Project,

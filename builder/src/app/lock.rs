@@ -39,6 +39,10 @@ type ByPlatform = BTreeMap<Platform, Resolved>;
 /// The lock a build goes by, made when there is none.
 ///
 /// Gives the lock, its file when it is new, and what was locked.
+#[allow(
+    clippy::type_complexity,
+    reason = "each part is plain, and one caller takes them apart"
+)]
 pub fn for_build(
     session: &Session<'_>,
     project: &Project,

@@ -25,6 +25,10 @@ use crate::resolve::{git, http, image, unpack};
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct Options {
     /// `--arg`.
     pub args: BTreeMap<String, String>,

@@ -153,6 +153,7 @@ Examples:
   immbuild build --locked --expected           in CI, for a release
   immbuild build --output kind=oci-archive,file=out/shop.tar
   immbuild build --secret token=env:API_TOKEN")]
+#[allow(clippy::struct_excessive_bools, reason = "a flag is a bool to clap")]
 pub struct Build {
     /// The spec [default: spec.toml]
     #[arg(value_name = "SPEC")]

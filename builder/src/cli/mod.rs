@@ -4,6 +4,11 @@
     reason = "the imperative shell: environment, clock and streams are read here and handed down"
 )]
 
+#[allow(
+    unreachable_pub,
+    clippy::doc_markdown,
+    reason = "its comments are the help texts; it is public to its siblings only"
+)]
 mod args;
 mod images;
 mod report;

@@ -124,7 +124,7 @@ pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
         "digest": report.digest.to_string(),
         "images": images,
         "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
-        "tier": report.tier.map(|tier| tier.as_str()),
+        "tier": report.tier.map(crate::spec::model::Tier::as_str),
         "layers": {
             "own": { "count": report.own.0, "bytes": report.own.1 },
             "base": { "count": report.base.0, "bytes": report.base.1 },

@@ -66,16 +66,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::data(String::from_utf8_lossy(&out).trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Push(_)
-        | Command::Copy(_)
-        | Command::Login(_)
-        | Command::Check(_)
-        | Command::Audit(_)
-        | Command::Attest(_)
-        | Command::Sbom(_)
-        | Command::Vendor(_)
-        | Command::Manifest(_)
-        | Command::Why(_) => Err(not_yet("this command")),
         _ => Err(not_yet("this command")),
     }
 }
@@ -206,7 +196,7 @@ impl Context<'_> {
                 distrust_times: arguments.record,
             },
         };
-        let settings = self.settings(self.ids(project.executes())?)?;
+        let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;

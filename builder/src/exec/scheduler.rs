@@ -386,9 +386,10 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         is_file: bool,
         origin: &Origin,
     ) -> Result<BlobId, Failure<B, S>> {
-        let path = match is_file {
-            true => crate::graph::file_op::one_file_path(),
-            false => path.clone(),
+        let path = if is_file {
+            crate::graph::file_op::one_file_path()
+        } else {
+            path.clone()
         };
         match TreeBuilder::from_tree(self.store, source).get(&path)? {
             Some(Entry::File(file)) => Ok(file.blob),

@@ -792,7 +792,6 @@ fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use immbuild_cas::digest::Digest;
@@ -838,6 +837,7 @@ mod tests {
     }
 
     /// So many seconds from now: what was touched just now counts as touched long ago.
+    #[allow(clippy::disallowed_methods, reason = "a test may know the time")]
     fn later(seconds: i64) -> Time {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)

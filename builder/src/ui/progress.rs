@@ -1,4 +1,5 @@
 //! Events as rows on a terminal, as plain lines, or as JSON.
+#![allow(clippy::disallowed_methods, reason = "rates need a clock")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
