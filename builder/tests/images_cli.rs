@@ -12,6 +12,7 @@ use immbuild::image::{CanonicalJson, Image, ImageLayer, Manifest};
 use immbuild::layer::{Compression, LayerPlan, write_layer};
 use immbuild::output::{Blobs, Names, Subject, write_oci_layout};
 use immbuild::resolve::image::{import_base, open_local};
+use immbuild_cas::digest::Digest;
 use immbuild_cas::store::{MemoryStore, Store as _};
 use immbuild_cas::tree::{Meta, Mode, TreeBuilder, delta};
 use serde_json::{Value, json};
@@ -96,7 +97,9 @@ impl Place {
     /// What the store's `tmp` still holds.
     fn left_over(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path().join(".store/tmp")).expect("a directory");
-        entries.map(|entry| entry.expect("an entry").path()).collect()
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
     }
 
     /// A program of this name, first in `PATH`.
@@ -159,7 +162,14 @@ fn another_compression_is_diff_id_identical() {
         "diff-id-identical: the first difference is in the layer\n\
          layer       1: the same tar, compressed otherwise\n"
     );
-    let accepted = ["verify", "out/gzip", "-f", "zstd.toml", "--accept", "diff-id"];
+    let accepted = [
+        "verify",
+        "out/gzip",
+        "-f",
+        "zstd.toml",
+        "--accept",
+        "diff-id",
+    ];
     assert_eq!(place.run(&accepted).code, 0);
     let answer = place.run(&["compare", "out/gzip", "out/zstd", "--json"]);
     assert_eq!(answer.code, 10);
@@ -173,7 +183,9 @@ fn with_other_times(layout: &Path, target: &Path) {
     let (platform, found) = choice.manifests.first_key_value().expect("one platform");
     let base = local.base(&found.digest).expect("an image");
     let store = MemoryStore::new();
-    let tree = import_base(&base, &local, &store, 1 << 30).expect("a tree").tree;
+    let tree = import_base(&base, &local, &store, 1 << 30)
+        .expect("a tree")
+        .tree;
     let nothing = TreeBuilder::new(&store, Meta::root(Mode::DIRECTORY));
     let nothing = nothing.seal(&store).expect("an empty tree");
     let changes = delta(&store, &nothing, &tree).expect("a delta");
@@ -181,7 +193,15 @@ fn with_other_times(layout: &Path, target: &Path) {
     let later = Epoch::from_seconds(Epoch::DEFAULT.seconds() + 1).expect("an epoch");
     let mut bytes = Vec::new();
     let form = Compression::Zstd;
-    let info = write_layer(&plan, &store, later, form, NonZeroUsize::MIN, &mut bytes, &|_| ());
+    let info = write_layer(
+        &plan,
+        &store,
+        later,
+        form,
+        NonZeroUsize::MIN,
+        &mut bytes,
+        &|_| (),
+    );
     let layer = ImageLayer::own(&info.expect("a layer"), form);
     store.put_bytes(&bytes).expect("stored");
     let mut config = base.config;
@@ -200,15 +220,25 @@ fn with_other_times(layout: &Path, target: &Path) {
         epoch: Epoch::DEFAULT,
     };
     let subject = Subject::One(&image);
-    write_oci_layout(target, subject, &Names::default(), &Blobs(&store), None, &|_| ())
-        .expect("written");
+    write_oci_layout(
+        target,
+        subject,
+        &Names::default(),
+        &Blobs(&store),
+        None,
+        &|_| (),
+    )
+    .expect("written");
 }
 
 #[test]
 fn other_times_in_the_tar_are_tree_identical() {
     let place = Place::new();
     place.build("site", SITE);
-    with_other_times(&place.path().join("out/site"), &place.path().join("out/later"));
+    with_other_times(
+        &place.path().join("out/site"),
+        &place.path().join("out/later"),
+    );
     let answer = place.run(&["verify", "out/later", "-f", "site.toml"]);
     assert_eq!(answer.code, 11);
     assert_eq!(
@@ -216,7 +246,11 @@ fn other_times_in_the_tar_are_tree_identical() {
         "tree-identical: the first difference is in the layer\n\
          layer       1: another tar\n"
     );
-    assert!(answer.stderr.contains("foreign   layer sha256:"), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("foreign   layer sha256:"),
+        "{}",
+        answer.stderr
+    );
     for (grade, code) in [("diff-id", 11), ("tree", 0)] {
         let args = ["verify", "out/later", "-f", "site.toml", "--accept", grade];
         assert_eq!(place.run(&args).code, code);
@@ -242,7 +276,7 @@ fn a_difference_names_paths_and_attributes() {
         "different: the first difference is in the config\n\
          config      config.Labels.stage: \"test\" → \"live\"\n\
          layer       1: another tar\n\
-         path        /srv/index.html  content sha256:9e5d9e1a6a2d (9 bytes) → sha256:4b4ecbe3e5b0 (20 bytes)\n\
+         path        /srv/index.html  content sha256:13e28dd7cadc (9 bytes) → sha256:461318ec50dc (20 bytes)\n\
          path        /srv/new  is only in the second\n\
          path        /srv/style.css  mode 0644 → 0755\n"
     );
@@ -257,7 +291,10 @@ fn a_difference_names_paths_and_attributes() {
         platform["fields"],
         json!([{ "level": "config", "field": "config.Labels.stage", "left": "\"test\"", "right": "\"live\"" }])
     );
-    assert_eq!(platform["paths"][1], json!({ "path": "/srv/new", "only": "right" }));
+    assert_eq!(
+        platform["paths"][1],
+        json!({ "path": "/srv/new", "only": "right" })
+    );
     assert_eq!(
         platform["paths"][2]["attributes"],
         json!([{ "name": "mode", "left": "0644", "right": "0755" }])
@@ -274,7 +311,10 @@ fn known_causes_of_a_difference_are_named() {
     let answer = place.run(&["compare", "day21.toml", "day22.toml"]);
     assert_eq!(answer.code, 12);
     let last = answer.stdout.lines().last().expect("a line");
-    assert_eq!(last, "path        /srv/version  text at byte 6 `2026-11-21` → `2026-11-22`");
+    assert_eq!(
+        last,
+        "path        /srv/version  text at byte 6 `2026-11-21` → `2026-11-22`"
+    );
 }
 
 #[test]
@@ -289,8 +329,12 @@ fn a_rebuild_without_its_secret_cannot_say() {
     assert_eq!(answer.code, 13, "{}", answer.stderr);
     assert_eq!(answer.stdout, "");
     assert!(
-        answer.stderr.contains("cannot say whether `out/site` is what `secret.toml` builds")
-            && answer.stderr.contains("step `image.1` needs the secret `token`"),
+        answer
+            .stderr
+            .contains("cannot say whether `out/site` is what `secret.toml` builds")
+            && answer
+                .stderr
+                .contains("step `image.1` needs the secret `token`"),
         "{}",
         answer.stderr
     );
@@ -315,7 +359,10 @@ fn a_wrong_spec_is_no_verdict() {
     let place = Place::new();
     place.build("site", SITE);
     place.write("wrong.toml", "immbuild = 1\n[image]\nstep = []\n");
-    assert_eq!(place.run(&["verify", "out/site", "-f", "wrong.toml"]).code, 3);
+    assert_eq!(
+        place.run(&["verify", "out/site", "-f", "wrong.toml"]).code,
+        3
+    );
     let args = ["verify", "out/site", "-f", "site.toml", "--arg", "no=1"];
     assert_eq!(place.run(&args).code, 2);
     assert_eq!(place.run(&["verify", "nothing", "-f", "site.toml"]).code, 5);
@@ -326,8 +373,14 @@ fn a_damaged_layer_is_named() {
     let place = Place::new();
     place.build("site", SITE);
     let layer = place.run(&["inspect", "--json", "site.toml"]).ok().result();
-    let digest = layer["images"][0]["layers"][0]["digest"].as_str().expect("a digest").to_owned();
-    let blob = place.path().join("out/site/blobs/sha256").join(&digest["sha256:".len()..]);
+    let digest = layer["images"][0]["layers"][0]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let blob = place
+        .path()
+        .join("out/site/blobs/sha256")
+        .join(&digest["sha256:".len()..]);
     let mut bytes = fs::read(&blob).expect("a layer");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -339,7 +392,9 @@ fn a_damaged_layer_is_named() {
         let answer = place.run(&[&["verify", "out/site"][..], more].concat());
         assert_eq!((answer.code, answer.stdout.as_str()), (6, ""));
         assert!(
-            answer.stderr.starts_with(&format!("error: {digest} cannot be read\n")),
+            answer
+                .stderr
+                .starts_with(&format!("error: {digest} cannot be read\n")),
             "{}",
             answer.stderr
         );
@@ -352,10 +407,28 @@ fn a_damaged_layer_is_named() {
 fn a_docker_archive_is_the_image_without_compression() {
     let place = Place::new();
     place.spec("site", SITE);
-    let archive = ["build", "site.toml", "--output", "kind=docker-archive,file=site.tar"];
+    let archive = [
+        "build",
+        "site.toml",
+        "--output",
+        "kind=docker-archive,file=site.tar",
+    ];
     place.run(&archive).ok();
-    let answer = place.run(&["verify", "site.tar", "-f", "site.toml", "--accept", "diff-id"]).ok();
-    assert!(answer.stdout.starts_with("diff-id-identical"), "{}", answer.stdout);
+    let answer = place
+        .run(&[
+            "verify",
+            "site.tar",
+            "-f",
+            "site.toml",
+            "--accept",
+            "diff-id",
+        ])
+        .ok();
+    assert!(
+        answer.stdout.starts_with("diff-id-identical"),
+        "{}",
+        answer.stdout
+    );
 }
 
 #[test]
@@ -363,7 +436,11 @@ fn an_image_is_listed() {
     let place = Place::new();
     let digest = place.build("site", SITE);
     let answer = place.run(&["inspect", "-f", "site.toml"]).ok();
-    assert!(answer.stdout.starts_with(&format!("manifest    {digest}\n")));
+    assert!(
+        answer
+            .stdout
+            .starts_with(&format!("manifest    {digest}\n"))
+    );
     for line in [
         "platform    linux/amd64\n",
         "created     2020-01-01T00:00:00Z\n",
@@ -373,16 +450,22 @@ fn an_image_is_listed() {
     ] {
         assert!(answer.stdout.contains(line), "{line}{}", answer.stdout);
     }
-    let files = "d 0755 0:0 /\n\
-                 d 0755 0:0 /srv\n\
-                 f 0644 0:0 /srv/index.html sha256:9e5d 9\n";
     let answer = place.run(&["inspect", "out/site", "--files"]).ok();
-    let lines: Vec<&str> = answer.stdout.lines().collect();
-    assert_eq!(lines.len(), 4, "{}", answer.stdout);
-    for (line, expected) in lines.iter().zip(files.lines()) {
-        assert!(line.starts_with(&expected[..expected.len().min(30)]), "{line}");
-    }
-    let json = place.run(&["inspect", &digest[..15], "--files", "--json"]).ok().result();
+    let digest_of = |text: &str| Digest::of(text.as_bytes());
+    let (page, style) = (digest_of("<p>hello\n"), digest_of("p { }\n"));
+    assert_eq!(
+        answer.stdout,
+        format!(
+            "d 0755 0:0 /\n\
+             d 0755 0:0 /srv\n\
+             f 0644 0:0 /srv/index.html {page} 9\n\
+             f 0644 0:0 /srv/style.css {style} 6\n"
+        )
+    );
+    let json = place
+        .run(&["inspect", &digest[..15], "--files", "--json"])
+        .ok()
+        .result();
     assert_eq!(json["digest"], json!(digest));
     let image = &json["images"][0];
     assert_eq!(image["entrypoint"], json!(["/bin/serve"]));
@@ -394,19 +477,40 @@ fn an_image_is_listed() {
 fn an_image_is_found_by_whatever_names_it() {
     let place = Place::new();
     let digest = place.build("site", SITE);
-    place.write("spec.toml", &fs::read_to_string(place.path().join("site.toml")).expect("a spec"));
+    place.write(
+        "spec.toml",
+        &fs::read_to_string(place.path().join("site.toml")).expect("a spec"),
+    );
     place.run(&["build"]).ok();
     let first = format!("manifest    {digest}");
-    for name in [&digest[..], &digest[..11], "out/site", "out/site:latest", "site.toml", "."] {
+    for name in [
+        &digest[..],
+        &digest[..11],
+        "out/site",
+        "out/site:latest",
+        "site.toml",
+        ".",
+    ] {
         let answer = place.run(&["inspect", name]).ok();
         assert_eq!(answer.stdout.lines().next(), Some(&first[..]), "{name}");
     }
-    assert_eq!(place.run(&["inspect"]).ok().stdout.lines().next(), Some(&first[..]));
+    assert_eq!(
+        place.run(&["inspect"]).ok().stdout.lines().next(),
+        Some(&first[..])
+    );
     let nothing = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
     for (name, code, words) in [
         ("missing", 5, "there is no image `missing`"),
-        ("out/site:other", 5, "has no image with the tag `other`; it has `latest`"),
-        ("sha256:0000", 5, "no image of the store begins with `sha256:0000`"),
+        (
+            "out/site:other",
+            5,
+            "has no image with the tag `other`; it has `latest`",
+        ),
+        (
+            "sha256:0000",
+            5,
+            "no image of the store begins with `sha256:0000`",
+        ),
         (nothing, 5, "the store has no image sha256:0000"),
         ("sha256:xyz", 2, "`sha256:xyz` is no digest"),
         ("site/index.html", 6, "site/index.html"),
@@ -419,7 +523,13 @@ fn an_image_is_found_by_whatever_names_it() {
     place.spec("unbuilt", SITE);
     let answer = place.run(&["inspect", "unbuilt.toml"]);
     assert_eq!(answer.code, 5);
-    assert!(answer.stderr.contains("`unbuilt.toml` has built no image yet"), "{}", answer.stderr);
+    assert!(
+        answer
+            .stderr
+            .contains("`unbuilt.toml` has built no image yet"),
+        "{}",
+        answer.stderr
+    );
 }
 
 #[test]
@@ -440,7 +550,9 @@ fn directories_are_compared_as_trees() {
     fs::remove_file(place.path().join("site/style.css")).expect("removed");
     let answer = place.run(&["compare", "site", "out/site"]);
     assert!(
-        answer.stdout.ends_with("path        /style.css  is only in the second\n"),
+        answer
+            .stdout
+            .ends_with("path        /style.css  is only in the second\n"),
         "{}",
         answer.stdout
     );
@@ -456,10 +568,20 @@ steps = [{ write = "/arch", text = "${arch}\n", expand = true }]
 fn platforms_are_compared_one_by_one() {
     let place = Place::new();
     let digest = place.build("two", TWO);
-    place.build("other", &TWO.replace("/arch\"", "/arm\"").replace("arm64\"]", "arm64\"]\nlabels = { a = \"b\" }"));
+    place.build(
+        "other",
+        &TWO.replace("/arch\"", "/arm\"")
+            .replace("arm64\"]", "arm64\"]\nlabels = { a = \"b\" }"),
+    );
     place.build("one", &TWO.replace(", \"linux/arm64\"", ""));
     let answer = place.run(&["inspect", "out/two"]).ok();
-    assert!(answer.stdout.starts_with(&format!("index       {digest}\n\nmanifest")), "{}", answer.stdout);
+    assert!(
+        answer
+            .stdout
+            .starts_with(&format!("index       {digest}\n\nmanifest")),
+        "{}",
+        answer.stdout
+    );
     let answer = place.run(&["verify", "out/two", "-f", "two.toml"]).ok();
     assert_eq!(answer.stdout, "bit-identical\n");
     let answer = place.run(&["compare", "out/two", "out/other"]);
@@ -481,7 +603,10 @@ fn platforms_are_compared_one_by_one() {
     );
     // One image of several is verified against that platform alone.
     let image = place.run(&["inspect", "two.toml", "--json"]).ok().result();
-    let manifest = image["images"][1]["manifest"].as_str().expect("a digest").to_owned();
+    let manifest = image["images"][1]["manifest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
     let answer = place.run(&["verify", &manifest, "-f", "two.toml"]).ok();
     assert_eq!(answer.stdout, "bit-identical\n");
 }
@@ -509,13 +634,32 @@ fn an_engine_is_given_this_machine_s_platform() {
              loaded    registry.example.com/shop:latest\n"
         )
     );
-    let image = place.run(&["inspect", "loaded.tar", "--json"]).ok().result();
+    let image = place
+        .run(&["inspect", "loaded.tar", "--json"])
+        .ok()
+        .result();
     assert_eq!(answer.stdout.trim(), image["images"][0]["config"]);
     // A layout carries the names along.
     let answer = load(&["load", "podman", "out/two", "--json"]).result();
-    assert_eq!(answer["references"], json!(["registry.example.com/shop:latest"]));
-    let answer = load(&["load", "podman", "-f", "two.toml", "--tag", "localhost:5000/shop"]);
-    assert!(answer.stderr.ends_with("loaded    localhost:5000/shop:latest\n"), "{}", answer.stderr);
+    assert_eq!(
+        answer["references"],
+        json!(["registry.example.com/shop:latest"])
+    );
+    let answer = load(&[
+        "load",
+        "podman",
+        "-f",
+        "two.toml",
+        "--tag",
+        "localhost:5000/shop",
+    ]);
+    assert!(
+        answer
+            .stderr
+            .ends_with("loaded    localhost:5000/shop:latest\n"),
+        "{}",
+        answer.stderr
+    );
     let asked = fs::read_to_string(place.path().join("asked")).expect("asked");
     assert_eq!(asked, "load -i\nload -i\nload -i\n");
     assert_eq!(place.left_over(), Vec::<PathBuf>::new());
@@ -525,12 +669,24 @@ fn an_engine_is_given_this_machine_s_platform() {
 fn an_engine_that_is_missing_or_refuses_is_told() {
     let place = Place::new();
     place.build("site", SITE);
-    let answer = crate::answer(place.command(&["load", "docker", "site.toml"]).env("PATH", "/nowhere"));
+    let answer = crate::answer(
+        place
+            .command(&["load", "docker", "site.toml"])
+            .env("PATH", "/nowhere"),
+    );
     assert_eq!(answer.code, 5);
-    assert!(answer.stderr.contains("`docker` is not installed"), "{}", answer.stderr);
+    assert!(
+        answer.stderr.contains("`docker` is not installed"),
+        "{}",
+        answer.stderr
+    );
     let refuse = "#!/bin/sh\necho 'no daemon' >&2\nexit 1\n";
     let path = place.with_program("docker", refuse);
-    let answer = crate::answer(place.command(&["load", "docker", "site.toml"]).env("PATH", path));
+    let answer = crate::answer(
+        place
+            .command(&["load", "docker", "site.toml"])
+            .env("PATH", path),
+    );
     assert_eq!(answer.code, 5);
     assert!(answer.stderr.contains("no daemon"), "{}", answer.stderr);
     let tag = ["load", "docker", "site.toml", "--tag", ":1"];

@@ -60,6 +60,10 @@ fn apt(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .status()
         .context("cannot run apt-get: install these packages by hand")?;
-    ensure!(status.success(), "apt-get {} ended with {status}", arguments.join(" "));
+    ensure!(
+        status.success(),
+        "apt-get {} ended with {status}",
+        arguments.join(" ")
+    );
     Ok(())
 }

@@ -236,14 +236,20 @@ impl From<HostFsError> for Failure {
             HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Exit::Unreachable
             }
-            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => Exit::Local,
+            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => {
+                Exit::Local
+            }
         };
         let failure = wrapped(exit, &error);
         match &error {
-            HostFsError::Kind { .. } => failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`"),
+            HostFsError::Kind { .. } => {
+                failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`")
+            }
             HostFsError::Changed { .. } => failure.hint("build again when nothing writes to it"),
             HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
-            HostFsError::Case { .. } => failure.hint("write an archive instead: in a tar both have their place"),
+            HostFsError::Case { .. } => {
+                failure.hint("write an archive instead: in a tar both have their place")
+            }
             _ => failure,
         }
     }
@@ -356,8 +362,12 @@ impl From<OutputError> for Failure {
         };
         let failure = wrapped(exit, &error);
         match &error {
-            OutputError::InTheWay { .. } => failure.hint("name another place, or move away what is there"),
-            OutputError::OnePlatform { .. } => failure.hint("add `--platform P`, or write an OCI archive or layout"),
+            OutputError::InTheWay { .. } => {
+                failure.hint("name another place, or move away what is there")
+            }
+            OutputError::OnePlatform { .. } => {
+                failure.hint("add `--platform P`, or write an OCI archive or layout")
+            }
             _ => failure,
         }
     }
@@ -378,7 +388,9 @@ impl From<SandboxError> for Failure {
         let failure = Self::of(exit, &error);
         match error.fix() {
             Some(fix) => failure.hint(fix),
-            None if exit == Exit::Machine => failure.hint("run `immbuild doctor`, which tries each thing that is needed"),
+            None if exit == Exit::Machine => {
+                failure.hint("run `immbuild doctor`, which tries each thing that is needed")
+            }
             None => failure,
         }
     }

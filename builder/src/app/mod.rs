@@ -1,8 +1,13 @@
 //! The use cases, one in each file: what a command does, without arguments, colours or terminals.
 
 pub mod build;
+pub mod cache;
 pub mod compare;
+pub mod doctor;
+pub mod explain;
 pub mod failure;
+pub mod graph;
+pub mod init;
 pub mod inspect;
 pub mod layers;
 pub mod load;
@@ -11,10 +16,12 @@ pub mod lock;
 pub mod memory;
 pub mod outputs;
 pub mod pins;
+pub mod planned;
 pub mod project;
 pub mod realise;
 pub mod scratch;
 pub mod session;
+pub mod shell;
 pub mod step_failure;
 pub mod verify;
 

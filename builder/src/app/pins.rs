@@ -187,7 +187,8 @@ impl Pinner<'_> {
             threads: self.session.settings.threads,
             started: self.session.settings.started,
         };
-        let scanned = scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
+        let scanned =
+            scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
         if scanned.report.bytes_hashed > 0 || scanned.report.cached < scanned.report.files {
             scanned.stat_cache.save(&self.session.store, &key)?;
         }
@@ -272,7 +273,9 @@ impl Pinner<'_> {
             sha256: file.sha256,
             unpack: http.unpack.map(unpacking),
         };
-        self.pinned.fetches.push((pin.clone(), Fetch::Http(http.clone(), file.size)));
+        self.pinned
+            .fetches
+            .push((pin.clone(), Fetch::Http(http.clone(), file.size)));
         Ok(pin)
     }
 

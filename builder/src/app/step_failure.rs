@@ -58,7 +58,19 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {
     let label = origin.label();
-    let failed = format!("step `{label}` failed");
+    of_run(&label, format!("step `{label}` failed"), error)
+}
+
+/// A shell that could not be opened as sentences.
+pub fn of_shell(label: &str, error: RunError) -> Failure {
+    of_run(
+        label,
+        format!("cannot open a shell in the root of `{label}`"),
+        error,
+    )
+}
+
+fn of_run(label: &str, failed: String, error: RunError) -> Failure {
     match error {
         RunError::Step {
             status,
@@ -145,7 +157,9 @@ fn refused_connection(tail: &str) -> Option<String> {
         "Network is unreachable",
         "Connection refused",
     ];
-    let line = tail.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+    let line = tail
+        .lines()
+        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
     let url = line
         .split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')'))
         .find(|word| word.starts_with("https://") || word.starts_with("http://"));

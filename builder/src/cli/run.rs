@@ -24,7 +24,7 @@ use crate::ui::{Progress, Show};
 /// What a command is run with.
 pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
-    style: Style,
+    pub(super) style: Style,
     pub(super) cancel: Arc<AtomicBool>,
 }
 
@@ -42,6 +42,16 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Compare(arguments) => context.compare(arguments),
         Command::Verify(arguments) => context.verify(arguments),
         Command::Load(arguments) => context.load(arguments),
+        Command::Init(arguments) => context.init(arguments),
+        Command::Shell(arguments) => context.shell(arguments),
+        Command::Explain(arguments) => context.explain(arguments),
+        Command::Graph(arguments) => context.graph(arguments),
+        Command::Doctor => context.doctor(),
+        Command::Cache(command) => context.cache(command),
+        Command::Schema => {
+            report::data(crate::spec::schema::schema().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
@@ -56,16 +66,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::data(String::from_utf8_lossy(&out).trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Push(_)
-        | Command::Copy(_)
-        | Command::Login(_)
-        | Command::Check(_)
-        | Command::Audit(_)
-        | Command::Attest(_)
-        | Command::Sbom(_)
-        | Command::Vendor(_)
-        | Command::Manifest(_)
-        | Command::Why(_) => Err(not_yet("this command")),
         _ => Err(not_yet("this command")),
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn not_yet(what: &str) -> Failure {
     )
 }
 
-fn usage(message: impl Into<String>) -> Failure {
+pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Exit::Usage, Diagnostic::error(message.into()))
 }
 
@@ -101,13 +101,19 @@ impl Context<'_> {
     pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
-                return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
+                return Err(
+                    usage("the spec is named twice").hint("name it once: as argument or with `-f`")
+                );
             }
             (Some(path), None) => path.to_owned(),
             (None, Some(path)) => path.clone(),
             (None, None) => PathBuf::from("spec.toml"),
         };
-        let path = if path.is_dir() { path.join("spec.toml") } else { path };
+        let path = if path.is_dir() {
+            path.join("spec.toml")
+        } else {
+            path
+        };
         let project = Project::open(&path)?;
         if !self.cli.global.quiet {
             for warning in project.spec.warnings() {
@@ -125,19 +131,28 @@ impl Context<'_> {
         enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
     }
 
+    pub(super) fn store_path(&self) -> Result<PathBuf, Failure> {
+        match &self.cli.global.store {
+            Some(store) => Ok(store.clone()),
+            None => default_store(),
+        }
+    }
+
     pub(super) fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
         let global = &self.cli.global;
-        let store = match &global.store {
-            Some(store) => store.clone(),
-            None => default_store()?,
-        };
+        let store = self.store_path()?;
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
+            .map(|since| {
+                (
+                    i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                    since.subsec_nanos(),
+                )
+            })
             .unwrap_or_default();
-        let threads = global.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-        });
+        let threads = global
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         Ok(Settings {
             store,
             offline: global.offline,
@@ -181,7 +196,7 @@ impl Context<'_> {
                 distrust_times: arguments.record,
             },
         };
-        let settings = self.settings(self.ids(project.executes())?)?;
+        let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
@@ -200,7 +215,9 @@ impl Context<'_> {
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
         if arguments.online {
-            return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
+            return Err(
+                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
+            );
         }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
@@ -310,7 +327,9 @@ pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
             Some(("env", variable)) => std::env::var_os(variable)
                 .map(std::os::unix::ffi::OsStringExt::into_vec)
                 .ok_or_else(|| {
-                    usage(format!("secret `{name}` is to come from `{variable}`, which is not set"))
+                    usage(format!(
+                        "secret `{name}` is to come from `{variable}`, which is not set"
+                    ))
                 })?,
             Some(("file", path)) => {
                 let mut value = Vec::new();

@@ -1,4 +1,5 @@
-//! Runs one action of a graph in the [`sandbox`](super::sandbox): snapshots in, a tree out.
+//! Runs one action of a graph in the [sandbox](super::sandbox): snapshots in, a tree out.
+#![allow(clippy::disallowed_methods, reason = "is a directory empty")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -210,13 +211,14 @@ impl Embedded<'_> {
 
     fn warn(&self, run: &Run<'_>, ingested: &Ingested) {
         let step = run.origin.label();
-        let sockets = ingested
-            .sockets
-            .iter()
-            .map(|path| format!("step `{step}` left the socket `{path}`, which is no part of an image"));
+        let sockets = ingested.sockets.iter().map(|path| {
+            format!("step `{step}` left the socket `{path}`, which is no part of an image")
+        });
         let attributes = ingested.dropped.iter().map(|(path, name)| {
             let name = String::from_utf8_lossy(name);
-            format!("step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image")
+            format!(
+                "step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image"
+            )
         });
         for text in sockets.chain(attributes) {
             self.events.event(Event::Warning { text, hint: None });
@@ -224,11 +226,7 @@ impl Embedded<'_> {
     }
 
     /// No file that a step left may hold a secret it was given.
-    fn refuse_leaks(
-        &self,
-        changes: &Delta,
-        secrets: &[(String, Vec<u8>)],
-    ) -> Result<(), RunError> {
+    fn refuse_leaks(&self, changes: &Delta, secrets: &[(String, Vec<u8>)]) -> Result<(), RunError> {
         for (path, change) in &changes.changes {
             let Change::File(file) = change else {
                 continue;
@@ -264,21 +262,29 @@ impl Sandbox for Embedded<'_> {
             let directory = self.store.path().join("caches").join(key);
             std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
         });
-        if filled { CacheState::Warm } else { CacheState::Empty }
+        if filled {
+            CacheState::Warm
+        } else {
+            CacheState::Empty
+        }
     }
 
     fn run(&self, run: &Run<'_>) -> Result<Tree, RunError> {
         let op = run.op;
         let secrets = self.secrets_of(op)?;
         let stack = self.stack(run.lineage, run.times, op.epoch)?;
-        let (uid, gid) = resolve_owner(&op.user, &stack.tree, self.store, self.blobs)
-            .map_err(RunError::User)?;
+        let (uid, gid) =
+            resolve_owner(&op.user, &stack.tree, self.store, self.blobs).map_err(RunError::User)?;
         let scratch = self.store.scratch("step")?;
         let empty = self.store.scratch("caches")?;
         let job = Job {
             lowers: &stack.lowers,
             scratch: scratch.path(),
-            argv: op.argv.iter().map(|word| word.clone().into_bytes()).collect(),
+            argv: op
+                .argv
+                .iter()
+                .map(|word| word.clone().into_bytes())
+                .collect(),
             env: run
                 .env
                 .iter()
@@ -291,6 +297,7 @@ impl Sandbox for Embedded<'_> {
             secrets: secrets.clone(),
             timeout: op.timeout,
             terminal: false,
+            read_only: false,
         };
         let mut log = Log::default();
         let ended = sandbox::run(
@@ -424,7 +431,9 @@ impl SnapshotMaker<'_> {
         let tree = store.tree(&upper)?;
         let changes = delta(store, &store.tree(&lower)?, &tree)?;
         self.find_or_make(&self.key(Some(lower), upper), |into| {
-            self.materialise(&tree, |materialise| materialise.delta(&tree, &changes, into))
+            self.materialise(&tree, |materialise| {
+                materialise.delta(&tree, &changes, into)
+            })
         })
     }
 
@@ -444,7 +453,9 @@ impl SnapshotMaker<'_> {
             source,
         })?;
         make(&into)?;
-        Ok(vec![store.publish_snapshot(key, scratch)?.join(sandbox::UPPER)])
+        Ok(vec![
+            store.publish_snapshot(key, scratch)?.join(sandbox::UPPER),
+        ])
     }
 }
 
@@ -491,10 +502,25 @@ fn keep_failed(
 }
 
 /// What a failed step left over its root, if the store still has it.
-pub fn failed_snapshot(store: &LocalStore, action: ActionId) -> Result<Option<PathBuf>, StoreError> {
+pub fn failed_snapshot(
+    store: &LocalStore,
+    action: ActionId,
+) -> Result<Option<PathBuf>, StoreError> {
     Ok(store
         .snapshot(&failed_key(action))?
         .map(|snapshot| snapshot.join(sandbox::UPPER)))
+}
+
+/// The logs of failed steps that the store still has, sorted.
+pub fn failed_logs(store: &LocalStore) -> Result<Vec<BlobId>, StoreError> {
+    let records = store.records(FAILED)?;
+    let mut logs: Vec<BlobId> = records
+        .into_iter()
+        .flat_map(|(_, record)| record.blobs)
+        .collect();
+    logs.sort_unstable();
+    logs.dedup();
+    Ok(logs)
 }
 
 /// What a step printed, as lines and as the bytes that are kept.
@@ -550,7 +576,9 @@ fn contains(reader: &mut dyn std::io::Read, needle: &[u8]) -> std::io::Result<bo
             return Ok(found);
         }
         filled += count;
-        found |= window[..filled].windows(needle.len()).any(|part| part == needle);
+        found |= window[..filled]
+            .windows(needle.len())
+            .any(|part| part == needle);
         // What could be the beginning of it stays.
         let keep = filled.min(needle.len() - 1);
         window.copy_within(filled - keep..filled, 0);

@@ -100,7 +100,10 @@ impl Descriptor {
     /// Is this entry of an index a statement about another (`BuildKit` puts them there) and no image?
     pub fn is_attestation(&self) -> bool {
         self.annotations.contains_key("vnd.docker.reference.type")
-            || self.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+            || self
+                .platform
+                .as_ref()
+                .is_some_and(|platform| platform.os == "unknown")
     }
 }
 
