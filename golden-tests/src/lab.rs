@@ -167,16 +167,23 @@ impl Lab {
         need_root();
         let mut command = Command::new("setpriv");
         let id = NOBODY.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(immbuild());
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(immbuild());
         self.end(&mut self.prepared(command, arguments))
     }
 
     /// Starts it, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
         let mut command = self.immbuild(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let before = self.listing();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Running {
             lab: self,
             before,
@@ -216,7 +223,10 @@ fn what_is(path: &Path) -> String {
             |bytes| Digest::of(&bytes).to_string(),
         )
     } else if kind.is_symlink() {
-        format!("link to {}", fs::read_link(path).unwrap_or_default().display())
+        format!(
+            "link to {}",
+            fs::read_link(path).unwrap_or_default().display()
+        )
     } else if kind.is_dir() {
         "directory".to_owned()
     } else if kind.is_socket() || kind.is_fifo() {
@@ -249,7 +259,12 @@ impl Ended<'_> {
     /// It succeeded; gives the digest it printed.
     #[track_caller]
     pub fn digest(&self) -> String {
-        assert!(self.output.status.success(), "{}: {}", self.output.status, self.said());
+        assert!(
+            self.output.status.success(),
+            "{}: {}",
+            self.output.status,
+            self.said()
+        );
         let text = String::from_utf8_lossy(&self.output.stdout);
         let digest = text.trim_end();
         assert!(
@@ -271,7 +286,10 @@ impl Ended<'_> {
     pub fn refused_with(&self, exit: i32, parts: &[&str]) {
         let said = self.said();
         for part in parts {
-            assert!(said.contains(part), "it does not say {part:?}, but:\n{said}");
+            assert!(
+                said.contains(part),
+                "it does not say {part:?}, but:\n{said}"
+            );
         }
         self.ended_with(exit);
     }
@@ -280,8 +298,16 @@ impl Ended<'_> {
     fn ended_with(&self, exit: i32) {
         let status = self.output.status;
         assert_eq!(status.code(), Some(exit), "{status}: {}", self.said());
-        assert_eq!(String::from_utf8_lossy(&self.output.stdout), "", "stdout is for data");
-        assert_eq!(self.lab.listing(), self.before, "a failed run leaves the project as it was");
+        assert_eq!(
+            String::from_utf8_lossy(&self.output.stdout),
+            "",
+            "stdout is for data"
+        );
+        assert_eq!(
+            self.lab.listing(),
+            self.before,
+            "a failed run leaves the project as it was"
+        );
         nothing_left_running(self.lab);
     }
 }
@@ -305,7 +331,10 @@ pub fn nothing_left_running(lab: &Lab) {
             }
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&command).contains(&top) {
-                found.push(format!("process {id} names it: {}", String::from_utf8_lossy(&command)));
+                found.push(format!(
+                    "process {id} names it: {}",
+                    String::from_utf8_lossy(&command)
+                ));
             }
         }
         found
@@ -323,7 +352,9 @@ pub fn nothing_left_running(lab: &Lab) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let left: Vec<&str> = mounts
         .lines()
-        .filter(|line| line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store")))
+        .filter(|line| {
+            line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store"))
+        })
         .collect();
     assert_eq!(left, Vec::<&str>::new(), "nothing stays mounted");
 }

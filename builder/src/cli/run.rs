@@ -196,7 +196,7 @@ impl Context<'_> {
                 distrust_times: arguments.record,
             },
         };
-        let settings = self.settings(Self::ids(project.executes())?)?;
+        let settings = self.settings(self.ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;

@@ -258,19 +258,6 @@ impl LocalStore {
         Ok(roots)
     }
 
-    /// All records of a kind with their keys, sorted. Damaged ones are set aside and left out.
-    pub fn records(&self, kind: &str) -> Result<Vec<(Digest, Record)>, StoreError> {
-        let mut records = Vec::new();
-        for directory in list(&self.path.join("records").join(kind))? {
-            for path in list(&directory)? {
-                if let Some(named) = self.read_record(&path)? {
-                    records.push((named.key, named.record));
-                }
-            }
-        }
-        Ok(records)
-    }
-
     /// Counts what is there. Takes as long as looking at every file does.
     pub fn stat(&self) -> Result<Stat, StoreError> {
         let mut stat = Stat::default();
@@ -295,7 +282,7 @@ impl LocalStore {
         Ok(stat)
     }
 
-    /// All records of a kind, in the order of their keys.
+    /// All records of a kind, in the order of their keys. Damaged ones are set aside and left out.
     pub fn records(&self, kind: &str) -> Result<Vec<(Digest, Record)>, StoreError> {
         let mut records = Vec::new();
         for directory in list(&self.records_path(kind))? {
