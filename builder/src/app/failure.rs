@@ -59,14 +59,22 @@ pub struct Failure {
     pub exit: Exit,
     /// What to say, all of it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Was something of the store damaged or gone? Then it is set aside now, and can be made again.
+    pub damaged: bool,
 }
 
 impl Failure {
     /// One sentence.
     pub fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self::all(exit, vec![diagnostic])
+    }
+
+    /// Several sentences.
+    pub fn all(exit: Exit, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             exit,
-            diagnostics: vec![diagnostic],
+            diagnostics,
+            damaged: false,
         }
     }
 
@@ -143,7 +151,8 @@ impl From<StoreError> for Failure {
             | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
-        let failure = Self::of(exit, &error);
+        let mut failure = Self::of(exit, &error);
+        failure.damaged = is_damage(&error);
         match &error {
             StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
             StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
@@ -155,6 +164,14 @@ impl From<StoreError> for Failure {
             StoreError::Io { source, .. } => hint_of_io(failure, source),
         }
     }
+}
+
+/// Is something of the store not as it was, so that making it again helps?
+fn is_damage(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. }
+    )
 }
 
 /// What to do when the system refuses.
@@ -198,7 +215,11 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         Some(_) => Exit::Local,
         None => exit,
     };
-    let failure = Failure::of(exit, error);
+    let mut failure = Failure::of(exit, error);
+    failure.damaged = store_source(error).is_some_and(is_damage);
+    if failure.damaged {
+        return failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything");
+    }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
         None => failure,
@@ -321,9 +342,10 @@ impl From<LocalImageError> for Failure {
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
-        let exit = match &error {
-            ImportError::Store(_) => Exit::Local,
-            _ => Exit::Untrusted,
+        let exit = match store_source(&error) {
+            // What was read from the image and is not what its digest says passes through the store's hands.
+            Some(StoreError::Damaged { .. }) | None => Exit::Untrusted,
+            Some(_) => Exit::Local,
         };
         match io_source(&error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),

@@ -214,8 +214,7 @@ impl Finder<'_> {
         };
         let provider = Provider {
             session: self.session,
-            pinned,
-        };
+            pinned, forget: false };
         Ok(provider
             .here(pin)?
             .map(|source| source.env)

@@ -2,16 +2,17 @@
 
 use super::failure::{Exit, Failure, RANGE_HINT};
 use super::project::Project;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
 use crate::exec::embedded::RunError;
 use crate::exec::sandbox::{SandboxError, Status};
 use crate::exec::scheduler::ExecError;
 use crate::graph::Origin;
+use crate::spec::model::Ident;
 
 /// A failed build as sentences.
 pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
     match error {
-        ExecError::Source { source, .. } => source,
+        ExecError::Source { name, source } => at_source(source, &name, project),
         ExecError::Run { origin, source } => of_step(&origin, source),
         ExecError::File { origin, source } => {
             let failure = Failure::of(Exit::Spec, &source);
@@ -33,6 +34,25 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
         ExecError::Store(error) => error.into(),
         ExecError::Tree(error) => error.into(),
         ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),
+    }
+}
+
+/// Points at the source in the spec.
+fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
+    let span = project.resolve_defaults().ok().and_then(|resolved| {
+        resolved
+            .into_values()
+            .find_map(|spec| Some(spec.sources.get(name)?.span))
+    });
+    match (span, Ident::new(name)) {
+        (Some(span), Some(name)) => failure.at(
+            Place {
+                file: project.file.clone(),
+                span,
+            },
+            &name,
+        ),
+        _ => failure,
     }
 }
 

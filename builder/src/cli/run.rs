@@ -194,6 +194,7 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                forget: false,
             },
         };
         let settings = self.settings(self.ids(project.executes())?)?;
