@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::store::{BlobSource as _, LocalStore, Store as _};
@@ -210,7 +211,7 @@ pub fn exit_of(verdict: Verdict, accepted: Verdict) -> Option<Exit> {
 }
 
 /// Another store in another place, and another number of threads.
-fn other_surroundings(settings: &Settings, store: std::path::PathBuf) -> Settings {
+fn other_surroundings(settings: &Settings, store: PathBuf) -> Settings {
     const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
     Settings {
         store,
