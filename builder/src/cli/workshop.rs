@@ -1,6 +1,5 @@
 //! The commands one works with around a build: what would happen, what happened, the machine, the store, a first spec.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -305,17 +304,15 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
             if let Fate::Waits(others) = &op.fate {
                 let others: Vec<String> =
                     others.iter().map(|label| format!("`{label}`")).collect();
-                why.push(format!(
-                    "runs if {} {} another result",
-                    others.join(" or "),
-                    if others.len() == 1 { "gives" } else { "give" }
-                ));
+                let another = |reason: &Reason| !matches!(reason, Reason::Input(_));
+                why.push(if op.reasons.iter().any(another) {
+                    format!("after {}", others.join(" and "))
+                } else {
+                    format!("runs if the result of {} is another than before", others.join(" or "))
+                });
             }
-            // Of what is there already, only news are told: that nothing is remembered is none.
-            let news = |found: &&Reason| {
-                matches!(op.fate, Fate::Runs | Fate::Fetched | Fate::Waits(_))
-                    || **found != Reason::FirstBuild
-            };
+            // That nothing is remembered is told of what runs; of what is there already it is no news.
+            let news = |found: &&Reason| op.fate == Fate::Runs || **found != Reason::FirstBuild;
             why.extend(op.reasons.iter().filter(news).map(reason));
             let mut line = format!("{:width$}  {:6}  {}", op.label, op.fate.as_str(), graph::first_line(&op.text));
             line.truncate(line.trim_end().len());
@@ -378,7 +375,7 @@ fn check_json(check: &Check) -> Value {
     })
 }
 
-fn parts(kept: &Kept) -> BTreeMap<&'static str, Count> {
+fn parts(kept: &Kept) -> [(&'static str, Count); 7] {
     [
         ("large objects", kept.store.blobs),
         ("small objects", kept.store.packed),
@@ -388,7 +385,6 @@ fn parts(kept: &Kept) -> BTreeMap<&'static str, Count> {
         ("step caches", kept.caches),
         ("repositories", kept.repositories),
     ]
-    .into()
 }
 
 fn kept_lines(store: &LocalStore, kept: &Kept) -> Vec<String> {
