@@ -48,8 +48,10 @@ pub enum Exit {
     Different = 12,
     /// It cannot be said, with the reason.
     CannotSay = 13,
-    /// Interrupted.
+    /// Interrupted, by SIGINT.
     Interrupted = 130,
+    /// Asked to end, by SIGTERM.
+    Terminated = 143,
 }
 
 /// Why a use case did not succeed.
@@ -145,7 +147,7 @@ impl From<StoreError> for Failure {
         };
         let failure = Self::of(exit, &error);
         match &error {
-            StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
             StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
                 failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
             }
@@ -199,6 +201,9 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         None => exit,
     };
     let failure = Failure::of(exit, error);
+    if exit == Exit::Untrusted && store_source(error).is_some() {
+        return failure.hint(CHANGED_HINT);
+    }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
         None => failure,
@@ -240,14 +245,23 @@ impl From<HostFsError> for Failure {
         };
         let failure = wrapped(exit, &error);
         match &error {
+            HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                failure.hint("a path begins at the directory of the spec")
+            }
             HostFsError::Kind { .. } => failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`"),
-            HostFsError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            HostFsError::Changed { .. } => failure.hint(CHANGED_HINT),
             HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
-            HostFsError::Case { .. } => failure.hint("write an archive instead: in a tar both have their place"),
+            HostFsError::Case { .. } => failure.hint(CASE_HINT),
             _ => failure,
         }
     }
 }
+
+/// What to do when an input did not hold still.
+const CHANGED_HINT: &str = "build again when nothing writes to it";
+
+/// What to do when a directory cannot hold a tree on every file system.
+const CASE_HINT: &str = "write an archive instead: in a tar both have their place";
 
 /// What gives a user more than one id.
 pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
@@ -317,6 +331,7 @@ impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
             ImportError::Store(_) => Exit::Local,
+            ImportError::Missing { .. } => Exit::Unreachable,
             _ => Exit::Untrusted,
         };
         match io_source(&error).map(io::Error::kind) {
@@ -357,6 +372,10 @@ impl From<OutputError> for Failure {
         let failure = wrapped(exit, &error);
         match &error {
             OutputError::InTheWay { .. } => failure.hint("name another place, or move away what is there"),
+            OutputError::Tree {
+                source: HostFsError::Case { .. },
+                ..
+            } => failure.hint(CASE_HINT),
             OutputError::OnePlatform { .. } => failure.hint("add `--platform P`, or write an OCI archive or layout"),
             _ => failure,
         }
