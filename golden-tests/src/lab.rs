@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -130,13 +131,15 @@ impl Lab {
     /// `immbuild` with these arguments in the project's directory, saying only what went wrong, in an environment that
     /// has nothing of the machine's.
     pub fn immbuild(&self, arguments: &[&str]) -> Command {
-        self.prepared(Command::new(immbuild()), arguments)
+        let mut command = self.prepared(Command::new(immbuild()), arguments);
+        command.arg("--quiet");
+        command
     }
 
     fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
-            .args(["--quiet", "--store"])
+            .arg("--store")
             .arg(&self.store);
         command.current_dir(self.project());
         command.env_clear();
@@ -173,7 +176,7 @@ impl Lab {
         self.end(&mut self.prepared(command, arguments))
     }
 
-    /// Starts it, and gives a handle that does not let it outlive the test.
+    /// Starts it, telling all it does, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
         let mut command = self.immbuild(arguments);
         command
@@ -188,6 +191,7 @@ impl Lab {
             lab: self,
             before,
             child: Some(child),
+            said: Vec::new(),
         }
     }
 
@@ -241,7 +245,8 @@ fn what_is(path: &Path) -> String {
 pub struct Ended<'a> {
     lab: &'a Lab,
     before: BTreeMap<String, String>,
-    output: Output,
+    /// What it wrote, and how it ended.
+    pub output: Output,
 }
 
 impl Ended<'_> {
@@ -365,6 +370,8 @@ pub struct Running<'a> {
     lab: &'a Lab,
     before: BTreeMap<String, String>,
     child: Option<Child>,
+    /// What was read of stderr so far.
+    said: Vec<u8>,
 }
 
 impl<'a> Running<'a> {
@@ -379,14 +386,36 @@ impl<'a> Running<'a> {
         rustix::process::kill_process(self.id(), signal).unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Reads what it says until a line contains this.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        let child = self.child.as_mut().expect("it was not waited for yet");
+        let stderr = child.stderr.as_mut().expect("it is a pipe");
+        let mut line = Vec::new();
+        let mut byte = [0];
+        // Byte by byte, so that nothing is taken from what is read at the end.
+        while stderr.read(&mut byte).unwrap_or(0) == 1 {
+            line.push(byte[0]);
+            self.said.push(byte[0]);
+            if byte[0] == b'\n' {
+                line.clear();
+            } else if String::from_utf8_lossy(&line).contains(text) {
+                return;
+            }
+        }
+        panic!("it never said {text:?}, but:\n{}", String::from_utf8_lossy(&self.said));
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Ended<'a> {
         let child = self.child.take().expect("it was not waited for yet");
         let output = child.wait_with_output();
+        let mut output = output.unwrap_or_else(|error| panic!("{error}"));
+        output.stderr.splice(0..0, std::mem::take(&mut self.said));
         Ended {
             lab: self.lab,
             before: std::mem::take(&mut self.before),
-            output: output.unwrap_or_else(|error| panic!("{error}")),
+            output,
         }
     }
 

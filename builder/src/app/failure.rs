@@ -48,8 +48,10 @@ pub enum Exit {
     Different = 12,
     /// It cannot be said, with the reason.
     CannotSay = 13,
-    /// Interrupted.
+    /// Interrupted, by SIGINT.
     Interrupted = 130,
+    /// Asked to end, by SIGTERM.
+    Terminated = 143,
 }
 
 /// Why a use case did not succeed.
@@ -154,7 +156,7 @@ impl From<StoreError> for Failure {
         let mut failure = Self::of(exit, &error);
         failure.damaged = is_damage(&error);
         match &error {
-            StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
             StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
                 failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
             }
@@ -275,6 +277,12 @@ impl From<HostFsError> for Failure {
         }
     }
 }
+
+/// What to do when an input did not hold still.
+const CHANGED_HINT: &str = "build again when nothing writes to it";
+
+/// What to do when a directory cannot hold a tree on every file system.
+const CASE_HINT: &str = "write an archive instead: in a tar both have their place";
 
 /// What gives a user more than one id.
 pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";

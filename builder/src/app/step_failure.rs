@@ -115,7 +115,10 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 }
                 cause.truncate(cause.trim_end().len());
             }
-            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended; the whole log is `immbuild cache log {}`", log.digest().short());
+            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended");
+            if !tail.is_empty() {
+                hint = format!("{hint}; the whole log is `immbuild cache log {}`", log.digest().short());
+            }
             if let Some(refused) = refused_connection(&tail) {
                 hint = format!("{refused}; {hint}");
             }
@@ -135,7 +138,7 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 .because(format!("the file `{path}` it left holds the secret `{name}`"))
                 .hint("use the secret where it is, in `/run/secrets`, or remove the file in the same step"),
         ),
-        RunError::User(error) => Failure::of(Exit::Spec, &error)
+        RunError::User(error) => told_as(Failure::of(Exit::Spec, &error), failed)
             .hint("a name in `as` must be in the root's /etc/passwd; numbers always work"),
         RunError::Sandbox(error @ SandboxError::Directory { .. }) => {
             let failure: Failure = error.into();
@@ -169,13 +172,14 @@ fn told_as(mut failure: Failure, message: String) -> Failure {
 
 /// Does the log say that a host could not be reached? Then what it wanted can be declared.
 fn refused_connection(tail: &str) -> Option<String> {
-    const SIGNS: [&str; 6] = [
+    const SIGNS: [&str; 7] = [
         "Could not resolve host",
         "Temporary failure in name resolution",
         "Temporary failure resolving",
         "Name or service not known",
         "Network is unreachable",
         "Connection refused",
+        "bad address",
     ];
     let line = tail
         .lines()

@@ -101,8 +101,22 @@ hint: check who owns it and its mode
     );
 }
 
-/// The image's second step sees to it that the file changes between the moment it is hashed and the moment its bytes are
-/// needed: the layer is written when all steps are done.
+/// A build that prints `now` in its first step while nothing of `data` but its digest is known. Then `data` changes.
+fn changed_meanwhile(lab: &Lab, before: &[u8], behind: &[u8]) -> std::process::Output {
+    lab.write("data", before);
+    let mut running = lab.start(&["build", "--output", "kind=oci-archive,file=image.tar"]);
+    running.wait_for("now");
+    lab.write("data", behind);
+    running.wait().output
+}
+
+fn slow_lab() -> Lab {
+    Lab::with_shell(
+        "{ shell = \"echo now; busybox sleep 1\" },\n  { copy = \"data\", to = \"/data\" },",
+        "source.data.path = \"data\"",
+    )
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_used_is_an_error() {
     need_root();
@@ -130,6 +144,18 @@ fn a_file_that_changes_while_it_is_used_is_an_error() {
     lab.run(&["build"]).digest();
 }
 
+/// What is small is kept as it was when it was hashed, so the image is the one that was asked for.
+#[test]
+fn a_small_file_that_changes_while_it_is_used_is_used_as_it_was() {
+    need_root();
+    let lab = slow_lab();
+    let output = changed_meanwhile(&lab, b"before", b"behind");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.write("data", "before");
+    let digest = lab.run(&["build"]).digest();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), digest);
+}
+
 #[test]
 fn an_output_inside_a_source_would_feed_the_next_build() {
     let lab = Lab::new(FILE);
@@ -144,7 +170,7 @@ error: cannot write `data/out/image.tar`
   |
 3 | source.data.path = "data"
   |                    ^^^^^^
-hint: write it elsewhere, declare it as an `[[output]]`, or give the source `exclude = ["/out/image.tar"]`
+hint: write it elsewhere, leave it out with `exclude`, or declare it as an `[[output]]`: those are never part of a source
 "#,
         );
 }
@@ -338,7 +364,7 @@ fn a_base_image_without_the_platform_is_an_error() {
         5,
         r#"
 error: cannot use source `base`
-  cause: `DIR/project/base` has no image for linux/arm64, it has linux/amd64
+  cause: the image in `DIR/project/./base` is not for linux/arm64; it is for `linux/amd64`
  --> spec.toml:3:21
   |
 3 | source.base.image = "./base"

@@ -59,7 +59,7 @@ fn an_outdated_lock_says_what_was_added_and_removed() {
         4,
         r"
 error: `spec.lock` is outdated
-  cause: `more` is not in it; `data` is no longer used
+  cause: `more` is not locked; `data` is no longer used
 hint: run `immbuild lock`, which adds and drops pins and moves none
 ",
     );
