@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -130,13 +131,15 @@ impl Lab {
     /// `immbuild` with these arguments in the project's directory, saying only what went wrong, in an environment that
     /// has nothing of the machine's.
     pub fn immbuild(&self, arguments: &[&str]) -> Command {
-        self.prepared(Command::new(immbuild()), arguments)
+        let mut command = self.prepared(Command::new(immbuild()), arguments);
+        command.arg("--quiet");
+        command
     }
 
     fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
         command
             .args(arguments)
-            .args(["--quiet", "--store"])
+            .arg("--store")
             .arg(&self.store);
         command.current_dir(self.project());
         command.env_clear();
@@ -167,20 +170,28 @@ impl Lab {
         need_root();
         let mut command = Command::new("setpriv");
         let id = NOBODY.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(immbuild());
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(immbuild());
         self.end(&mut self.prepared(command, arguments))
     }
 
-    /// Starts it, and gives a handle that does not let it outlive the test.
+    /// Starts it, telling all it does, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
         let mut command = self.immbuild(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let before = self.listing();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Running {
             lab: self,
             before,
             child: Some(child),
+            said: Vec::new(),
         }
     }
 
@@ -216,7 +227,10 @@ fn what_is(path: &Path) -> String {
             |bytes| Digest::of(&bytes).to_string(),
         )
     } else if kind.is_symlink() {
-        format!("link to {}", fs::read_link(path).unwrap_or_default().display())
+        format!(
+            "link to {}",
+            fs::read_link(path).unwrap_or_default().display()
+        )
     } else if kind.is_dir() {
         "directory".to_owned()
     } else if kind.is_socket() || kind.is_fifo() {
@@ -231,7 +245,8 @@ fn what_is(path: &Path) -> String {
 pub struct Ended<'a> {
     lab: &'a Lab,
     before: BTreeMap<String, String>,
-    output: Output,
+    /// What it wrote, and how it ended.
+    pub output: Output,
 }
 
 impl Ended<'_> {
@@ -249,7 +264,12 @@ impl Ended<'_> {
     /// It succeeded; gives the digest it printed.
     #[track_caller]
     pub fn digest(&self) -> String {
-        assert!(self.output.status.success(), "{}: {}", self.output.status, self.said());
+        assert!(
+            self.output.status.success(),
+            "{}: {}",
+            self.output.status,
+            self.said()
+        );
         let text = String::from_utf8_lossy(&self.output.stdout);
         let digest = text.trim_end();
         assert!(
@@ -271,7 +291,10 @@ impl Ended<'_> {
     pub fn refused_with(&self, exit: i32, parts: &[&str]) {
         let said = self.said();
         for part in parts {
-            assert!(said.contains(part), "it does not say {part:?}, but:\n{said}");
+            assert!(
+                said.contains(part),
+                "it does not say {part:?}, but:\n{said}"
+            );
         }
         self.ended_with(exit);
     }
@@ -280,8 +303,16 @@ impl Ended<'_> {
     fn ended_with(&self, exit: i32) {
         let status = self.output.status;
         assert_eq!(status.code(), Some(exit), "{status}: {}", self.said());
-        assert_eq!(String::from_utf8_lossy(&self.output.stdout), "", "stdout is for data");
-        assert_eq!(self.lab.listing(), self.before, "a failed run leaves the project as it was");
+        assert_eq!(
+            String::from_utf8_lossy(&self.output.stdout),
+            "",
+            "stdout is for data"
+        );
+        assert_eq!(
+            self.lab.listing(),
+            self.before,
+            "a failed run leaves the project as it was"
+        );
         nothing_left_running(self.lab);
     }
 }
@@ -305,7 +336,10 @@ pub fn nothing_left_running(lab: &Lab) {
             }
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&command).contains(&top) {
-                found.push(format!("process {id} names it: {}", String::from_utf8_lossy(&command)));
+                found.push(format!(
+                    "process {id} names it: {}",
+                    String::from_utf8_lossy(&command)
+                ));
             }
         }
         found
@@ -323,7 +357,9 @@ pub fn nothing_left_running(lab: &Lab) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let left: Vec<&str> = mounts
         .lines()
-        .filter(|line| line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store")))
+        .filter(|line| {
+            line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store"))
+        })
         .collect();
     assert_eq!(left, Vec::<&str>::new(), "nothing stays mounted");
 }
@@ -334,6 +370,8 @@ pub struct Running<'a> {
     lab: &'a Lab,
     before: BTreeMap<String, String>,
     child: Option<Child>,
+    /// What was read of stderr so far.
+    said: Vec<u8>,
 }
 
 impl<'a> Running<'a> {
@@ -348,14 +386,36 @@ impl<'a> Running<'a> {
         rustix::process::kill_process(self.id(), signal).unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Reads what it says until a line contains this.
+    #[track_caller]
+    pub fn wait_for(&mut self, text: &str) {
+        let child = self.child.as_mut().expect("it was not waited for yet");
+        let stderr = child.stderr.as_mut().expect("it is a pipe");
+        let mut line = Vec::new();
+        let mut byte = [0];
+        // Byte by byte, so that nothing is taken from what is read at the end.
+        while stderr.read(&mut byte).unwrap_or(0) == 1 {
+            line.push(byte[0]);
+            self.said.push(byte[0]);
+            if byte[0] == b'\n' {
+                line.clear();
+            } else if String::from_utf8_lossy(&line).contains(text) {
+                return;
+            }
+        }
+        panic!("it never said {text:?}, but:\n{}", String::from_utf8_lossy(&self.said));
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Ended<'a> {
         let child = self.child.take().expect("it was not waited for yet");
         let output = child.wait_with_output();
+        let mut output = output.unwrap_or_else(|error| panic!("{error}"));
+        output.stderr.splice(0..0, std::mem::take(&mut self.said));
         Ended {
             lab: self.lab,
             before: std::mem::take(&mut self.before),
-            output: output.unwrap_or_else(|error| panic!("{error}")),
+            output,
         }
     }
 

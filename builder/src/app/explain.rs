@@ -255,8 +255,7 @@ impl Forecast<'_> {
                 OpKind::Source(pin) => {
                     let provider = Provider {
                         session: self.session,
-                        pinned: self.pinned,
-                    };
+                        pinned: self.pinned, forget: false };
                     match provider.here(pin)? {
                         Some(source) => {
                             known.insert(id, of_source(source));

@@ -67,10 +67,7 @@ pub fn structure(session: &Session<'_>, image: &ImageAt<'_>) -> Result<Parts, Fa
         }));
     }
     if !problems.is_empty() {
-        return Err(Failure {
-            exit: Exit::Untrusted,
-            diagnostics: problems,
-        });
+        return Err(Failure::all(Exit::Untrusted, problems));
     }
     let documents = image.documents()?;
     parts.digest = documents.digest();
@@ -262,10 +259,7 @@ fn cannot_say(image: &ImageAt<'_>, project: &Project, failure: Failure) -> Failu
         project.path.display()
     ))];
     diagnostics.extend(failure.diagnostics);
-    Failure {
-        exit: Exit::CannotSay,
-        diagnostics,
-    }
+    Failure::all(Exit::CannotSay, diagnostics)
 }
 
 /// While this lives, the process has another umask.

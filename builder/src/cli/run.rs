@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::args::{self, Cli, Command};
@@ -32,7 +32,8 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
     let context = Context {
         cli,
         style,
-        cancel: Arc::new(AtomicBool::new(false)),
+        cancel: Arc::default(),
+        signal: Arc::default(),
     };
     match &cli.command {
         Command::Build(arguments) => context.build(arguments),
@@ -194,13 +195,15 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                forget: false,
             },
         };
-        let settings = self.settings(Self::ids(project.executes())?)?;
+        let settings = self.settings(self.ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
-        let built = build::build(&session, &project, &request)?;
+        let built = build::build(&session, &project, &request)
+            .map_err(|failure| self.or_interrupted(failure))?;
         let seconds = start.elapsed().as_secs_f64();
         if self.cli.global.json {
             report::data(&report::build_json(&built, seconds).to_string());
@@ -269,7 +272,21 @@ impl Context<'_> {
                 128 + signal,
                 Arc::clone(&self.cancel),
             );
+            let number = usize::try_from(signal).expect("a signal is a small number");
+            let _ = signal_hook::flag::register_usize(signal, Arc::clone(&self.signal), number);
             let _ = signal_hook::flag::register(signal, Arc::clone(&self.cancel));
+        }
+    }
+
+    /// Whatever fails after the process was asked to stop, fails because of that.
+    fn or_interrupted(&self, failure: Failure) -> Failure {
+        let terminated = usize::try_from(signal_hook::consts::SIGTERM);
+        if !self.cancel.load(Ordering::Relaxed) {
+            failure
+        } else if terminated == Ok(self.signal.load(Ordering::Relaxed)) {
+            Failure::new(Exit::Terminated, Diagnostic::error("terminated"))
+        } else {
+            Failure::new(Exit::Interrupted, Diagnostic::error("interrupted"))
         }
     }
 }

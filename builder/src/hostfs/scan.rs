@@ -4,10 +4,12 @@
 //! modes, owners and attributes; never on the order of the file system, on the umask of a checkout, or on its hard links.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -113,6 +115,73 @@ pub fn ingest_directory(
         started: (0, 0),
     };
     Scanner::new(&scan, &StatCache::default(), store, Some(store))?.run()
+}
+
+/// Would what is written to `target` be part of the source next time? Asks the selection and the ignore files.
+///
+/// # Errors
+/// An ignore file cannot be read, or is no list of patterns.
+pub fn would_take(
+    scan: &Scan<'_>,
+    target: &Path,
+    is_directory: bool,
+) -> Result<bool, HostFsError> {
+    let Ok(root) = scan.root.canonicalize() else {
+        return Ok(false);
+    };
+    let Some(path) = real(target).and_then(|target| {
+        let below = target.strip_prefix(&root).ok()?;
+        RelPath::new(below.as_os_str().as_bytes()).ok()
+    }) else {
+        return Ok(false);
+    };
+    let mut ignores: Option<Arc<Ignores>> = None;
+    let mut above = RelPath::root();
+    let mut directory = root;
+    for name in path.names() {
+        if name == b".git" {
+            return Ok(false);
+        }
+        for wanted in scan.ignore {
+            let file = directory.join(wanted);
+            let shown = || file.display().to_string();
+            if !file.is_file() {
+                continue;
+            }
+            let text = fs::read(&file).map_err(HostFsError::io("read", shown()))?;
+            let patterns =
+                Patterns::of_ignore_file(&text).map_err(|source| HostFsError::Pattern {
+                    path: shown(),
+                    source,
+                })?;
+            ignores = Some(Arc::new(Ignores {
+                above: ignores.take(),
+                directory: above.clone(),
+                patterns,
+            }));
+        }
+        above = join(scan.root, &above, &Name::new(name).expect("a path is made of names"))?;
+        directory.push(OsStr::from_bytes(name));
+        let is_directory = is_directory || above != path;
+        if ignores.as_ref().is_some_and(|ignores| ignores.contain(&above, is_directory)) {
+            return Ok(false);
+        }
+    }
+    Ok(scan.selection.is_none_or(|selection| {
+        if is_directory {
+            selection.may_pick_below(&path)
+        } else {
+            selection.picks(&path, false)
+        }
+    }))
+}
+
+/// The path without links, as far as it exists.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|above| {
+        let real = above.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(above).ok()?))
+    })
 }
 
 struct Scanner<'a> {
@@ -812,8 +881,6 @@ mod tests {
     use immbuild_cas::digest::Digest;
     use immbuild_cas::store::{BlobSource, DirectorySource, MemoryStore, Record, StoreError};
     use immbuild_cas::tree::to_listing;
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::process::Command;
     use std::sync::atomic::AtomicBool;

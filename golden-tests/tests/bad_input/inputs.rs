@@ -41,7 +41,10 @@ fn a_source_may_lie_outside_the_directory_of_the_spec() {
     fs::write(lab.beside("data"), "outside").expect("it can be written");
     let inside = Lab::new(FILE);
     inside.write("data", "outside");
-    assert_eq!(lab.run(&["build"]).digest(), inside.run(&["build"]).digest());
+    assert_eq!(
+        lab.run(&["build"]).digest(),
+        inside.run(&["build"]).digest()
+    );
 }
 
 #[test]
@@ -81,7 +84,8 @@ fn a_file_that_may_not_be_read_is_named() {
     let lab = Lab::new(FILE);
     lab.write("data/public", "a");
     lab.write("data/secret", "b");
-    fs::set_permissions(lab.file("data/secret"), fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(lab.file("data/secret"), fs::Permissions::from_mode(0o600))
+        .expect("it is ours");
     lab.open_to_all();
     lab.run_as_nobody(&["build"]).refused(
         9,
@@ -97,8 +101,22 @@ hint: check who owns it and its mode
     );
 }
 
-/// The image's second step sees to it that the file changes between the moment it is hashed and the moment its bytes are
-/// needed: the layer is written when all steps are done.
+/// A build that prints `now` in its first step while nothing of `data` but its digest is known. Then `data` changes.
+fn changed_meanwhile(lab: &Lab, before: &[u8], behind: &[u8]) -> std::process::Output {
+    lab.write("data", before);
+    let mut running = lab.start(&["build", "--output", "kind=oci-archive,file=image.tar"]);
+    running.wait_for("now");
+    lab.write("data", behind);
+    running.wait().output
+}
+
+fn slow_lab() -> Lab {
+    Lab::with_shell(
+        "{ shell = \"echo now; busybox sleep 1\" },\n  { copy = \"data\", to = \"/data\" },",
+        "source.data.path = \"data\"",
+    )
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_used_is_an_error() {
     need_root();
@@ -113,10 +131,29 @@ fn a_file_that_changes_while_it_is_used_is_an_error() {
     let ended = running.wait();
     ended.said();
     assert_eq!(ended.status().code(), Some(6), "{}", ended.said());
-    assert!(!lab.file("image.tar").exists(), "no output from mixed content");
-    assert!(ended.said().contains("DIR/project/data"), "{}", ended.said());
+    assert!(
+        !lab.file("image.tar").exists(),
+        "no output from mixed content"
+    );
+    assert!(
+        ended.said().contains("DIR/project/data"),
+        "{}",
+        ended.said()
+    );
     // What is not locked by anything is simply built as it is now.
     lab.run(&["build"]).digest();
+}
+
+/// What is small is kept as it was when it was hashed, so the image is the one that was asked for.
+#[test]
+fn a_small_file_that_changes_while_it_is_used_is_used_as_it_was() {
+    need_root();
+    let lab = slow_lab();
+    let output = changed_meanwhile(&lab, b"before", b"behind");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.write("data", "before");
+    let digest = lab.run(&["build"]).digest();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), digest);
 }
 
 #[test]
@@ -133,7 +170,7 @@ error: cannot write `data/out/image.tar`
   |
 3 | source.data.path = "data"
   |                    ^^^^^^
-hint: write it elsewhere, declare it as an `[[output]]`, or give the source `exclude = ["/out/image.tar"]`
+hint: write it elsewhere, leave it out with `exclude`, or declare it as an `[[output]]`: those are never part of a source
 "#,
         );
 }
@@ -145,7 +182,11 @@ fn an_output_that_the_source_leaves_out_is_none_of_it() {
         "source.data = { path = \"data\", exclude = [\"/out\"] }",
     ));
     lab.write("data/a", "a");
-    let output = ["build", "--output", "kind=oci-archive,file=data/out/image.tar"];
+    let output = [
+        "build",
+        "--output",
+        "kind=oci-archive,file=data/out/image.tar",
+    ];
     assert_eq!(lab.run(&output).digest(), lab.run(&output).digest());
 }
 
@@ -162,7 +203,10 @@ steps = [
 /// A lab with a file that is fetched by URL, locked.
 fn locked_file() -> Lab {
     let lab = Lab::new("");
-    lab.write("spec.toml", HTTP.replace("HERE", &lab.project().display().to_string()));
+    lab.write(
+        "spec.toml",
+        HTTP.replace("HERE", &lab.project().display().to_string()),
+    );
     lab.write("data", "one\n");
     assert!(lab.run(&["lock"]).status().success());
     lab
@@ -195,7 +239,10 @@ fn an_archive_that_reaches_outside_is_refused() {
     lab.write(
         "spec.toml",
         HTTP.replace("HERE", &lab.project().display().to_string())
-            .replace("source.data.http =", "source.data.unpack = true\nsource.data.http ="),
+            .replace(
+                "source.data.http =",
+                "source.data.unpack = true\nsource.data.http =",
+            ),
     );
     fs::write(lab.beside("evil"), "x").expect("it can be written");
     run(
@@ -211,8 +258,18 @@ fn an_archive_that_reaches_outside_is_refused() {
         ],
     )
     .expect("tar makes it");
-    lab.run(&["build"]).refused_with(6, &["error: cannot use source `data`\n", "../evil", " --> spec.toml:4:20\n"]);
-    assert!(!lab.file("spec.lock").exists(), "what cannot be used is not locked");
+    lab.run(&["build"]).refused_with(
+        6,
+        &[
+            "error: cannot use source `data`\n",
+            "../evil",
+            " --> spec.toml:4:20\n",
+        ],
+    );
+    assert!(
+        !lab.file("spec.lock").exists(),
+        "what cannot be used is not locked"
+    );
 }
 
 /// A base image of one layer in `base`, and a spec on it, locked.
@@ -230,7 +287,18 @@ from = "base"
     fs::create_dir_all(lab.beside("root/etc")).expect("it can be made");
     fs::write(lab.beside("root/etc/name"), "base\n").expect("it can be written");
     let names = [&tar, &lab.beside("root")].map(|path| path.display().to_string());
-    run("tar", &["--create", "--file", &names[0], "--directory", &names[1], "."]).expect("tar makes it");
+    run(
+        "tar",
+        &[
+            "--create",
+            "--file",
+            &names[0],
+            "--directory",
+            &names[1],
+            ".",
+        ],
+    )
+    .expect("tar makes it");
     layout_of_tar(&tar, &lab.file("base"), "base").expect("a layout can be written");
     assert!(lab.run(&["lock"]).status().success());
     lab
@@ -260,7 +328,14 @@ fn a_base_image_with_a_changed_byte_is_an_error() {
         let digest = blob.file_name().expect("it has a name").to_string_lossy();
         let ended = lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"]);
         println!("{name}:\n{}", ended.said());
-        ended.refused_with(6, &["error: cannot use source `base`\n", &digest, " --> spec.toml:3:21\n"]);
+        ended.refused_with(
+            6,
+            &[
+                "error: cannot use source `base`\n",
+                &digest,
+                " --> spec.toml:3:21\n",
+            ],
+        );
     }
 }
 
@@ -272,7 +347,11 @@ fn a_base_image_without_a_layer_is_an_error() {
     fs::remove_file(layer).expect("it is there");
     lab.run(&["build"]).refused_with(
         5,
-        &["error: cannot use source `base`\n", "No such file or directory", " --> spec.toml:3:21\n"],
+        &[
+            "error: cannot use source `base`\n",
+            "No such file or directory",
+            " --> spec.toml:3:21\n",
+        ],
     );
 }
 
@@ -285,7 +364,7 @@ fn a_base_image_without_the_platform_is_an_error() {
         5,
         r#"
 error: cannot use source `base`
-  cause: `DIR/project/base` has no image for linux/arm64, it has linux/amd64
+  cause: the image in `DIR/project/./base` is not for linux/arm64; it is for `linux/amd64`
  --> spec.toml:3:21
   |
 3 | source.base.image = "./base"
@@ -335,15 +414,17 @@ fn names_that_differ_only_by_case_cannot_be_a_directory() {
     let lab = Lab::new(FILE);
     lab.write("data/readme", "a");
     lab.write("data/README", "b");
-    lab.run(&["build", "--output", "kind=dir,dir=root"]).refused(
-        9,
-        r#"
+    lab.run(&["build", "--output", "kind=dir,dir=root"])
+        .refused(
+            9,
+            r#"
 error: cannot write the tree to `DIR/project/root`
   cause: `/data/README` and `/data/readme` differ only by case
 hint: write an archive instead: in a tar both have their place
 "#,
-    );
-    lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"]).digest();
+        );
+    lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"])
+        .digest();
 }
 
 /// An image has the one time of its epoch, whatever times its sources have: none is too old or too new to be read.
@@ -364,10 +445,12 @@ fn times_of_files_do_not_matter_however_odd_they_are() {
         };
         let flags = rustix::fs::AtFlags::empty();
         for name in ["data/a", "data"] {
-            rustix::fs::utimensat(rustix::fs::CWD, lab.file(name), &times, flags).expect("it is ours");
+            rustix::fs::utimensat(rustix::fs::CWD, lab.file(name), &times, flags)
+                .expect("it is ours");
         }
         assert_eq!(lab.run(&["build"]).digest(), plain, "{seconds}");
-        lab.run(&["build", "--output", "kind=dir,dir=root"]).digest();
+        lab.run(&["build", "--output", "kind=dir,dir=root"])
+            .digest();
     }
 }
 

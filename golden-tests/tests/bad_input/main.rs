@@ -2,4 +2,8 @@
 //! would, with the program. What is wrong in a spec or lock itself is in the `told` test of `immbuild`.
 
 mod inputs;
+mod killed;
 mod lock;
+mod machine;
+mod steps;
+mod usage;
