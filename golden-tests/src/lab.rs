@@ -137,10 +137,7 @@ impl Lab {
     }
 
     fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
-        command
-            .args(arguments)
-            .arg("--store")
-            .arg(&self.store);
+        command.args(arguments).arg("--store").arg(&self.store);
         command.current_dir(self.project());
         command.env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -403,7 +400,10 @@ impl<'a> Running<'a> {
                 return;
             }
         }
-        panic!("it never said {text:?}, but:\n{}", String::from_utf8_lossy(&self.said));
+        panic!(
+            "it never said {text:?}, but:\n{}",
+            String::from_utf8_lossy(&self.said)
+        );
     }
 
     /// Waits for its end.

@@ -26,6 +26,8 @@ pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
     pub(super) cancel: Arc<AtomicBool>,
+    /// By which signal.
+    signal: Arc<AtomicUsize>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {

@@ -150,7 +150,11 @@ fn a_small_file_that_changes_while_it_is_used_is_used_as_it_was() {
     need_root();
     let lab = slow_lab();
     let output = changed_meanwhile(&lab, b"before", b"behind");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     lab.write("data", "before");
     let digest = lab.run(&["build"]).digest();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), digest);
