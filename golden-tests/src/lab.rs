@@ -170,12 +170,12 @@ impl Lab {
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
             .arg(immbuild());
-        self.end(&mut self.prepared(command, arguments))
+        self.end(self.prepared(command, arguments).arg("--quiet"))
     }
 
     /// Starts it, telling all it does, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
-        let mut command = self.immbuild(arguments);
+        let mut command = self.prepared(Command::new(immbuild()), arguments);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -174,10 +174,7 @@ pub fn plan(
 impl PlannedOutput {
     /// A build that takes minutes should not end with "there is a directory in the way".
     fn check(&self, project: &Project) -> Result<(), Failure> {
-        let is_file = matches!(
-            self.kind,
-            OutputKind::OciArchive | OutputKind::DockerArchive
-        );
+        let is_file = self.is_file();
         let metadata = std::fs::symlink_metadata(&self.path);
         let problem = match metadata {
             Ok(metadata) if is_file && metadata.is_dir() => "there is a directory of that name",

@@ -310,10 +310,9 @@ fn a_user_without_a_range_cannot_have_files_of_others() {
     );
     let other = Lab::with_shell("{ run = [\"busybox\", \"true\"], as = \"7\" },", "");
     other.open_to_all();
-    other.run_as_nobody(&OUTPUT).refused_with(
-        8,
-        &["cannot run as 7:7", "hint: give the user a range of ids: "],
-    );
+    other
+        .run_as_nobody(&OUTPUT)
+        .refused_with(8, &["cannot run as 7:7", "hint: give the user a range"]);
 }
 
 #[test]

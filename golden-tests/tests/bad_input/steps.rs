@@ -183,10 +183,10 @@ hint: write it as `--secret name=env:VARIABLE` or `--secret name=file:PATH`
 #[test]
 fn a_secret_in_a_file_that_a_step_leaves_is_an_error() {
     let lab = Lab::with_shell(
-        "{ shell = \"(busybox head -c 300000 /dev/zero; busybox cat /run/secrets/token) > /log\", secrets = [\"token\"] },",
+        "{ shell = \"(busybox head -c 300000 /dev/zero; busybox tr a-z A-Z < /run/secrets/token; busybox printf %s $(busybox cat /run/secrets/token)) > /log\", secrets = [\"token\"] },",
         "",
     );
-    fs::write(lab.beside("token"), "swordfish-12345").expect("it can be written");
+    fs::write(lab.beside("token"), "swordfish-12345\n").expect("it can be written");
     let secret = format!("token=file:{}", lab.beside("token").display());
     lab.run(&[&OUTPUT[..], &["--secret", &secret]].concat())
         .refused(
@@ -197,13 +197,27 @@ error: step `image.3` failed
 hint: use the secret where it is, in `/run/secrets`, or remove the file in the same step
 ",
         );
-    // Nor is it anywhere else: not in the store, not in what was said.
+}
+
+#[test]
+fn a_secret_that_a_step_prints_is_neither_shown_nor_kept() {
+    let lab = Lab::with_shell(
+        "{ shell = \"busybox cat /run/secrets/token; exit 1\", secrets = [\"token\"] },",
+        "",
+    );
+    fs::write(lab.beside("token"), "swordfish-12345\n").expect("it can be written");
+    let secret = format!("token=file:{}", lab.beside("token").display());
+    let arguments = [&OUTPUT[..], &["--secret", &secret]].concat();
+    lab.run(&arguments)
+        .refused_with(7, &["it printed last\n    ***\n"]);
+    let ended = lab.start(&arguments).wait();
+    assert!(!ended.said().contains("swordfish"), "{}", ended.said());
     for entry in walkdir::WalkDir::new(&lab.store) {
         let entry = entry.expect("it can be read");
         let name = entry.path().display().to_string();
         if entry.file_type().is_file() {
             let bytes = fs::read(entry.path()).expect("it can be read");
-            let found = bytes.windows(15).any(|part| part == b"swordfish-12345");
+            let found = bytes.windows(9).any(|part| part == b"swordfish");
             assert!(!found, "the secret is in {name}");
         }
     }
