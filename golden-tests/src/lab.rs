@@ -137,10 +137,7 @@ impl Lab {
     }
 
     fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
-        command
-            .args(arguments)
-            .arg("--store")
-            .arg(&self.store);
+        command.args(arguments).arg("--store").arg(&self.store);
         command.current_dir(self.project());
         command.env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -173,12 +170,12 @@ impl Lab {
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
             .arg(immbuild());
-        self.end(&mut self.prepared(command, arguments))
+        self.end(self.prepared(command, arguments).arg("--quiet"))
     }
 
     /// Starts it, telling all it does, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
-        let mut command = self.immbuild(arguments);
+        let mut command = self.prepared(Command::new(immbuild()), arguments);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -403,7 +400,10 @@ impl<'a> Running<'a> {
                 return;
             }
         }
-        panic!("it never said {text:?}, but:\n{}", String::from_utf8_lossy(&self.said));
+        panic!(
+            "it never said {text:?}, but:\n{}",
+            String::from_utf8_lossy(&self.said)
+        );
     }
 
     /// Waits for its end.

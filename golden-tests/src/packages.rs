@@ -10,6 +10,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "bzip2",
     "crun",
+    "dosfstools",
     "e2fsprogs",
     "gcc",
     "git",

@@ -425,13 +425,15 @@ impl Maker<'_> {
         let store = &self.session.store;
         let tree = store.tree(&tree)?;
         let blobs = self.pinned.blobs(store);
-        let (uid, gid) = crate::graph::apply::resolve_owner(&owner, &tree, store, &blobs)
-            .map_err(|error| {
+        let (uid, gid) =
+            crate::graph::apply::resolve_owner(&owner, &tree, store, &blobs).map_err(|error| {
                 let mut diagnostic = diagnostic_of(&error);
-                diagnostic.message = format!("cannot tell who runs the container: {}", diagnostic.message);
+                diagnostic.message =
+                    format!("cannot tell who runs the container: {}", diagnostic.message);
                 diagnostic.place.clone_from(place);
-                Failure::new(Exit::Spec, diagnostic)
-                    .hint("make the account with a `user` step, or write numbers, `user = \"10001\"`")
+                Failure::new(Exit::Spec, diagnostic).hint(
+                    "make the account with a `user` step, or write numbers, `user = \"10001\"`",
+                )
             })?;
         Ok(format!("{uid}:{gid}"))
     }

@@ -255,7 +255,9 @@ impl Forecast<'_> {
                 OpKind::Source(pin) => {
                     let provider = Provider {
                         session: self.session,
-                        pinned: self.pinned, forget: false };
+                        pinned: self.pinned,
+                        forget: false,
+                    };
                     match provider.here(pin)? {
                         Some(source) => {
                             known.insert(id, of_source(source));

@@ -153,27 +153,26 @@ impl From<StoreError> for Failure {
             | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
-        let mut failure = Self::of(exit, &error);
-        failure.damaged = is_damage(&error);
-        match &error {
-            StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
-            StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
-                failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
-            }
-            StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
-            StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
-            StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
-            StoreError::Io { source, .. } => hint_of_io(failure, source),
-        }
+        hint_of_store(Self::of(exit, &error), &error)
     }
 }
 
-/// Is something of the store not as it was, so that making it again helps?
-fn is_damage(error: &StoreError) -> bool {
-    matches!(
+/// What to do when the store fails.
+fn hint_of_store(mut failure: Failure, error: &StoreError) -> Failure {
+    failure.damaged = matches!(
         error,
         StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. }
-    )
+    );
+    match error {
+        StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
+            failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
+        }
+        StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
+        StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
+        StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
+        StoreError::Io { source, .. } => hint_of_io(failure, source),
+    }
 }
 
 /// What to do when the system refuses.
@@ -217,10 +216,9 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         Some(_) => Exit::Local,
         None => exit,
     };
-    let mut failure = Failure::of(exit, error);
-    failure.damaged = store_source(error).is_some_and(is_damage);
-    if failure.damaged {
-        return failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything");
+    let failure = Failure::of(exit, error);
+    if let Some(store) = store_source(error) {
+        return hint_of_store(failure, store);
     }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
@@ -265,14 +263,15 @@ impl From<HostFsError> for Failure {
         };
         let failure = wrapped(exit, &error);
         match &error {
+            HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                failure.hint("a path begins at the directory of the spec")
+            }
             HostFsError::Kind { .. } => {
                 failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`")
             }
-            HostFsError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            HostFsError::Changed { .. } => failure.hint(CHANGED_HINT),
             HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
-            HostFsError::Case { .. } => {
-                failure.hint("write an archive instead: in a tar both have their place")
-            }
+            HostFsError::Case { .. } => failure.hint(CASE_HINT),
             _ => failure,
         }
     }
@@ -350,10 +349,12 @@ impl From<LocalImageError> for Failure {
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
-        let exit = match store_source(&error) {
-            // What was read from the image and is not what its digest says passes through the store's hands.
-            Some(StoreError::Damaged { .. }) | None => Exit::Untrusted,
-            Some(_) => Exit::Local,
+        let exit = match &error {
+            // What is not what its digest says was read from the image; it only passes through the store's hands.
+            ImportError::Store(StoreError::Damaged { .. }) => Exit::Untrusted,
+            ImportError::Store(_) => Exit::Local,
+            ImportError::Missing { .. } => Exit::Unreachable,
+            _ => Exit::Untrusted,
         };
         match io_source(&error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
@@ -395,6 +396,10 @@ impl From<OutputError> for Failure {
             OutputError::InTheWay { .. } => {
                 failure.hint("name another place, or move away what is there")
             }
+            OutputError::Tree {
+                source: HostFsError::Case { .. },
+                ..
+            } => failure.hint(CASE_HINT),
             OutputError::OnePlatform { .. } => {
                 failure.hint("add `--platform P`, or write an OCI archive or layout")
             }

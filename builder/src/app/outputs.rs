@@ -17,14 +17,15 @@ use super::project::Project;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place, Span};
 use crate::hostfs::materialise::{Materialise, Purpose, Times};
+use crate::hostfs::scan::{Scan, would_take};
 use crate::image::{Image, ImageIndex};
 use crate::layer::LayerDigest;
 use crate::output::{
     self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
     write_oci_layout,
 };
-use crate::ports::{Event, Outcome, WorkId};
 use crate::pattern::Selection;
+use crate::ports::{Event, Outcome, WorkId};
 use crate::spec::model::{OutputKind, Resolved, Source, SourceKind};
 
 /// An output of the command line: `kind=oci-archive,file=out/shop.tar`.
@@ -173,10 +174,7 @@ pub fn plan(
 impl PlannedOutput {
     /// A build that takes minutes should not end with "there is a directory in the way".
     fn check(&self, project: &Project) -> Result<(), Failure> {
-        let is_file = matches!(
-            self.kind,
-            OutputKind::OciArchive | OutputKind::DockerArchive
-        );
+        let is_file = self.is_file();
         let metadata = std::fs::symlink_metadata(&self.path);
         let problem = match metadata {
             Ok(metadata) if is_file && metadata.is_dir() => "there is a directory of that name",
@@ -229,7 +227,10 @@ impl PlannedOutput {
     }
 
     fn is_file(&self) -> bool {
-        matches!(self.kind, OutputKind::OciArchive | OutputKind::DockerArchive)
+        matches!(
+            self.kind,
+            OutputKind::OciArchive | OutputKind::DockerArchive
+        )
     }
 }
 

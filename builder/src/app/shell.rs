@@ -216,7 +216,9 @@ impl Finder<'_> {
         };
         let provider = Provider {
             session: self.session,
-            pinned, forget: false };
+            pinned,
+            forget: false,
+        };
         Ok(provider
             .here(pin)?
             .map(|source| source.env)

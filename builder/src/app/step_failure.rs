@@ -7,7 +7,6 @@ use crate::exec::embedded::RunError;
 use crate::exec::sandbox::{SandboxError, Status};
 use crate::exec::scheduler::ExecError;
 use crate::graph::Origin;
-use crate::spec::model::Ident;
 
 /// A failed build as sentences.
 pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
@@ -39,20 +38,17 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
 
 /// Points at the source in the spec.
 fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
-    let span = project.resolve_defaults().ok().and_then(|resolved| {
-        resolved
-            .into_values()
-            .find_map(|spec| Some(spec.sources.get(name)?.span))
-    });
-    match (span, Ident::new(name)) {
-        (Some(span), Some(name)) => failure.at(
-            Place {
+    let resolved = project.resolve_defaults().unwrap_or_default();
+    let mut sources = resolved.values().flat_map(|spec| spec.sources.values());
+    match sources.find(|source| source.name.as_str() == name) {
+        Some(source) => {
+            let place = Place {
                 file: project.file.clone(),
-                span,
-            },
-            &name,
-        ),
-        _ => failure,
+                span: source.span,
+            };
+            failure.at(place, &source.name)
+        }
+        None => failure,
     }
 }
 
@@ -115,17 +111,15 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 }
                 cause.truncate(cause.trim_end().len());
             }
-            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended");
-            if !tail.is_empty() {
-                hint = format!("{hint}; the whole log is `immbuild cache log {}`", log.digest().short());
+            let mut hints = Vec::from_iter(refused_connection(&tail));
+            if let Some(log) = log {
+                hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                if !tail.is_empty() {
+                    hints.push(format!("the whole log is `immbuild cache log {}`", log.digest().short()));
+                }
             }
-            if let Some(refused) = refused_connection(&tail) {
-                hint = format!("{refused}; {hint}");
-            }
-            Failure::new(
-                Exit::Step,
-                Diagnostic::error(failed).because(cause).hint(hint),
-            )
+            let failure = Failure::new(Exit::Step, Diagnostic::error(failed).because(cause));
+            if hints.is_empty() { failure } else { failure.hint(hints.join("; ")) }
         }
         RunError::NoSecret(name) => Failure::new(
             Exit::Usage,

@@ -26,6 +26,8 @@ pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
     pub(super) cancel: Arc<AtomicBool>,
+    /// By which signal.
+    signal: Arc<AtomicUsize>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
@@ -67,7 +69,16 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::data(String::from_utf8_lossy(&out).trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(not_yet("this command")),
+        Command::Push(_) => Err(not_yet("`push`")),
+        Command::Copy(_) => Err(not_yet("`copy`")),
+        Command::Login(_) => Err(not_yet("`login`")),
+        Command::Check(_) => Err(not_yet("`check`")),
+        Command::Audit(_) => Err(not_yet("`audit`")),
+        Command::Attest(_) => Err(not_yet("`attest`")),
+        Command::Sbom(_) => Err(not_yet("`sbom`")),
+        Command::Vendor(_) => Err(not_yet("`vendor`")),
+        Command::Manifest(_) => Err(not_yet("`manifest`")),
+        Command::Why(_) => Err(not_yet("`why`")),
     }
 }
 

@@ -69,8 +69,8 @@ pub enum RunError {
         argv: Vec<String>,
         /// The last lines it printed.
         tail: String,
-        /// The whole log, as far as it was kept.
-        log: BlobId,
+        /// The whole log, if it and what the step left could be kept.
+        log: Option<BlobId>,
     },
     /// A secret it needs was not given.
     #[error("secret `{0}` was not given")]
@@ -231,7 +231,11 @@ impl Embedded<'_> {
             let Change::File(file) = change else {
                 continue;
             };
-            for (name, value) in secrets {
+            // The line feed at the end of a secret's file is seldom part of it.
+            let values = secrets
+                .iter()
+                .map(|(name, value)| (name, value.trim_ascii_end()));
+            for (name, value) in values.filter(|(_, value)| !value.is_empty()) {
                 if contains(&mut self.blobs.open(&file.blob)?, value)
                     .map_err(|error| immbuild_cas::store::read_error(file.blob.digest(), error))?
                 {
@@ -299,10 +303,7 @@ impl Sandbox for Embedded<'_> {
             terminal: false,
             read_only: false,
         };
-        let mut log = Log {
-            secrets: searched(&secrets),
-            ..Log::default()
-        };
+        let mut log = Log::without(&secrets);
         let ended = sandbox::run(
             &job,
             self.ids,
@@ -315,19 +316,18 @@ impl Sandbox for Embedded<'_> {
         )?;
         let log = log.finish();
         if ended.status != Status::Exited(0) {
-            let blob = self.store.put_bytes(&log)?;
-            keep_failed(self.store, run.action, blob, scratch)?;
             return Err(RunError::Step {
                 status: ended.status,
                 argv: op.argv.clone(),
                 tail: tail(&log),
-                log: blob,
+                // A disk that the step filled must not hide why the step failed.
+                log: keep_failed(self.store, run.action, &log, scratch).ok(),
             });
         }
         let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
         self.warn(run, &ingested);
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
-        self.refuse_leaks(&changes, &searched(&secrets))?;
+        self.refuse_leaks(&changes, &secrets)?;
         if !changes.changes.is_empty() {
             let maker = SnapshotMaker {
                 embedded: self,
@@ -490,9 +490,10 @@ fn failed_key(action: ActionId) -> Digest {
 fn keep_failed(
     store: &LocalStore,
     action: ActionId,
-    log: BlobId,
+    log: &[u8],
     scratch: Scratch,
-) -> Result<(), RunError> {
+) -> Result<BlobId, StoreError> {
+    let log = store.put_bytes(log)?;
     let key = failed_key(action);
     store.publish_snapshot(&key, scratch)?;
     let record = Record {
@@ -501,7 +502,7 @@ fn keep_failed(
         trees: Vec::new(),
     };
     store.put_record(FAILED, action.digest(), &record)?;
-    Ok(())
+    Ok(log)
 }
 
 /// What a failed step left over its root, if the store still has it.
@@ -529,13 +530,46 @@ pub fn failed_logs(store: &LocalStore) -> Result<Vec<BlobId>, StoreError> {
 /// What a step printed, as lines and as the bytes that are kept.
 #[derive(Debug, Default)]
 struct Log {
-    /// What must not be in it, longest first.
-    secrets: Vec<(String, Vec<u8>)>,
     kept: Vec<u8>,
     line: Vec<u8>,
+    /// What is never shown or kept.
+    hidden: Vec<Vec<u8>>,
 }
 
 impl Log {
+    /// One that hides these secrets, and the long lines of those that have several.
+    fn without(secrets: &[(String, Vec<u8>)]) -> Self {
+        const LONG: usize = 8;
+        let mut hidden = Vec::new();
+        for value in secrets.iter().map(|(_, value)| value.trim_ascii()) {
+            let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            hidden.extend(lines.filter(|line| line.len() >= LONG).map(<[u8]>::to_vec));
+            hidden.push(value.to_vec());
+        }
+        hidden.retain(|value| !value.is_empty());
+        // A secret that holds another one goes first.
+        hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self {
+            hidden,
+            ..Self::default()
+        }
+    }
+
+    fn shown(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(bytes.len());
+        let mut rest = bytes;
+        while let Some((first, after)) = rest.split_first() {
+            if let Some(hidden) = self.hidden.iter().find(|hidden| rest.starts_with(hidden)) {
+                shown.extend_from_slice(b"***");
+                rest = &rest[hidden.len()..];
+            } else {
+                shown.push(*first);
+                rest = after;
+            }
+        }
+        shown
+    }
+
     /// Takes bytes and gives the lines that are whole now.
     fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         if self.kept.len() > 2 * LOG_MAX {
@@ -546,8 +580,7 @@ impl Log {
         for byte in bytes {
             match byte {
                 b'\n' => {
-                    let line = redacted(&self.line, &self.secrets);
-                    lines.push(String::from_utf8_lossy(&line).into_owned());
+                    lines.push(String::from_utf8_lossy(&self.shown(&self.line)).into_owned());
                     self.line.clear();
                 }
                 // A line that never ends is cut, so that it cannot fill the memory.
@@ -559,39 +592,8 @@ impl Log {
     }
 
     fn finish(self) -> Vec<u8> {
-        redacted(&self.kept, &self.secrets)
+        self.shown(&self.kept)
     }
-}
-
-/// A secret shorter than this is a word of any text: it is not looked for.
-const SECRET_MIN: usize = 4;
-
-/// What is looked for of each secret: its value without the line end that most files have, longest first.
-fn searched(secrets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
-    let mut searched: Vec<(String, Vec<u8>)> = secrets
-        .iter()
-        .map(|(name, value)| (name.clone(), value.trim_ascii_end().to_vec()))
-        .filter(|(_, value)| value.len() >= SECRET_MIN)
-        .collect();
-    searched.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
-    searched
-}
-
-/// The text with every secret in it replaced by its name.
-fn redacted(text: &[u8], secrets: &[(String, Vec<u8>)]) -> Vec<u8> {
-    let mut text = text.to_vec();
-    for (name, value) in secrets {
-        let mut out = Vec::with_capacity(text.len());
-        let mut rest = text.as_slice();
-        while let Some(at) = rest.windows(value.len()).position(|part| part == value) {
-            out.extend_from_slice(&rest[..at]);
-            out.extend_from_slice(format!("[secret {name}]").as_bytes());
-            rest = &rest[at + value.len()..];
-        }
-        out.extend_from_slice(rest);
-        text = out;
-    }
-    text
 }
 
 /// The last lines of a log.
@@ -620,61 +622,5 @@ fn contains(reader: &mut dyn std::io::Read, needle: &[u8]) -> std::io::Result<bo
         let keep = filled.min(needle.len() - 1);
         window.copy_within(filled - keep..filled, 0);
         filled = keep;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn secrets() -> Vec<(String, Vec<u8>)> {
-        let given = [
-            ("token", "hunter2\n"),
-            ("pin", "12"),
-            ("long", "hunter2-and-more"),
-        ];
-        searched(&given.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())))
-    }
-
-    #[test]
-    fn a_log_holds_names_of_secrets_and_no_values() {
-        let mut log = Log {
-            secrets: secrets(),
-            ..Log::default()
-        };
-        let mut lines = log.take(b"login with hun");
-        lines.extend(log.take(b"ter2\n12 tries, hunter2-and-more\nhalf"));
-        assert_eq!(
-            lines,
-            ["login with [secret token]", "12 tries, [secret long]"]
-        );
-        assert_eq!(
-            String::from_utf8_lossy(&log.finish()),
-            "login with [secret token]\n12 tries, [secret long]\nhalf"
-        );
-    }
-
-    #[test]
-    fn a_needle_is_found_across_reads() {
-        struct Drip<'a>(&'a [u8]);
-        impl std::io::Read for Drip<'_> {
-            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-                let count = self.0.len().min(3).min(buffer.len());
-                buffer[..count].copy_from_slice(&self.0[..count]);
-                self.0 = &self.0[count..];
-                Ok(count)
-            }
-        }
-        assert!(contains(&mut Drip(b"xxhunter2yy"), b"hunter2").unwrap());
-        assert!(!contains(&mut Drip(b"xxhunter3yy"), b"hunter2").unwrap());
-    }
-
-    #[test]
-    fn a_tail_is_the_last_lines() {
-        let log: Vec<u8> = (0..30)
-            .flat_map(|n| format!("{n}\n").into_bytes())
-            .collect();
-        let tail = tail(&log);
-        assert!(tail.starts_with("10\n") && tail.ends_with("29"), "{tail}");
     }
 }

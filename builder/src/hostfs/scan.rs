@@ -121,11 +121,7 @@ pub fn ingest_directory(
 ///
 /// # Errors
 /// An ignore file cannot be read, or is no list of patterns.
-pub fn would_take(
-    scan: &Scan<'_>,
-    target: &Path,
-    is_directory: bool,
-) -> Result<bool, HostFsError> {
+pub fn would_take(scan: &Scan<'_>, target: &Path, is_directory: bool) -> Result<bool, HostFsError> {
     let Ok(root) = scan.root.canonicalize() else {
         return Ok(false);
     };
@@ -160,10 +156,17 @@ pub fn would_take(
                 patterns,
             }));
         }
-        above = join(scan.root, &above, &Name::new(name).expect("a path is made of names"))?;
+        above = join(
+            scan.root,
+            &above,
+            &Name::new(name).expect("a path is made of names"),
+        )?;
         directory.push(OsStr::from_bytes(name));
         let is_directory = is_directory || above != path;
-        if ignores.as_ref().is_some_and(|ignores| ignores.contain(&above, is_directory)) {
+        if ignores
+            .as_ref()
+            .is_some_and(|ignores| ignores.contain(&above, is_directory))
+        {
             return Ok(false);
         }
     }
