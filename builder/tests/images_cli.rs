@@ -406,14 +406,11 @@ fn a_damaged_layer_is_named() {
 #[test]
 fn a_docker_archive_is_the_image_without_compression() {
     let place = Place::new();
-    place.spec("site", SITE);
-    let archive = [
-        "build",
-        "site.toml",
-        "--output",
-        "kind=docker-archive,file=site.tar",
-    ];
-    place.run(&archive).ok();
+    place.spec(
+        "site",
+        &format!("{SITE}[[output]]\nkind = \"docker-archive\"\nfile = \"site.tar\""),
+    );
+    place.run(&["build", "site.toml"]).ok();
     let answer = place
         .run(&[
             "verify",

@@ -290,7 +290,7 @@ impl Context<'_> {
     }
 
     /// Whatever fails after the process was asked to stop, fails because of that.
-    fn or_interrupted(&self, failure: Failure) -> Failure {
+    pub(super) fn or_interrupted(&self, failure: Failure) -> Failure {
         let terminated = usize::try_from(signal_hook::consts::SIGTERM);
         if !self.cancel.load(Ordering::Relaxed) {
             failure
