@@ -52,10 +52,12 @@ pub struct Collected {
 /// Counts what is there.
 pub fn stat(store: &LocalStore) -> Result<Kept, Failure> {
     let total = |directories: Vec<Extra>| {
-        directories.iter().fold(Count::default(), |sum, extra| Count {
-            count: sum.count + 1,
-            bytes: sum.bytes + extra.bytes,
-        })
+        directories
+            .iter()
+            .fold(Count::default(), |sum, extra| Count {
+                count: sum.count + 1,
+                bytes: sum.bytes + extra.bytes,
+            })
     };
     Ok(Kept {
         store: store.stat()?,
@@ -71,7 +73,9 @@ pub fn gc(store: &mut LocalStore, cap: Option<u64>) -> Result<Collected, Failure
         store: store.gc(cap, PATIENCE)?,
         ..Collected::default()
     };
-    let mut left = cap.map_or(u64::MAX, |cap| cap.saturating_sub(collected.store.bytes_kept));
+    let mut left = cap.map_or(u64::MAX, |cap| {
+        cap.saturating_sub(collected.store.bytes_kept)
+    });
     let mut all = extras(store, CACHES)?;
     all.extend(extras(store, REPOSITORIES)?);
     all.sort_by(|a, b| b.changed.cmp(&a.changed).then_with(|| a.path.cmp(&b.path)));
@@ -95,7 +99,10 @@ pub fn fsck(store: &LocalStore) -> Result<FsckReport, Failure> {
 
 /// The kept log of a step that failed, by the first digits of its digest.
 pub fn log(store: &LocalStore, prefix: &str) -> Result<Vec<u8>, Failure> {
-    let digits = prefix.strip_prefix("sha256:").unwrap_or(prefix).to_ascii_lowercase();
+    let digits = prefix
+        .strip_prefix("sha256:")
+        .unwrap_or(prefix)
+        .to_ascii_lowercase();
     let missing = |what: String| {
         Failure::new(
             Exit::Usage,
@@ -113,7 +120,10 @@ pub fn log(store: &LocalStore, prefix: &str) -> Result<Vec<u8>, Failure> {
     match logs.as_slice() {
         [log] => Ok(store.read(log)?),
         [] => Err(missing(format!("there is no log `{prefix}`"))),
-        _ => Err(missing(format!("{} logs begin with `{prefix}`", logs.len()))),
+        _ => Err(missing(format!(
+            "{} logs begin with `{prefix}`",
+            logs.len()
+        ))),
     }
 }
 
@@ -175,9 +185,10 @@ fn disk_usage(path: &Path) -> u64 {
         return 0;
     };
     let below: u64 = match fs::read_dir(path) {
-        Ok(entries) if metadata.is_dir() => {
-            entries.flatten().map(|entry| disk_usage(&entry.path())).sum()
-        }
+        Ok(entries) if metadata.is_dir() => entries
+            .flatten()
+            .map(|entry| disk_usage(&entry.path()))
+            .sum(),
         _ => 0,
     };
     metadata.blocks() * 512 + below

@@ -113,7 +113,9 @@ pub fn doctor(store: &Path, elsewhere: &Path) -> Result<Vec<Check>, Failure> {
         }
         Err(failure) => checks.push(Check::of_failure("store", failure)),
     }
-    let place = scratch.as_ref().map_or(elsewhere, |(scratch, _)| scratch.path());
+    let place = scratch
+        .as_ref()
+        .map_or(elsewhere, |(scratch, _)| scratch.path());
     checks.extend(sandbox::probe(place)?.into_iter().map(Check::of_probe));
     checks.extend(["podman", "docker"].map(engine));
     Ok(checks)

@@ -116,7 +116,10 @@ pub fn explain(
         ..BuildRequest::default()
     };
     let planned = planned(session, project, &request)?;
-    if let Some(At { step: Some(step), .. }) = at {
+    if let Some(At {
+        step: Some(step), ..
+    }) = at
+    {
         let platform = *planned.plans.keys().next().expect("a spec has a platform");
         planned.root(platform, Some(*step))?;
     }
@@ -177,7 +180,10 @@ fn numbered(
 /// What the ops of this graph have that the last build's did not.
 fn changes(graph: &Graph, ids: &[OpId], last: Option<&Remembered>) -> BTreeMap<OpId, Vec<Reason>> {
     let Some(Remembered(last)) = last else {
-        return ids.iter().map(|id| (*id, vec![Reason::FirstBuild])).collect();
+        return ids
+            .iter()
+            .map(|id| (*id, vec![Reason::FirstBuild]))
+            .collect();
     };
     let labels = numbered(ids.iter().map(|id| (graph.origin(*id).label(), *id)));
     let labels: BTreeMap<OpId, (String, usize)> = labels.map(|(label, id)| (id, label)).collect();
@@ -415,8 +421,10 @@ mod tests {
 
     fn explained(before: &[&str], after: &[&str]) -> Vec<Vec<Reason>> {
         let (graph, ids) = chain(before);
-        let ops: Vec<(String, OpId)> =
-            ids.iter().map(|id| (graph.origin(*id).label(), *id)).collect();
+        let ops: Vec<(String, OpId)> = ids
+            .iter()
+            .map(|id| (graph.origin(*id).label(), *id))
+            .collect();
         let (graph, ids) = chain(after);
         let all = changes(&graph, &ids, Some(&Remembered::new(&ops)));
         ids[1..].iter().map(|id| all[id].clone()).collect()
@@ -427,7 +435,11 @@ mod tests {
         let input = |label: &str| Reason::Input(label.into());
         let table: [(&[&str], &[&str], &[&[Reason]]); 5] = [
             (&["a", "b"], &["a", "b"], &[&[], &[]]),
-            (&["a", "b"], &["x", "b"], &[&[Reason::Changed], &[input("image.1")]]),
+            (
+                &["a", "b"],
+                &["x", "b"],
+                &[&[Reason::Changed], &[input("image.1")]],
+            ),
             (&["a", "b"], &["a", "x"], &[&[], &[Reason::Changed]]),
             (
                 &["a", "b"],
@@ -437,7 +449,11 @@ mod tests {
             (&["a"], &["a", "b"], &[&[], &[Reason::New]]),
         ];
         for (before, after, expected) in table {
-            assert_eq!(explained(before, after), expected, "{before:?} to {after:?}");
+            assert_eq!(
+                explained(before, after),
+                expected,
+                "{before:?} to {after:?}"
+            );
         }
     }
 

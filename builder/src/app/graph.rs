@@ -71,7 +71,11 @@ pub fn to_text(vertices: &[Vertex]) -> String {
         let found = vertices.iter().find(|vertex| vertex.op == *id);
         found.map_or_else(|| id.digest().short(), |vertex| vertex.label.clone())
     };
-    let width = vertices.iter().map(|vertex| vertex.label.len()).max().unwrap_or(0);
+    let width = vertices
+        .iter()
+        .map(|vertex| vertex.label.len())
+        .max()
+        .unwrap_or(0);
     let mut out = String::new();
     for vertex in vertices {
         let id = vertex.op.digest().short();
@@ -111,7 +115,10 @@ pub fn to_dot(vertices: &[Vertex]) -> String {
 /// A string of the DOT language, in which only the quote needs an escape and `\n` is a line break; other backslashes
 /// would begin escapes of their own.
 fn quoted(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let escaped = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
     format!("\"{escaped}\"")
 }
 

@@ -98,8 +98,9 @@ pub fn init(spec: &Path, template: Option<Template>) -> Result<InitReport, Failu
 fn in_the_way(path: &Path) -> Failure {
     Failure::new(
         Exit::Local,
-        Diagnostic::error(format!("there is a file `{}` already", path.display()))
-            .hint("`init` never writes over anything: move it away, or name another with `-f FILE`"),
+        Diagnostic::error(format!("there is a file `{}` already", path.display())).hint(
+            "`init` never writes over anything: move it away, or name another with `-f FILE`",
+        ),
     )
 }
 
@@ -138,10 +139,16 @@ impl Here {
 pub fn look(directory: &Path) -> io::Result<Here> {
     let is_file = |name: &str| directory.join(name).is_file();
     let name = fs::canonicalize(directory)?;
-    let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = name
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let builder = if is_file("Cargo.toml") {
         let manifest = fs::read_to_string(directory.join("Cargo.toml"))?;
-        Some(Builder::Cargo(package_name(&manifest).unwrap_or_else(|| image_name(&name))))
+        Some(Builder::Cargo(
+            package_name(&manifest).unwrap_or_else(|| image_name(&name)),
+        ))
     } else if is_file("Makefile") || is_file("GNUmakefile") {
         Some(Builder::Make)
     } else {
@@ -151,7 +158,10 @@ pub fn look(directory: &Path) -> io::Result<Here> {
     for place in ["", "dist", "bin"] {
         for found in programs(directory, place)? {
             // One that runs on nothing is better than one that does not.
-            if program.as_ref().is_none_or(|known| known.dynamic && !found.dynamic) {
+            if program
+                .as_ref()
+                .is_none_or(|known| known.dynamic && !found.dynamic)
+            {
                 program = Some(found);
             }
         }
@@ -160,7 +170,9 @@ pub fn look(directory: &Path) -> io::Result<Here> {
         let mut entries = fs::read_dir(directory.join(name)).into_iter().flatten();
         entries.next().is_some()
     };
-    let site = ["public", "dist", "site", "www"].into_iter().find(has_files);
+    let site = ["public", "dist", "site", "www"]
+        .into_iter()
+        .find(has_files);
     let site = site.or_else(|| is_file("index.html").then_some("."));
     Ok(Here {
         name: image_name(&name),
@@ -175,7 +187,13 @@ fn image_name(directory: &str) -> String {
     let name: String = directory
         .to_ascii_lowercase()
         .chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' })
+        .map(|c| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '-'
+            }
+        })
         .collect();
     match name.trim_matches('-') {
         "" => "app".into(),
@@ -209,9 +227,17 @@ fn programs(directory: &Path, place: &str) -> io::Result<Vec<Program>> {
         }
         let mut head = Vec::new();
         // Program headers follow the first header.
-        fs::File::open(path).ok()?.take(4096).read_to_end(&mut head).ok()?;
+        fs::File::open(path)
+            .ok()?
+            .take(4096)
+            .read_to_end(&mut head)
+            .ok()?;
         let name = path.file_name()?.to_str()?;
-        let from_here = if place.is_empty() { name.to_owned() } else { format!("{place}/{name}") };
+        let from_here = if place.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{place}/{name}")
+        };
         elf(&head, from_here)
     };
     Ok(paths.iter().filter_map(program).collect())
@@ -469,13 +495,27 @@ mod tests {
         };
         let table = [
             (here(), Template::Static),
-            (Here { site: Some("public".into()), ..here() }, Template::Site),
             (
-                Here { program: Some(program.clone()), site: Some("dist".into()), ..here() },
+                Here {
+                    site: Some("public".into()),
+                    ..here()
+                },
+                Template::Site,
+            ),
+            (
+                Here {
+                    program: Some(program.clone()),
+                    site: Some("dist".into()),
+                    ..here()
+                },
                 Template::Static,
             ),
             (
-                Here { builder: Some(Builder::Make), program: Some(program), ..here() },
+                Here {
+                    builder: Some(Builder::Make),
+                    program: Some(program),
+                    ..here()
+                },
                 Template::Compile,
             ),
         ];

@@ -64,7 +64,10 @@ pub fn find(
         ..BuildRequest::default()
     };
     let planned = planned(session, project, &build)?;
-    let (platform, spec) = planned.resolved.first_key_value().expect("one was asked for");
+    let (platform, spec) = planned
+        .resolved
+        .first_key_value()
+        .expect("one was asked for");
     let root = planned.root(*platform, request.at.step)?;
     refuse_foreign(&planned.graph, &[root])?;
 
@@ -132,11 +135,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     /// Where a step that executes ended, or failed; it is run if neither is known.
-    fn step(
-        &self,
-        root: OpId,
-        exec: &ExecOp,
-    ) -> Result<(ShellPlace, Option<Failure>), Failure> {
+    fn step(&self, root: OpId, exec: &ExecOp) -> Result<(ShellPlace, Option<Failure>), Failure> {
         let Planned { graph, pinned, .. } = self.planned;
         let store = &self.session.store;
         let op = graph.op(root);
@@ -148,7 +147,13 @@ impl Finder<'_> {
         };
         let blobs = pinned.blobs(store);
         let sandbox = sandbox(self.session, self.project, &blobs, &self.request.options);
-        let action = action_here(op, graph.origin(root), std::slice::from_ref(&input), &sandbox, None);
+        let action = action_here(
+            op,
+            graph.origin(root),
+            std::slice::from_ref(&input),
+            &sandbox,
+            None,
+        );
         let known = ActionCache::new(store)
             .get(action)
             .map_err(|CacheError::Store(error)| Failure::from(error))?;
@@ -165,10 +170,18 @@ impl Finder<'_> {
         if failed_snapshot(store, action)?.is_some() {
             return failed(None);
         }
-        match realise::attempt(self.session, self.project, graph, &[root], pinned, &self.request.options) {
+        match realise::attempt(
+            self.session,
+            self.project,
+            graph,
+            &[root],
+            pinned,
+            &self.request.options,
+        ) {
             Ok(results) => Ok((self.place(root, Some(exec), &results)?, None)),
             Err(error) => {
-                let ours = matches!(&error, ExecError::Run { origin, .. } if origin == graph.origin(root));
+                let ours =
+                    matches!(&error, ExecError::Run { origin, .. } if origin == graph.origin(root));
                 let failure = step_failure::of_exec(error, self.project);
                 if ours && self.left(action)? {
                     failed(Some(failure))
@@ -185,7 +198,14 @@ impl Finder<'_> {
 
     fn realise(&self, root: OpId) -> Result<BTreeMap<OpId, Realised>, Failure> {
         let Planned { graph, pinned, .. } = self.planned;
-        realise::realise(self.session, self.project, graph, &[root], pinned, &self.request.options)
+        realise::realise(
+            self.session,
+            self.project,
+            graph,
+            &[root],
+            pinned,
+            &self.request.options,
+        )
     }
 
     /// What the base image that `root` came from brings to steps.
@@ -198,7 +218,10 @@ impl Finder<'_> {
             session: self.session,
             pinned,
         };
-        Ok(provider.here(pin)?.map(|source| source.env).unwrap_or_default())
+        Ok(provider
+            .here(pin)?
+            .map(|source| source.env)
+            .unwrap_or_default())
     }
 
     /// The surroundings of `exec`, or of any step that would follow on this root.
@@ -214,7 +237,9 @@ impl Finder<'_> {
         let mut env = environment(self.planned.epoch, &self.base_environment(root)?, own);
         env.extend(self.request.terminal.clone());
         Ok(ShellPlace {
-            lineage: boundaries(graph, &lineage).map(|id| results[&id].tree).collect(),
+            lineage: boundaries(graph, &lineage)
+                .map(|id| results[&id].tree)
+                .collect(),
             times: results[&root].times,
             epoch: self.planned.epoch,
             failed: None,

@@ -5,6 +5,7 @@
 )]
 
 mod args;
+mod manual;
 mod report;
 mod run;
 mod workshop;

@@ -35,7 +35,9 @@ impl Context<'_> {
             let ops: Vec<Value> = explained.iter().map(explained_json).collect();
             self.result(&json!({ "ops": ops }));
         } else {
-            explained_lines(&explained).iter().for_each(|line| report::data(line));
+            explained_lines(&explained)
+                .iter()
+                .for_each(|line| report::data(line));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -83,8 +85,16 @@ impl Context<'_> {
             say(render_all(&failure.diagnostics, self.style).trim_end());
         }
         if !self.cli.global.quiet {
-            let how = if found.failed { "as it failed" } else { "as it ended" };
-            let writes = if request.writable { "changes are thrown away at the end" } else { "read-only but for /tmp" };
+            let how = if found.failed {
+                "as it failed"
+            } else {
+                "as it ended"
+            };
+            let writes = if request.writable {
+                "changes are thrown away at the end"
+            } else {
+                "read-only but for /tmp"
+            };
             say(&format!("shell     {} {how}; {writes}", found.label));
         }
         let status = shell::open(&session, &project, &request, &found)?;
@@ -120,9 +130,16 @@ impl Context<'_> {
                 .to_string(),
             );
         } else {
-            checks.iter().flat_map(check_lines).for_each(|line| report::data(&line));
+            checks
+                .iter()
+                .flat_map(check_lines)
+                .for_each(|line| report::data(&line));
         }
-        Ok(if bad { ExitCode::from(Exit::Machine as u8) } else { ExitCode::SUCCESS })
+        Ok(if bad {
+            ExitCode::from(Exit::Machine as u8)
+        } else {
+            ExitCode::SUCCESS
+        })
     }
 
     pub(super) fn cache(&self, command: &args::Cache) -> Result<ExitCode, Failure> {
@@ -142,7 +159,9 @@ impl Context<'_> {
                 if self.cli.global.json {
                     self.result(&kept_json(&kept));
                 } else {
-                    kept_lines(&store, &kept).iter().for_each(|line| report::data(line));
+                    kept_lines(&store, &kept)
+                        .iter()
+                        .for_each(|line| report::data(line));
                 }
             }
             args::Cache::Gc { max_size } => {
@@ -215,7 +234,11 @@ impl Context<'_> {
                             "damaged   {} objects, {} records{}",
                             found.damaged.len(),
                             found.damaged_records,
-                            if found.is_clean() { "" } else { ": set aside, the next build makes them anew" }
+                            if found.is_clean() {
+                                ""
+                            } else {
+                                ": set aside, the next build makes them anew"
+                            }
                         ));
                     }
                 }
@@ -291,7 +314,9 @@ fn reason(reason: &Reason) -> String {
         Reason::Input(label) => format!("`{label}` changed"),
         Reason::Failed => "it failed when it ran like this".into(),
         Reason::WarmCache => "its cache directories are filled since its result was made".into(),
-        Reason::Lost => "its result is no longer in the store, or its surroundings are others".into(),
+        Reason::Lost => {
+            "its result is no longer in the store, or its surroundings are others".into()
+        }
     }
 }
 
@@ -302,22 +327,33 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
         .map(|op| {
             let mut why: Vec<String> = Vec::new();
             if let Fate::Waits(others) = &op.fate {
-                let others: Vec<String> =
-                    others.iter().map(|label| format!("`{label}`")).collect();
+                let others: Vec<String> = others.iter().map(|label| format!("`{label}`")).collect();
                 let another = |reason: &Reason| !matches!(reason, Reason::Input(_));
                 why.push(if op.reasons.iter().any(another) {
                     format!("after {}", others.join(" and "))
                 } else {
-                    format!("runs if the result of {} is another than before", others.join(" or "))
+                    format!(
+                        "runs if the result of {} is another than before",
+                        others.join(" or ")
+                    )
                 });
             }
             // That nothing is remembered is told of what runs; of what is there already it is no news.
             let news = |found: &&Reason| op.fate == Fate::Runs || **found != Reason::FirstBuild;
             why.extend(op.reasons.iter().filter(news).map(reason));
-            let mut line = format!("{:width$}  {:6}  {}", op.label, op.fate.as_str(), graph::first_line(&op.text));
+            let mut line = format!(
+                "{:width$}  {:6}  {}",
+                op.label,
+                op.fate.as_str(),
+                graph::first_line(&op.text)
+            );
             line.truncate(line.trim_end().len());
             if !why.is_empty() {
-                let also = if op.fate == Fate::Cached { "though " } else { "" };
+                let also = if op.fate == Fate::Cached {
+                    "though "
+                } else {
+                    ""
+                };
                 line.push_str(&format!("  ({also}{})", why.join("; ")));
             }
             line
@@ -361,8 +397,18 @@ fn vertex_json(vertex: &Vertex) -> Value {
 }
 
 fn check_lines(check: &Check) -> Vec<String> {
-    let mut lines = vec![format!("{:8}{:18}{}", check.health.as_str(), check.name, check.detail)];
-    lines.extend(check.fix.iter().map(|fix| format!("{:8}{:18}{fix}", "", "to mend it:")));
+    let mut lines = vec![format!(
+        "{:8}{:18}{}",
+        check.health.as_str(),
+        check.name,
+        check.detail
+    )];
+    lines.extend(
+        check
+            .fix
+            .iter()
+            .map(|fix| format!("{:8}{:18}{fix}", "", "to mend it:")),
+    );
     lines
 }
 
@@ -390,7 +436,11 @@ fn parts(kept: &Kept) -> [(&'static str, Count); 7] {
 fn kept_lines(store: &LocalStore, kept: &Kept) -> Vec<String> {
     let mut lines = vec![format!("{:15}{}", "store", store.path().display())];
     for (name, count) in parts(kept) {
-        lines.push(format!("{name:15}{:>9}  {}", count.count, bytes(count.bytes)));
+        lines.push(format!(
+            "{name:15}{:>9}  {}",
+            count.count,
+            bytes(count.bytes)
+        ));
     }
     lines.push(format!("{:15}{:>9}  {}", "all", "", bytes(kept.bytes())));
     lines
