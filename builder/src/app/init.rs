@@ -113,9 +113,10 @@ fn write_new(path: &Path, text: &str) -> Result<bool, Failure> {
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            match fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
-                true => Ok(false),
-                false => Err(in_the_way(path)),
+            if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
+                Ok(false)
+            } else {
+                Err(in_the_way(path))
             }
         }
         Err(error) => Err(io_failure("write", path, &error)),
