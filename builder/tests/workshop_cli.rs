@@ -311,10 +311,8 @@ fn explain_tells_a_filled_cache_from_a_failure() {
     let desk = Desk::with(
         &with_shell("  { shell = \"echo x > /cache/x; echo x > /result\" },\n")
             .replace("env = { COLOUR", "cache = [\"/cache\"]\nenv = { COLOUR"),
-    );
-    if !desk.tools() {
-        return;
-    }
+    )
+    .tools();
     desk.run(&["build"]).out();
     assert_eq!(desk.explained(&["build.4"]), ["build.4 run warm-cache"]);
     desk.run(&["build"]).out();
@@ -455,10 +453,8 @@ fn a_shell_opens_where_a_step_failed_and_its_log_is_kept() {
 fn a_shell_runs_what_is_not_done_yet() {
     let desk = Desk::with(&with_shell(
         "  { shell = \"echo half > /half; exit 5\" },\n",
-    ));
-    if !desk.tools() {
-        return;
-    }
+    ))
+    .tools();
     let shell = desk.run_with(&["shell", "build"], "cat /half\n");
     assert_eq!(
         (shell.code, shell.out.as_str()),

@@ -48,8 +48,10 @@ pub enum Exit {
     Different = 12,
     /// It cannot be said, with the reason.
     CannotSay = 13,
-    /// Interrupted.
+    /// Interrupted, by SIGINT.
     Interrupted = 130,
+    /// Asked to end, by SIGTERM.
+    Terminated = 143,
 }
 
 /// Why a use case did not succeed.
@@ -59,14 +61,22 @@ pub struct Failure {
     pub exit: Exit,
     /// What to say, all of it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Was something of the store damaged or gone? Then it is set aside now, and can be made again.
+    pub damaged: bool,
 }
 
 impl Failure {
     /// One sentence.
     pub fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self::all(exit, vec![diagnostic])
+    }
+
+    /// Several sentences.
+    pub fn all(exit: Exit, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             exit,
-            diagnostics: vec![diagnostic],
+            diagnostics,
+            damaged: false,
         }
     }
 
@@ -143,17 +153,25 @@ impl From<StoreError> for Failure {
             | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
-        let failure = Self::of(exit, &error);
-        match &error {
-            StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
-            StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
-                failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
-            }
-            StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
-            StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
-            StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
-            StoreError::Io { source, .. } => hint_of_io(failure, source),
+        hint_of_store(Self::of(exit, &error), &error)
+    }
+}
+
+/// What to do when the store fails.
+fn hint_of_store(mut failure: Failure, error: &StoreError) -> Failure {
+    failure.damaged = matches!(
+        error,
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. }
+    );
+    match error {
+        StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
+            failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
         }
+        StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
+        StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
+        StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
+        StoreError::Io { source, .. } => hint_of_io(failure, source),
     }
 }
 
@@ -199,6 +217,9 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         None => exit,
     };
     let failure = Failure::of(exit, error);
+    if let Some(store) = store_source(error) {
+        return hint_of_store(failure, store);
+    }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
         None => failure,
@@ -236,18 +257,31 @@ impl From<HostFsError> for Failure {
             HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Exit::Unreachable
             }
-            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => Exit::Local,
+            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => {
+                Exit::Local
+            }
         };
         let failure = wrapped(exit, &error);
         match &error {
-            HostFsError::Kind { .. } => failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`"),
-            HostFsError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                failure.hint("a path begins at the directory of the spec")
+            }
+            HostFsError::Kind { .. } => {
+                failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`")
+            }
+            HostFsError::Changed { .. } => failure.hint(CHANGED_HINT),
             HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
-            HostFsError::Case { .. } => failure.hint("write an archive instead: in a tar both have their place"),
+            HostFsError::Case { .. } => failure.hint(CASE_HINT),
             _ => failure,
         }
     }
 }
+
+/// What to do when an input did not hold still.
+const CHANGED_HINT: &str = "build again when nothing writes to it";
+
+/// What to do when a directory cannot hold a tree on every file system.
+const CASE_HINT: &str = "write an archive instead: in a tar both have their place";
 
 /// What gives a user more than one id.
 pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
@@ -316,7 +350,10 @@ impl From<LocalImageError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
+            // What is not what its digest says was read from the image; it only passes through the store's hands.
+            ImportError::Store(StoreError::Damaged { .. }) => Exit::Untrusted,
             ImportError::Store(_) => Exit::Local,
+            ImportError::Missing { .. } => Exit::Unreachable,
             _ => Exit::Untrusted,
         };
         match io_source(&error).map(io::Error::kind) {
@@ -356,8 +393,16 @@ impl From<OutputError> for Failure {
         };
         let failure = wrapped(exit, &error);
         match &error {
-            OutputError::InTheWay { .. } => failure.hint("name another place, or move away what is there"),
-            OutputError::OnePlatform { .. } => failure.hint("add `--platform P`, or write an OCI archive or layout"),
+            OutputError::InTheWay { .. } => {
+                failure.hint("name another place, or move away what is there")
+            }
+            OutputError::Tree {
+                source: HostFsError::Case { .. },
+                ..
+            } => failure.hint(CASE_HINT),
+            OutputError::OnePlatform { .. } => {
+                failure.hint("add `--platform P`, or write an OCI archive or layout")
+            }
             _ => failure,
         }
     }
@@ -378,7 +423,9 @@ impl From<SandboxError> for Failure {
         let failure = Self::of(exit, &error);
         match error.fix() {
             Some(fix) => failure.hint(fix),
-            None if exit == Exit::Machine => failure.hint("run `immbuild doctor`, which tries each thing that is needed"),
+            None if exit == Exit::Machine => {
+                failure.hint("run `immbuild doctor`, which tries each thing that is needed")
+            }
             None => failure,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
@@ -15,15 +16,17 @@ use super::pins::Pinned;
 use super::project::Project;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place, Span};
-use crate::image::{Image, ImageIndex};
 use crate::hostfs::materialise::{Materialise, Purpose, Times};
+use crate::hostfs::scan::{Scan, would_take};
+use crate::image::{Image, ImageIndex};
 use crate::layer::LayerDigest;
 use crate::output::{
     self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
     write_oci_layout,
 };
+use crate::pattern::Selection;
 use crate::ports::{Event, Outcome, WorkId};
-use crate::spec::model::{OutputKind, Resolved};
+use crate::spec::model::{OutputKind, Resolved, Source, SourceKind};
 
 /// An output of the command line: `kind=oci-archive,file=out/shop.tar`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,13 +77,21 @@ impl std::str::FromStr for Kind {
             OutputKind::OciLayout,
             OutputKind::Dir,
         ];
-        all.into_iter().find(|kind| kind.as_str() == text).map(Self).ok_or_else(|| {
-            let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
-            match text {
-                "registry" | "function-zip" => format!("`{text}` is not supported by this version"),
-                _ => format!("there is no kind `{text}`: it is one of {}", known.join(", ")),
-            }
-        })
+        all.into_iter()
+            .find(|kind| kind.as_str() == text)
+            .map(Self)
+            .ok_or_else(|| {
+                let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
+                match text {
+                    "registry" | "function-zip" => {
+                        format!("`{text}` is not supported by this version")
+                    }
+                    _ => format!(
+                        "there is no kind `{text}`: it is one of {}",
+                        known.join(", ")
+                    ),
+                }
+            })
     }
 }
 
@@ -119,7 +130,11 @@ pub fn plan(
             planned.push(PlannedOutput {
                 kind: output.kind,
                 path,
-                shown: project.path.parent().unwrap_or(Path::new("")).join(&output.path),
+                shown: project
+                    .path
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .join(&output.path),
                 platform: (output.kind == OutputKind::Dir && specs.len() > 1).then_some(at),
                 span: Some(output.span),
             });
@@ -131,8 +146,10 @@ pub fn plan(
         if output.kind == OutputKind::Dir && specs.len() > 1 {
             return Err(Failure::new(
                 Exit::Usage,
-                Diagnostic::error("a directory holds the root of one platform, and this spec has several")
-                    .hint("add `--platform P`"),
+                Diagnostic::error(
+                    "a directory holds the root of one platform, and this spec has several",
+                )
+                .hint("add `--platform P`"),
             ));
         }
         planned.push(PlannedOutput {
@@ -146,23 +163,27 @@ pub fn plan(
     for output in &planned {
         output.check(project)?;
     }
+    for output in planned.iter().filter(|output| output.span.is_none()) {
+        for source in specs.iter().flat_map(|spec| spec.sources.values()) {
+            output.check_outside(project, source)?;
+        }
+    }
     Ok(planned)
 }
 
 impl PlannedOutput {
     /// A build that takes minutes should not end with "there is a directory in the way".
     fn check(&self, project: &Project) -> Result<(), Failure> {
-        let is_file = matches!(self.kind, OutputKind::OciArchive | OutputKind::DockerArchive);
+        let is_file = self.is_file();
         let metadata = std::fs::symlink_metadata(&self.path);
         let problem = match metadata {
             Ok(metadata) if is_file && metadata.is_dir() => "there is a directory of that name",
             Ok(metadata) if !is_file && !metadata.is_dir() => "there is a file of that name",
             _ => return Ok(()),
         };
-        let mut diagnostic =
-            Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
-                .because(problem)
-                .hint("name another place, or move away what is there");
+        let mut diagnostic = Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
+            .because(problem)
+            .hint("name another place, or move away what is there");
         if let Some(span) = self.span {
             diagnostic = diagnostic.at(Place {
                 file: project.file.clone(),
@@ -170,6 +191,46 @@ impl PlannedOutput {
             });
         }
         Err(Failure::new(Exit::Local, diagnostic))
+    }
+
+    /// SPEC A, "Outputs": what only the command line names would be part of the source at the next build.
+    fn check_outside(&self, project: &Project, source: &Source) -> Result<(), Failure> {
+        let SourceKind::Path(path) = &source.kind else {
+            return Ok(());
+        };
+        let place = Place {
+            file: project.file.clone(),
+            span: source.span,
+        };
+        let at = |failure: Failure| failure.at(place.clone(), &source.name);
+        let selection = Selection::new(&path.include, &path.exclude)
+            .map_err(|error| at(Failure::of(Exit::Spec, &error)))?;
+        let scan = Scan {
+            root: &project.resolve(&path.path),
+            selection: Some(&selection),
+            ignore: &path.ignore,
+            leave_out: &[],
+            preserve: path.preserve,
+            threads: NonZeroUsize::MIN,
+            started: (0, 0),
+        };
+        if would_take(&scan, &self.path, !self.is_file()).map_err(|error| at(error.into()))? {
+            return Err(Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
+                    .because(format!("it lies in source `{}`, so the next build would take it in", source.name))
+                    .at(place)
+                    .hint("write it elsewhere, leave it out with `exclude`, or declare it as an `[[output]]`: those are never part of a source"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(
+            self.kind,
+            OutputKind::OciArchive | OutputKind::DockerArchive
+        )
     }
 }
 
@@ -252,15 +313,35 @@ pub fn write(
         session.events.event(Event::Started {
             id: work,
             label: format!("write {}", output.shown.display()),
-            total: Some(subject.images().iter().flat_map(|image| &image.layers).map(|layer| layer.size).sum()),
+            total: Some(
+                subject
+                    .images()
+                    .iter()
+                    .flat_map(|image| &image.layers)
+                    .map(|layer| layer.size)
+                    .sum(),
+            ),
         });
         let progress = |done| session.events.event(Event::Advanced { id: work, done });
         let last = record.as_ref().and_then(|record| stamp_of(&record.value));
         let tree = built.images[which].tree;
-        let outcome = write_one(session, pinned, output, subject, &names, last.as_ref(), tree, &progress);
+        let outcome = write_one(
+            session,
+            pinned,
+            output,
+            subject,
+            &names,
+            last.as_ref(),
+            tree,
+            &progress,
+        );
         session.events.event(Event::Finished {
             id: work,
-            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if outcome.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         outcome?;
         let after = stamp(&output.path)?;
@@ -287,7 +368,10 @@ fn stamp_of(value: &[u8]) -> Option<Stamp> {
     Stamp::decode_strict(decoder.bytes().ok()?).ok()
 }
 
-#[allow(clippy::too_many_arguments, reason = "each kind of output uses some of them, and only here")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each kind of output uses some of them, and only here"
+)]
 fn write_one(
     session: &Session<'_>,
     pinned: &Pinned,
@@ -304,7 +388,9 @@ fn write_one(
             .map_err(|error| super::project::io_failure("make", parent, &error))?;
     }
     match output.kind {
-        OutputKind::OciArchive => write_oci_archive(&output.path, subject, names, &layers, progress)?,
+        OutputKind::OciArchive => {
+            write_oci_archive(&output.path, subject, names, &layers, progress)?
+        }
         OutputKind::DockerArchive => {
             write_docker_archive(&output.path, subject, names, &layers, progress)?;
         }
@@ -325,7 +411,12 @@ fn write_one(
                 },
                 threads: session.settings.threads,
             };
-            output::write_dir(&output.path, &session.store.tree(&tree)?, &materialise, last)?;
+            output::write_dir(
+                &output.path,
+                &session.store.tree(&tree)?,
+                &materialise,
+                last,
+            )?;
         }
     }
     Ok(())

@@ -16,15 +16,19 @@ use super::project::Project;
 use super::session::Session;
 use crate::exec::embedded::{Embedded, RunError, Secrets};
 use crate::exec::scheduler::{ExecError, Scheduler};
+use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
-use crate::graph::Graph;
 use crate::image::{BaseImage, ManifestDigest};
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct Options {
     /// `--arg`.
     pub args: BTreeMap<String, String>,
@@ -38,6 +42,8 @@ pub struct Options {
     pub empty_caches: bool,
     /// Read every local file again, whatever its times say.
     pub distrust_times: bool,
+    /// Believe no memo of the store: fetch, import and do everything again.
+    pub forget: bool,
 }
 
 /// Realises what is wanted.
@@ -64,7 +70,11 @@ pub fn attempt(
 ) -> Result<BTreeMap<OpId, Realised>, ExecError<RunError, Failure>> {
     let blobs = pinned.blobs(&session.store);
     let sandbox = sandbox(session, project, &blobs, options);
-    let sources = Provider { session, pinned };
+    let sources = Provider {
+        session,
+        pinned,
+        forget: options.forget,
+    };
     let scheduler = Scheduler {
         sandbox: &sandbox,
         sources: &sources,
@@ -73,6 +83,7 @@ pub fn attempt(
         events: session.events,
         threads: session.settings.threads,
         rerun: options.rerun,
+        forget: options.forget,
         cancel: session.cancel,
     };
     scheduler.realise(graph, wants)
@@ -104,6 +115,8 @@ pub struct Provider<'a> {
     pub session: &'a Session<'a>,
     /// Where they come from.
     pub pinned: &'a Pinned,
+    /// Fetch them again, whatever is known.
+    pub forget: bool,
 }
 
 const KIND: &str = "source";
@@ -132,7 +145,10 @@ impl Provider<'_> {
 
     fn fetch_of(&self, pin: &Pin) -> Option<&Fetch> {
         let fetches = &self.pinned.fetches;
-        fetches.iter().find(|(known, _)| known == pin).map(|(_, fetch)| fetch)
+        fetches
+            .iter()
+            .find(|(known, _)| known == pin)
+            .map(|(_, fetch)| fetch)
     }
 
     fn known(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
@@ -190,11 +206,18 @@ impl Provider<'_> {
             blobs,
             trees: vec![tree],
         };
-        self.session.store.put_record(KIND, &Self::key(pin), &record)?;
+        self.session
+            .store
+            .put_record(KIND, &Self::key(pin), &record)?;
         Ok(())
     }
 
-    fn fetch(&self, pin: &Pin, fetch: &Fetch, progress: &dyn Fn(u64)) -> Result<SourceTree, Failure> {
+    fn fetch(
+        &self,
+        pin: &Pin,
+        fetch: &Fetch,
+        progress: &dyn Fn(u64),
+    ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
         let plain = |tree: TreeId| SourceTree {
             tree,
@@ -207,18 +230,23 @@ impl Provider<'_> {
             (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
                 let remote = super::lock::remote(source, self.session);
                 let cache = self.session.git_cache();
-                let wanted = git::Pin { commit, tree: *tree };
-                let found = git::fetch_remote(
-                    &remote,
-                    &wanted,
-                    &self.session.git_means(&cache),
-                    store,
-                )?;
+                let wanted = git::Pin {
+                    commit,
+                    tree: *tree,
+                };
+                let found =
+                    git::fetch_remote(&remote, &wanted, &self.session.git_means(&cache), store)?;
                 let tree = store.put_tree(&found)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
-            (Pin::Http { sha256, unpack: how }, Fetch::Http(source, size)) => {
+            (
+                Pin::Http {
+                    sha256,
+                    unpack: how,
+                },
+                Fetch::Http(source, size),
+            ) => {
                 let request = http::Request {
                     url: &source.url,
                     mirrors: &source.mirrors,
@@ -227,10 +255,14 @@ impl Provider<'_> {
                     offline: self.session.settings.offline,
                 };
                 let fetched =
-                    http::fetch(&request, &http::Policy::default(), store, &|done, _| progress(done))?;
+                    http::fetch(&request, &http::Policy::default(), store, &|done, _| {
+                        progress(done)
+                    })?;
                 let tree = match how {
                     Some(how) => self.unpack(&fetched.blob, *how)?,
-                    None => crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?,
+                    None => {
+                        crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?
+                    }
                 };
                 let tree = store.put_tree(&tree)?;
                 self.keep(pin, tree, vec![fetched.blob])?;
@@ -255,13 +287,20 @@ impl Provider<'_> {
         let base = image.base(&manifest)?;
         for field in &base.dropped {
             self.session.events.event(Event::Warning {
-                text: format!("`{field}` of base image {} is not inherited", manifest.digest().short()),
+                text: format!(
+                    "`{field}` of base image {} is not inherited",
+                    manifest.digest().short()
+                ),
                 hint: None,
             });
         }
-        let manifest_blob = store.put(&mut image.open(&BlobId::new(*manifest.digest()))?)?.0;
+        let manifest_blob = store
+            .put(&mut image.open(&BlobId::new(*manifest.digest()))?)?
+            .0;
         let document = BaseImage::manifest(manifest, &store.read(&manifest_blob)?)?;
-        let config = store.put(&mut image.open(&BlobId::new(document.config.digest))?)?.0;
+        let config = store
+            .put(&mut image.open(&BlobId::new(document.config.digest))?)?
+            .0;
         image::keep_layers(&base, &image, store)?;
         let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
         for dropped in &imported.dropped {
@@ -272,7 +311,11 @@ impl Provider<'_> {
         }
         let tree = store.put_tree(&imported.tree)?;
         let mut blobs = vec![imported.mtimes, config, manifest_blob];
-        blobs.extend(base.layers.iter().map(|layer| BlobId::new(*layer.digest.digest())));
+        blobs.extend(
+            base.layers
+                .iter()
+                .map(|layer| BlobId::new(*layer.digest.digest())),
+        );
         self.keep(pin, tree, blobs)?;
         Ok(SourceTree {
             tree,
@@ -288,7 +331,7 @@ impl Provider<'_> {
 }
 
 /// More than this many bytes are no base image but a bomb.
-const IMAGE_MAX: u64 = 64 << 30;
+pub(super) const IMAGE_MAX: u64 = 64 << 30;
 
 static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
 
@@ -306,11 +349,19 @@ impl Sources for Provider<'_> {
             label: format!("source {name}"),
             total: None,
         });
-        let progress = |done| self.session.events.event(Event::Advanced { id: work, done });
+        let progress = |done| {
+            self.session
+                .events
+                .event(Event::Advanced { id: work, done })
+        };
         let outcome = self.fetch(pin, fetch, &progress);
         self.session.events.event(Event::Finished {
             id: work,
-            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if outcome.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         outcome
     }

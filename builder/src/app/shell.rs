@@ -217,6 +217,7 @@ impl Finder<'_> {
         let provider = Provider {
             session: self.session,
             pinned,
+            forget: false,
         };
         Ok(provider
             .here(pin)?

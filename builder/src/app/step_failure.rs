@@ -2,7 +2,7 @@
 
 use super::failure::{Exit, Failure, RANGE_HINT};
 use super::project::Project;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
 use crate::exec::embedded::RunError;
 use crate::exec::sandbox::{SandboxError, Status};
 use crate::exec::scheduler::ExecError;
@@ -11,7 +11,7 @@ use crate::graph::Origin;
 /// A failed build as sentences.
 pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
     match error {
-        ExecError::Source { source, .. } => source,
+        ExecError::Source { name, source } => at_source(source, &name, project),
         ExecError::Run { origin, source } => of_step(&origin, source),
         ExecError::File { origin, source } => {
             let failure = Failure::of(Exit::Spec, &source);
@@ -33,6 +33,22 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
         ExecError::Store(error) => error.into(),
         ExecError::Tree(error) => error.into(),
         ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),
+    }
+}
+
+/// Points at the source in the spec.
+fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
+    let resolved = project.resolve_defaults().unwrap_or_default();
+    let mut sources = resolved.values().flat_map(|spec| spec.sources.values());
+    match sources.find(|source| source.name.as_str() == name) {
+        Some(source) => {
+            let place = Place {
+                file: project.file.clone(),
+                span: source.span,
+            };
+            failure.at(place, &source.name)
+        }
+        None => failure,
     }
 }
 
@@ -63,7 +79,11 @@ fn of_step(origin: &Origin, error: RunError) -> Failure {
 
 /// A shell that could not be opened as sentences.
 pub fn of_shell(label: &str, error: RunError) -> Failure {
-    of_run(label, format!("cannot open a shell in the root of `{label}`"), error)
+    of_run(
+        label,
+        format!("cannot open a shell in the root of `{label}`"),
+        error,
+    )
 }
 
 fn of_run(label: &str, failed: String, error: RunError) -> Failure {
@@ -91,14 +111,15 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 }
                 cause.truncate(cause.trim_end().len());
             }
-            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended; the whole log is `immbuild cache log {}`", log.digest().short());
-            if let Some(refused) = refused_connection(&tail) {
-                hint = format!("{refused}; {hint}");
+            let mut hints = Vec::from_iter(refused_connection(&tail));
+            if let Some(log) = log {
+                hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                if !tail.is_empty() {
+                    hints.push(format!("the whole log is `immbuild cache log {}`", log.digest().short()));
+                }
             }
-            Failure::new(
-                Exit::Step,
-                Diagnostic::error(failed).because(cause).hint(hint),
-            )
+            let failure = Failure::new(Exit::Step, Diagnostic::error(failed).because(cause));
+            if hints.is_empty() { failure } else { failure.hint(hints.join("; ")) }
         }
         RunError::NoSecret(name) => Failure::new(
             Exit::Usage,
@@ -111,7 +132,7 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 .because(format!("the file `{path}` it left holds the secret `{name}`"))
                 .hint("use the secret where it is, in `/run/secrets`, or remove the file in the same step"),
         ),
-        RunError::User(error) => Failure::of(Exit::Spec, &error)
+        RunError::User(error) => told_as(Failure::of(Exit::Spec, &error), failed)
             .hint("a name in `as` must be in the root's /etc/passwd; numbers always work"),
         RunError::Sandbox(error @ SandboxError::Directory { .. }) => {
             let failure: Failure = error.into();
@@ -145,15 +166,18 @@ fn told_as(mut failure: Failure, message: String) -> Failure {
 
 /// Does the log say that a host could not be reached? Then what it wanted can be declared.
 fn refused_connection(tail: &str) -> Option<String> {
-    const SIGNS: [&str; 6] = [
+    const SIGNS: [&str; 7] = [
         "Could not resolve host",
         "Temporary failure in name resolution",
         "Temporary failure resolving",
         "Name or service not known",
         "Network is unreachable",
         "Connection refused",
+        "bad address",
     ];
-    let line = tail.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+    let line = tail
+        .lines()
+        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
     let url = line
         .split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')'))
         .find(|word| word.starts_with("https://") || word.starts_with("http://"));

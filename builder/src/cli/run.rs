@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::args::{self, Cli, Command};
@@ -26,18 +26,25 @@ pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
     pub(super) cancel: Arc<AtomicBool>,
+    /// By which signal.
+    signal: Arc<AtomicUsize>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
     let context = Context {
         cli,
         style,
-        cancel: Arc::new(AtomicBool::new(false)),
+        cancel: Arc::default(),
+        signal: Arc::default(),
     };
     match &cli.command {
         Command::Build(arguments) => context.build(arguments),
         Command::Lock(arguments) => context.lock(arguments),
         Command::Update(arguments) => context.update(arguments),
+        Command::Inspect(arguments) => context.inspect(arguments),
+        Command::Compare(arguments) => context.compare(arguments),
+        Command::Verify(arguments) => context.verify(arguments),
+        Command::Load(arguments) => context.load(arguments),
         Command::Init(arguments) => context.init(arguments),
         Command::Shell(arguments) => context.shell(arguments),
         Command::Explain(arguments) => context.explain(arguments),
@@ -59,22 +66,21 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::raw(&page);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Push(_)
-        | Command::Copy(_)
-        | Command::Login(_)
-        | Command::Check(_)
-        | Command::Audit(_)
-        | Command::Attest(_)
-        | Command::Sbom(_)
-        | Command::Vendor(_)
-        | Command::Manifest(_)
-        | Command::Why(_) => Err(not_yet("this command")),
-        _ => Err(not_yet("this command")),
+        Command::Push(_) => Err(not_yet("`push`")),
+        Command::Copy(_) => Err(not_yet("`copy`")),
+        Command::Login(_) => Err(not_yet("`login`")),
+        Command::Check(_) => Err(not_yet("`check`")),
+        Command::Audit(_) => Err(not_yet("`audit`")),
+        Command::Attest(_) => Err(not_yet("`attest`")),
+        Command::Sbom(_) => Err(not_yet("`sbom`")),
+        Command::Vendor(_) => Err(not_yet("`vendor`")),
+        Command::Manifest(_) => Err(not_yet("`manifest`")),
+        Command::Why(_) => Err(not_yet("`why`")),
     }
 }
 
 /// Known to the reference, and of a later version.
-fn not_yet(what: &str) -> Failure {
+pub(super) fn not_yet(what: &str) -> Failure {
     Failure::new(
         Exit::Usage,
         Diagnostic::error(format!("{what} is not supported by this version")),
@@ -104,13 +110,19 @@ impl Context<'_> {
     pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
-                return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
+                return Err(
+                    usage("the spec is named twice").hint("name it once: as argument or with `-f`")
+                );
             }
             (Some(path), None) => path.to_owned(),
             (None, Some(path)) => path.clone(),
             (None, None) => PathBuf::from("spec.toml"),
         };
-        let path = if path.is_dir() { path.join("spec.toml") } else { path };
+        let path = if path.is_dir() {
+            path.join("spec.toml")
+        } else {
+            path
+        };
         let project = Project::open(&path)?;
         if !self.cli.global.quiet {
             for warning in project.spec.warnings() {
@@ -140,11 +152,16 @@ impl Context<'_> {
         let store = self.store_path()?;
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
+            .map(|since| {
+                (
+                    i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                    since.subsec_nanos(),
+                )
+            })
             .unwrap_or_default();
-        let threads = global.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-        });
+        let threads = global
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         Ok(Settings {
             store,
             offline: global.offline,
@@ -174,6 +191,7 @@ impl Context<'_> {
             locked: arguments.locked,
             expected: arguments.expected,
             record: arguments.record,
+            ignore_expectations: false,
             platforms: arguments.platform.clone(),
             stage: arguments.stage.clone(),
             outputs: outputs(&arguments.output)?,
@@ -185,13 +203,15 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                forget: false,
             },
         };
         let settings = self.settings(self.ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
-        let built = build::build(&session, &project, &request)?;
+        let built = build::build(&session, &project, &request)
+            .map_err(|failure| self.or_interrupted(failure))?;
         let seconds = start.elapsed().as_secs_f64();
         if self.cli.global.json {
             report::data(&report::build_json(&built, seconds).to_string());
@@ -206,7 +226,9 @@ impl Context<'_> {
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
         if arguments.online {
-            return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
+            return Err(
+                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
+            );
         }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
@@ -258,7 +280,21 @@ impl Context<'_> {
                 128 + signal,
                 Arc::clone(&self.cancel),
             );
+            let number = usize::try_from(signal).expect("a signal is a small number");
+            let _ = signal_hook::flag::register_usize(signal, Arc::clone(&self.signal), number);
             let _ = signal_hook::flag::register(signal, Arc::clone(&self.cancel));
+        }
+    }
+
+    /// Whatever fails after the process was asked to stop, fails because of that.
+    fn or_interrupted(&self, failure: Failure) -> Failure {
+        let terminated = usize::try_from(signal_hook::consts::SIGTERM);
+        if !self.cancel.load(Ordering::Relaxed) {
+            failure
+        } else if terminated == Ok(self.signal.load(Ordering::Relaxed)) {
+            Failure::new(Exit::Terminated, Diagnostic::error("terminated"))
+        } else {
+            Failure::new(Exit::Interrupted, Diagnostic::error("interrupted"))
         }
     }
 }
@@ -316,7 +352,9 @@ pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
             Some(("env", variable)) => std::env::var_os(variable)
                 .map(std::os::unix::ffi::OsStringExt::into_vec)
                 .ok_or_else(|| {
-                    usage(format!("secret `{name}` is to come from `{variable}`, which is not set"))
+                    usage(format!(
+                        "secret `{name}` is to come from `{variable}`, which is not set"
+                    ))
                 })?,
             Some(("file", path)) => {
                 let mut value = Vec::new();

@@ -96,6 +96,8 @@ pub struct Scheduler<'a, B, S> {
     pub threads: NonZeroUsize,
     /// Do everything again that executes, whatever is known.
     pub rerun: bool,
+    /// Do everything again, whatever is known.
+    pub forget: bool,
     /// Set by whoever wants it to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -160,7 +162,10 @@ impl<B: Sandbox, S: Sources> Executor for Scheduler<'_, B, S> {
             }
             self.work(graph, &places, &users, &shared);
         });
-        let progress = shared.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let progress = shared
+            .0
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         match progress.failure {
             Some(failure) => Err(failure),
             None => Ok(progress
@@ -192,9 +197,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 return;
             }
             let Some((_, id)) = state.ready.pop_first() else {
-                state = changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let inputs: Vec<Known> = graph
@@ -310,12 +313,14 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         inputs: &[Known],
     ) -> Result<Known, Failure<B, S>> {
         let action = action_of(op, inputs, None);
-        let taint = inputs
-            .iter()
-            .fold(Taint::default(), |taint, input| taint.and(input.realised.taint));
+        let taint = inputs.iter().fold(Taint::default(), |taint, input| {
+            taint.and(input.realised.taint)
+        });
         let cache = ActionCache::new(self.store);
         // What a file op gives is a pure function of its inputs, so `rerun` has nothing to find out here.
-        if let Some(tree) = cache.get(action)? {
+        if !self.forget
+            && let Some(tree) = cache.get(action)?
+        {
             return Ok(inputs[0].followed_by(tree, action, true, taint));
         }
         let base = self.store.tree(&inputs[0].realised.tree)?;
@@ -385,9 +390,10 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         is_file: bool,
         origin: &Origin,
     ) -> Result<BlobId, Failure<B, S>> {
-        let path = match is_file {
-            true => crate::graph::file_op::one_file_path(),
-            false => path.clone(),
+        let path = if is_file {
+            crate::graph::file_op::one_file_path()
+        } else {
+            path.clone()
         };
         match TreeBuilder::from_tree(self.store, source).get(&path)? {
             Some(Entry::File(file)) => Ok(file.blob),
@@ -417,6 +423,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         let cache = ActionCache::new(self.store);
         if !self.rerun
+            && !self.forget
             && let Some(tree) = cache.get(action)?
         {
             self.events.event(Event::Finished {

@@ -277,7 +277,11 @@ pub fn step_text(step: &Step) -> String {
         if reference.path.is_root() {
             reference.origin.name().to_string()
         } else {
-            format!("{}:{}", reference.origin.name(), &reference.path.to_string()[1..])
+            format!(
+                "{}:{}",
+                reference.origin.name(),
+                &reference.path.to_string()[1..]
+            )
         }
     };
     match &step.verb {

@@ -9,6 +9,10 @@
 //! shows the path of its source), and what is in memory is a `ramfs`, because a `tmpfs` shows the host
 //! ids of its owner. Left over, because the kernel offers no way: mount ids, anonymous device
 //! numbers, and the options of the file system of the host's `/dev`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what is mounted does not depend on the order of names"
+)]
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -114,7 +118,16 @@ fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .at(Stage::Scratch, at(to))?;
     }
-    Ok(())
+    let time = rustix::fs::Timespec {
+        tv_sec: meta.mtime(),
+        tv_nsec: meta.mtime_nsec(),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    let flags = rustix::fs::AtFlags::empty();
+    rustix::fs::utimensat(rustix::fs::CWD, to, &times, flags).at(Stage::Scratch, at(to))
 }
 
 /// Owner before mode: changing the owner clears set-id bits.
