@@ -1,6 +1,11 @@
 //! The commands around a build, as they are typed: `explain`, `graph`, `shell`, `doctor`, `cache`, `init`, `schema`.
 //!
 //! Needs Debian's busybox-static, and what `immbuild doctor` asks for.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "what a test prepares is there, or the test fails"
+)]
 
 use std::fs;
 use std::io::Write as _;
@@ -215,7 +220,7 @@ fn explain_tells_what_changed_from_what_follows() {
     assert_eq!(
         desk.run(&["explain", "build"]).out(),
         "build.1  run     copy a to /a  (`source a` changed)\n\
-         build.2  wait    write /b  (runs if the result of `build.1` is another than before; `build.1` changed)\n"
+         build.2  wait    write /b  (runs if `build.1` gives another result; `build.1` changed)\n"
     );
 
     desk.write("a", "1\n");

@@ -205,13 +205,14 @@ impl Context<'_> {
             ": set aside, the next build makes them anew"
         };
         say(&format!(
-            "checked   {} objects, {} records",
-            found.objects, found.records
+            "checked   {}, {}",
+            counted(found.objects, "object", "objects"),
+            counted(found.records, "record", "records")
         ));
         say(&format!(
-            "damaged   {} objects, {} records{fate}",
-            found.damaged.len(),
-            found.damaged_records
+            "damaged   {}, {}{fate}",
+            counted(found.damaged.len() as u64, "object", "objects"),
+            counted(found.damaged_records, "record", "records")
         ));
     }
 
@@ -295,8 +296,9 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
                     format!("after {}", others.join(" and "))
                 } else {
                     format!(
-                        "runs if the result of {} is another than before",
-                        others.join(" or ")
+                        "runs if {} {} another result",
+                        others.join(" or "),
+                        if others.len() == 1 { "gives" } else { "give" }
                     )
                 });
             }
@@ -358,24 +360,27 @@ fn vertex_json(vertex: &Vertex) -> Value {
     })
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 fn collected_lines(collected: &Collected) -> Vec<String> {
     let Collected {
         store: gc,
         dropped,
         kept,
     } = collected;
-    let line = |what: &str,
-                objects: u64,
-                records: u64,
-                snapshots: u64,
-                others: Count,
-                size: u64| {
-        format!(
-            "{what:10}{objects} objects, {records} records, {snapshots} snapshots, {} directories: {}",
-            others.count,
-            bytes(size + others.bytes)
-        )
-    };
+    let line =
+        |what: &str, objects: u64, records: u64, snapshots: u64, others: Count, size: u64| {
+            format!(
+                "{what:10}{}, {}, {}, {}: {}",
+                counted(objects, "object", "objects"),
+                counted(records, "record", "records"),
+                counted(snapshots, "snapshot", "snapshots"),
+                counted(others.count, "directory", "directories"),
+                bytes(size + others.bytes)
+            )
+        };
     let mut lines = vec![
         line(
             "removed",
@@ -396,8 +401,8 @@ fn collected_lines(collected: &Collected) -> Vec<String> {
     ];
     if gc.stale_left > 0 {
         lines.push(format!(
-            "left      {} directories with files of users that this process cannot act for",
-            gc.stale_left
+            "left      {} with files of users that this process cannot act for",
+            counted(gc.stale_left, "directory", "directories")
         ));
     }
     lines
