@@ -1,6 +1,10 @@
 //! How fast layers are written and read: bytes of tar per second.
 //!
 //! `cargo bench -p immbuild --bench layer`
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how fast it is on all CPUs is the question"
+)]
 
 use std::hint::black_box;
 use std::io::{self, Read};

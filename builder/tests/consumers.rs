@@ -3,6 +3,7 @@
 //!
 //! They need Debian 12's umoci, skopeo, podman, buildah, crun and busybox-static, and root:
 //! `cargo test -p immbuild --test consumers -- --ignored`.
+#![allow(clippy::disallowed_methods, reason = "tests look at directories")]
 
 mod common;
 

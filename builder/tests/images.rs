@@ -1,4 +1,5 @@
 //! Images go out and come back in: every kind of output is read again, and nothing else is believed.
+#![allow(clippy::disallowed_methods, reason = "tests look at directories")]
 
 mod common;
 

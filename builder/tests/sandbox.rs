@@ -7,6 +7,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     reason = "a test that reports by itself"
 )]
 
@@ -52,6 +53,7 @@ const STORIES: &[Story] = &[
     ("the_network_is_unreachable", network),
     ("init_cannot_be_looked_into", init_is_closed),
     ("the_host_cannot_be_written_to_through_proc", proc_is_closed),
+    ("a_nested_namespace_uncovers_nothing", nested),
     ("refused_system_calls_fail_as_documented", system_calls),
     ("addresses_are_the_same_in_every_run", addresses),
     ("a_device_cannot_be_made", devices),
@@ -350,6 +352,7 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
         secrets: vec![],
         timeout: Some(Duration::from_secs(60)),
         terminal: false,
+        read_only: false,
     }
 }
 

@@ -1,6 +1,10 @@
 //! What people are told about a spec or lock that is not right: every case as it is written and as it is answered.
 //!
 //! `BLESS=1 cargo test -p immbuild --test told` writes the answers anew; read the difference before you commit it.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "BLESS is how a test is told to write"
+)]
 
 use std::path::Path;
 

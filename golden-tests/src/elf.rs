@@ -78,7 +78,10 @@ fn arm64(length: usize) -> Vec<u8> {
         0xd280_0ba8,               // mov x8, 93 (exit)
         0xd400_0001,               // svc 0
     ];
-    words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect()
+    words
+        .iter()
+        .flat_map(|word: &u32| word.to_le_bytes())
+        .collect()
 }
 
 #[cfg(test)]

@@ -23,17 +23,42 @@ pub struct Example {
 
 /// Every example, smallest first.
 pub const EXAMPLES: &[Example] = &[
-    Example { name: "hello", debian: false, without_range: true, flags: &[] },
-    Example { name: "static", debian: false, without_range: true, flags: &[] },
-    Example { name: "site", debian: true, without_range: true, flags: &[] },
-    Example { name: "compile", debian: true, without_range: false, flags: &[] },
+    Example {
+        name: "hello",
+        debian: false,
+        without_range: true,
+        flags: &[],
+    },
+    Example {
+        name: "static",
+        debian: false,
+        without_range: true,
+        flags: &[],
+    },
+    Example {
+        name: "site",
+        debian: true,
+        without_range: true,
+        flags: &[],
+    },
+    Example {
+        name: "compile",
+        debian: true,
+        without_range: false,
+        flags: &[],
+    },
     Example {
         name: "secrets",
         debian: true,
         without_range: false,
         flags: &["--secret", "token=file:/etc/hostname"],
     },
-    Example { name: "everything", debian: true, without_range: false, flags: &[] },
+    Example {
+        name: "everything",
+        debian: true,
+        without_range: false,
+        flags: &[],
+    },
 ];
 
 impl Example {
@@ -50,7 +75,14 @@ impl Example {
             let to = directory.join("debian");
             // A link would lead out of the example; a copy of 380 MB for each world would be a copy too many.
             run("mkdir", &["-m", "755", &to.display().to_string()])?;
-            run("mount", &["--bind", &root.display().to_string(), &to.display().to_string()])?;
+            run(
+                "mount",
+                &[
+                    "--bind",
+                    &root.display().to_string(),
+                    &to.display().to_string(),
+                ],
+            )?;
         }
         Ok(directory)
     }
@@ -91,7 +123,11 @@ pub fn build_all() -> Result<()> {
             .with_context(|| format!("example {} does not build", example.name))?;
         println!("{:12} {digest}", example.name);
         let again = world.build(&directory, &store, example.flags)?;
-        ensure!(again.is_ok_and(|again| again == digest), "{} differs when warm", example.name);
+        ensure!(
+            again.is_ok_and(|again| again == digest),
+            "{} differs when warm",
+            example.name
+        );
         unlay(&directory)?;
     }
     Ok(())

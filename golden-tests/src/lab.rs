@@ -137,10 +137,7 @@ impl Lab {
     }
 
     fn prepared(&self, mut command: Command, arguments: &[&str]) -> Command {
-        command
-            .args(arguments)
-            .arg("--store")
-            .arg(&self.store);
+        command.args(arguments).arg("--store").arg(&self.store);
         command.current_dir(self.project());
         command.env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
@@ -170,16 +167,23 @@ impl Lab {
         need_root();
         let mut command = Command::new("setpriv");
         let id = NOBODY.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(immbuild());
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(immbuild());
         self.end(self.prepared(command, arguments).arg("--quiet"))
     }
 
     /// Starts it, telling all it does, and gives a handle that does not let it outlive the test.
     pub fn start(&self, arguments: &[&str]) -> Running<'_> {
         let mut command = self.prepared(Command::new(immbuild()), arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let before = self.listing();
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Running {
             lab: self,
             before,
@@ -220,7 +224,10 @@ fn what_is(path: &Path) -> String {
             |bytes| Digest::of(&bytes).to_string(),
         )
     } else if kind.is_symlink() {
-        format!("link to {}", fs::read_link(path).unwrap_or_default().display())
+        format!(
+            "link to {}",
+            fs::read_link(path).unwrap_or_default().display()
+        )
     } else if kind.is_dir() {
         "directory".to_owned()
     } else if kind.is_socket() || kind.is_fifo() {
@@ -254,7 +261,12 @@ impl Ended<'_> {
     /// It succeeded; gives the digest it printed.
     #[track_caller]
     pub fn digest(&self) -> String {
-        assert!(self.output.status.success(), "{}: {}", self.output.status, self.said());
+        assert!(
+            self.output.status.success(),
+            "{}: {}",
+            self.output.status,
+            self.said()
+        );
         let text = String::from_utf8_lossy(&self.output.stdout);
         let digest = text.trim_end();
         assert!(
@@ -276,7 +288,10 @@ impl Ended<'_> {
     pub fn refused_with(&self, exit: i32, parts: &[&str]) {
         let said = self.said();
         for part in parts {
-            assert!(said.contains(part), "it does not say {part:?}, but:\n{said}");
+            assert!(
+                said.contains(part),
+                "it does not say {part:?}, but:\n{said}"
+            );
         }
         self.ended_with(exit);
     }
@@ -285,8 +300,16 @@ impl Ended<'_> {
     fn ended_with(&self, exit: i32) {
         let status = self.output.status;
         assert_eq!(status.code(), Some(exit), "{status}: {}", self.said());
-        assert_eq!(String::from_utf8_lossy(&self.output.stdout), "", "stdout is for data");
-        assert_eq!(self.lab.listing(), self.before, "a failed run leaves the project as it was");
+        assert_eq!(
+            String::from_utf8_lossy(&self.output.stdout),
+            "",
+            "stdout is for data"
+        );
+        assert_eq!(
+            self.lab.listing(),
+            self.before,
+            "a failed run leaves the project as it was"
+        );
         nothing_left_running(self.lab);
     }
 }
@@ -310,7 +333,10 @@ pub fn nothing_left_running(lab: &Lab) {
             }
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             if String::from_utf8_lossy(&command).contains(&top) {
-                found.push(format!("process {id} names it: {}", String::from_utf8_lossy(&command)));
+                found.push(format!(
+                    "process {id} names it: {}",
+                    String::from_utf8_lossy(&command)
+                ));
             }
         }
         found
@@ -328,7 +354,9 @@ pub fn nothing_left_running(lab: &Lab) {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let left: Vec<&str> = mounts
         .lines()
-        .filter(|line| line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store")))
+        .filter(|line| {
+            line.contains(&format!("{top}/project")) || line.contains(&format!("{top}/store"))
+        })
         .collect();
     assert_eq!(left, Vec::<&str>::new(), "nothing stays mounted");
 }
@@ -372,7 +400,10 @@ impl<'a> Running<'a> {
                 return;
             }
         }
-        panic!("it never said {text:?}, but:\n{}", String::from_utf8_lossy(&self.said));
+        panic!(
+            "it never said {text:?}, but:\n{}",
+            String::from_utf8_lossy(&self.said)
+        );
     }
 
     /// Waits for its end.

@@ -1,5 +1,7 @@
 //! The harness that judges immbuild: goldens, the identity matrix, real inputs, benchmarks and `cargo ci`.
 
+#![allow(clippy::print_stdout, reason = "a check tells what it does")]
+
 use std::path::{Path, PathBuf};
 
 pub mod elf;

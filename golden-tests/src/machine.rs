@@ -95,7 +95,10 @@ impl Mounted {
         let (at, file) = (text(&directory), text(&image));
         match kind {
             FileSystem::Tmpfs => {
-                run("mount", &["-t", "tmpfs", "-o", "size=3G,mode=1777", "tmpfs", &at])?;
+                run(
+                    "mount",
+                    &["-t", "tmpfs", "-o", "size=3G,mode=1777", "tmpfs", &at],
+                )?;
             }
             FileSystem::Ext4 | FileSystem::Xfs => {
                 std::fs::File::create(&image)?.set_len(3 << 30)?;

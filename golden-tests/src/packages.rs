@@ -10,6 +10,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "bzip2",
     "crun",
+    "dosfstools",
     "e2fsprogs",
     "gcc",
     "git",
@@ -60,6 +61,10 @@ fn apt(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .status()
         .context("cannot run apt-get: install these packages by hand")?;
-    ensure!(status.success(), "apt-get {} ended with {status}", arguments.join(" "));
+    ensure!(
+        status.success(),
+        "apt-get {} ended with {status}",
+        arguments.join(" ")
+    );
     Ok(())
 }

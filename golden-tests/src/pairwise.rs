@@ -34,7 +34,11 @@ pub fn rows(levels: &[usize]) -> Vec<Vec<usize>> {
             // The first of the best, so that the choice does not depend on the iterator.
             let best = (0..levels[factor]).fold((0, None), |(most, best), level| {
                 let gain = gain(level);
-                if best.is_none() || gain > most { (gain, Some(level)) } else { (most, best) }
+                if best.is_none() || gain > most {
+                    (gain, Some(level))
+                } else {
+                    (most, best)
+                }
             });
             row[factor] = best.1;
         }

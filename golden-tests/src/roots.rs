@@ -89,7 +89,10 @@ pub fn layout_of_tar(tar: &Path, layout: &Path, tag: &str) -> Result<()> {
             "annotations": { "org.opencontainers.image.ref.name": tag },
         }],
     });
-    fs::write(layout.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(
+        layout.join("oci-layout"),
+        br#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     fs::write(layout.join("index.json"), serde_json::to_vec(&index)?)?;
     Ok(())
 }

@@ -37,7 +37,11 @@ impl World<'_> {
     /// umask gives and times of now.
     pub fn lay(&self, example: &Path, name: &str) -> Result<PathBuf> {
         let directory = self.place.join(name);
-        ensure!(!directory.exists(), "{} is there already", directory.display());
+        ensure!(
+            !directory.exists(),
+            "{} is there already",
+            directory.display()
+        );
         let umask = match self.environment {
             Environment::Plain => "022",
             Environment::Odd => "077",
@@ -50,7 +54,15 @@ impl World<'_> {
             "sh",
             &["-c", &script, "sh", &text(example), &text(&directory)],
         )?;
-        run("chown", &["-R", "--no-dereference", &self.user.id()?.to_string(), &text(&directory)])?;
+        run(
+            "chown",
+            &[
+                "-R",
+                "--no-dereference",
+                &self.user.id()?.to_string(),
+                &text(&directory),
+            ],
+        )?;
         Ok(directory)
     }
 
@@ -63,12 +75,15 @@ impl World<'_> {
         };
         let mut command = Command::new("unshare");
         command.args(["--uts", "sh", "-c"]);
-        command.arg(
-            "[ -z \"$1\" ] || hostname \"$1\"; umask \"$2\"; cd \"$3\"; shift 3; exec \"$@\"",
-        );
+        command
+            .arg("[ -z \"$1\" ] || hostname \"$1\"; umask \"$2\"; cd \"$3\"; shift 3; exec \"$@\"");
         command.args(["sh", host, umask]).arg(cwd);
         command.args(["taskset", "--cpu-list"]);
-        command.arg(if self.cpus == 1 { "0".to_owned() } else { format!("0-{}", self.cpus - 1) });
+        command.arg(if self.cpus == 1 {
+            "0".to_owned()
+        } else {
+            format!("0-{}", self.cpus - 1)
+        });
         if self.user != User::Root {
             let id = uid.to_string();
             command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
@@ -78,23 +93,41 @@ impl World<'_> {
             command.args(["--threads", &threads.to_string()]);
         }
         command.env_clear();
-        command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env(
+            "PATH",
+            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        );
         match self.environment {
             Environment::Plain => {
-                command.env("TZ", "UTC").env("LANG", "C.UTF-8").env("HOME", directory);
+                command
+                    .env("TZ", "UTC")
+                    .env("LANG", "C.UTF-8")
+                    .env("HOME", directory);
                 command.env("USER", self.user.name());
             }
             Environment::Odd => {
-                command.env("TZ", "Pacific/Kiritimati").env("LC_ALL", "tr_TR.UTF-8");
-                command.env("HOME", "/nonexistent").env("EXTRA", "something else");
-                command.env("MAKEFLAGS", "-j7").env("CFLAGS", "-O0").env("USER", "somebody");
+                command
+                    .env("TZ", "Pacific/Kiritimati")
+                    .env("LC_ALL", "tr_TR.UTF-8");
+                command
+                    .env("HOME", "/nonexistent")
+                    .env("EXTRA", "something else");
+                command
+                    .env("MAKEFLAGS", "-j7")
+                    .env("CFLAGS", "-O0")
+                    .env("USER", "somebody");
             }
         }
         Ok(command)
     }
 
     /// Builds the spec in `directory` and gives its digest, or the output of the failed run.
-    pub fn build(&self, directory: &Path, store: &Path, more: &[&str]) -> Result<Result<String, Output>> {
+    pub fn build(
+        &self,
+        directory: &Path,
+        store: &Path,
+        more: &[&str],
+    ) -> Result<Result<String, Output>> {
         let mut arguments: Vec<OsString> = vec![
             "build".into(),
             directory.join("spec.toml").into(),

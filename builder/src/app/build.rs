@@ -10,21 +10,21 @@ use super::failure::{Exit, Failure};
 use super::layers::LayerMaker;
 use super::memory::{self, Built, BuiltImage};
 use super::outputs::{self, OutputRequest};
-use super::pins::{self, Pinned};
+use super::pins::Pinned;
+use super::planned::{Planned, planned};
 use super::project::Project;
 use super::realise::{self, Options};
 use super::session::Session;
 use crate::diag::Diagnostic;
 use crate::epoch::{Epoch, FormatVersion};
 use crate::graph::op::{OpId, OpKind, Pin};
-use crate::graph::plan::{Plan, plan};
 use crate::graph::{Graph, Origin};
 use crate::image::{
     BaseImage, ConfigChanges, Image, ImageId, ImageIndex, ImageKey, ImageSpec, ManifestDigest,
     OwnLayer, assemble, assemble_index,
 };
-use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::layer::Compression;
+use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Realised, Taint};
@@ -32,6 +32,10 @@ use crate::spec::model::{self, Ident, Resolved};
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct BuildRequest {
     /// A missing or outdated lock is an error.
     pub locked: bool,
@@ -39,6 +43,8 @@ pub struct BuildRequest {
     pub expected: bool,
     /// Write the expectation.
     pub record: bool,
+    /// What the lock expects is not looked at: whoever asks compares by itself.
+    pub ignore_expectations: bool,
     /// Only these platforms, in the words of the command line.
     pub platforms: Vec<String>,
     /// This stage instead of the image.
@@ -112,6 +118,10 @@ pub enum Expectation {
 }
 
 /// Builds.
+#[allow(
+    clippy::too_many_lines,
+    reason = "the pipeline from end to end, a stage a statement"
+)]
 pub fn build(
     session: &Session<'_>,
     project: &Project,
@@ -122,26 +132,20 @@ pub fn build(
     options.empty_caches |= request.locked || request.record;
     warn_of_source_date_epoch(session);
 
-    let (lock, new_lock, locked) = super::lock::for_build(session, project, request.locked)?;
-    let resolved = resolve_platforms(project, &options.args, &request.platforms)?;
-    let stage = wanted_stage(&resolved, request.stage.as_deref())?;
+    let Planned {
+        lock,
+        new_lock,
+        locked,
+        resolved,
+        stage,
+        epoch,
+        outputs,
+        pinned,
+        graph,
+        plans,
+        wants,
+    } = planned(session, project, request)?;
     let first = resolved.values().next().expect("a spec has a platform");
-    let epoch = first
-        .epoch
-        .or(lock.as_ref().map(|lock| lock.epoch))
-        .unwrap_or(Epoch::DEFAULT);
-    let outputs = outputs::plan(project, &resolved.values().collect::<Vec<_>>(), &request.outputs, request.no_outputs)?;
-
-    let pinned = pins::pin(session, project, &resolved, &stage, lock.as_ref(), &options, &outputs)?;
-    let mut graph = Graph::default();
-    let plans: BTreeMap<Platform, Plan> = resolved
-        .iter()
-        .map(|(platform, spec)| {
-            let pins = &pinned.pins[platform];
-            (*platform, plan(spec, pins, epoch, &stage, &mut graph))
-        })
-        .collect();
-    let wants: Vec<OpId> = plans.values().map(|plan| plan.end(&stage)).collect();
     refuse_foreign(&graph, &wants)?;
 
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
@@ -181,7 +185,17 @@ pub fn build(
         .iter()
         .fold(Taint::default(), |taint, id| taint.and(realised[id].taint));
     let vector = op_vector(&graph, &wants);
-    let expectation = expect(session, project, lock.as_ref(), request, &stage, &reports, index.as_ref(), taint, &vector)?;
+    let expectation = expect(
+        session,
+        project,
+        lock.as_ref(),
+        request,
+        &stage,
+        &reports,
+        index.as_ref(),
+        taint,
+        &vector,
+    )?;
 
     let built = Built {
         digest,
@@ -465,18 +479,22 @@ pub fn wanted_stage(
         return Ok(Ident::image());
     };
     let spec = resolved.values().next().expect("a spec has a platform");
-    spec.stages.keys().find(|name| name.as_str() == asked).cloned().ok_or_else(|| {
-        let known: Vec<&str> = spec.stages.keys().map(Ident::as_str).collect();
-        Failure::new(
-            Exit::Usage,
-            Diagnostic::error(format!("there is no stage `{asked}`"))
-                .hint(format!("the stages are {}", known.join(", "))),
-        )
-    })
+    spec.stages
+        .keys()
+        .find(|name| name.as_str() == asked)
+        .cloned()
+        .ok_or_else(|| {
+            let known: Vec<&str> = spec.stages.keys().map(Ident::as_str).collect();
+            Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("there is no stage `{asked}`"))
+                    .hint(format!("the stages are {}", known.join(", "))),
+            )
+        })
 }
 
 /// A step can only execute programs of this machine.
-fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
+pub fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
     for id in graph.reachable(wants) {
         if let OpKind::Exec(exec) = &graph.op(id).kind
             && exec.platform.machine() != std::env::consts::ARCH
@@ -526,7 +544,9 @@ fn op_vector(graph: &Graph, wants: &[OpId]) -> Vec<(String, OpId)> {
 fn set_of_ids(reports: &BTreeMap<Platform, ImageReport>) -> Digest {
     let mut out = immbuild_cas::canonical::Encoder::default();
     out.str("image-set");
-    out.sequence(reports.values(), |out, report| out.digest(report.id.digest()));
+    out.sequence(reports.values(), |out, report| {
+        out.digest(report.id.digest())
+    });
     Digest::of(&out.into_bytes())
 }
 
@@ -559,7 +579,10 @@ fn statements(
     all
 }
 
-#[allow(clippy::too_many_arguments, reason = "each is one thing the comparison needs, and only here")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is one thing the comparison needs, and only here"
+)]
 fn expect(
     session: &Session<'_>,
     project: &Project,
@@ -588,16 +611,24 @@ fn expect(
         }
         return Ok(Expectation::Recorded);
     }
+    if request.ignore_expectations {
+        return Ok(Expectation::None);
+    }
     if taint.warm_cache {
         return Ok(Expectation::Warm);
     }
-    let expected = lock.map(|lock| &lock.expect).filter(|expect| !expect.is_empty());
+    let expected = lock
+        .map(|lock| &lock.expect)
+        .filter(|expect| !expect.is_empty());
     let Some(expected) = expected else {
         if request.expected {
             return Err(Failure::new(
                 Exit::Lock,
                 Diagnostic::error("the lock expects nothing")
-                    .because(format!("there is no `[[expect]]` in `{}`", project.lock_path.display()))
+                    .because(format!(
+                        "there is no `[[expect]]` in `{}`",
+                        project.lock_path.display()
+                    ))
                     .hint("run `immbuild build --record` to write what this build gives"),
             ));
         }

@@ -145,17 +145,21 @@ impl From<StoreError> for Failure {
             | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
-        let failure = Self::of(exit, &error);
-        match &error {
-            StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
-            StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
-                failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
-            }
-            StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
-            StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
-            StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
-            StoreError::Io { source, .. } => hint_of_io(failure, source),
+        hint_of_store(Self::of(exit, &error), &error)
+    }
+}
+
+/// What to do when the store fails.
+fn hint_of_store(failure: Failure, error: &StoreError) -> Failure {
+    match error {
+        StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
+            failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
         }
+        StoreError::Owner { .. } => failure.hint("a store belongs to one user: name another with `--store DIR`"),
+        StoreError::Form { .. } => failure.hint("name another directory with `--store DIR`"),
+        StoreError::Busy { .. } => failure.hint("wait until the other builds have ended"),
+        StoreError::Io { source, .. } => hint_of_io(failure, source),
     }
 }
 
@@ -201,8 +205,8 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         None => exit,
     };
     let failure = Failure::of(exit, error);
-    if exit == Exit::Untrusted && store_source(error).is_some() {
-        return failure.hint(CHANGED_HINT);
+    if let Some(store) = store_source(error) {
+        return hint_of_store(failure, store);
     }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
@@ -241,14 +245,18 @@ impl From<HostFsError> for Failure {
             HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Exit::Unreachable
             }
-            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => Exit::Local,
+            HostFsError::Case { .. } | HostFsError::Io { .. } | HostFsError::Store(_) => {
+                Exit::Local
+            }
         };
         let failure = wrapped(exit, &error);
         match &error {
             HostFsError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 failure.hint("a path begins at the directory of the spec")
             }
-            HostFsError::Kind { .. } => failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`"),
+            HostFsError::Kind { .. } => {
+                failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`")
+            }
             HostFsError::Changed { .. } => failure.hint(CHANGED_HINT),
             HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
             HostFsError::Case { .. } => failure.hint(CASE_HINT),
@@ -371,12 +379,16 @@ impl From<OutputError> for Failure {
         };
         let failure = wrapped(exit, &error);
         match &error {
-            OutputError::InTheWay { .. } => failure.hint("name another place, or move away what is there"),
+            OutputError::InTheWay { .. } => {
+                failure.hint("name another place, or move away what is there")
+            }
             OutputError::Tree {
                 source: HostFsError::Case { .. },
                 ..
             } => failure.hint(CASE_HINT),
-            OutputError::OnePlatform { .. } => failure.hint("add `--platform P`, or write an OCI archive or layout"),
+            OutputError::OnePlatform { .. } => {
+                failure.hint("add `--platform P`, or write an OCI archive or layout")
+            }
             _ => failure,
         }
     }
@@ -397,7 +409,9 @@ impl From<SandboxError> for Failure {
         let failure = Self::of(exit, &error);
         match error.fix() {
             Some(fix) => failure.hint(fix),
-            None if exit == Exit::Machine => failure.hint("run `immbuild doctor`, which tries each thing that is needed"),
+            None if exit == Exit::Machine => {
+                failure.hint("run `immbuild doctor`, which tries each thing that is needed")
+            }
             None => failure,
         }
     }

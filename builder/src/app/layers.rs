@@ -5,15 +5,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::store::LocalStore;
+use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::delta;
 
 use super::failure::Failure;
 use crate::epoch::{Epoch, FormatVersion};
-use crate::layer::{DiffId, LayerDigest};
 use crate::image::{ImageLayer, LayerMedia};
 use crate::layer::{Compression, LayerPlan, write_layer};
+use crate::layer::{DiffId, LayerDigest};
 use crate::ports::{Event, Events, Outcome, WorkId};
 
 /// What layers are made with.
@@ -67,7 +67,11 @@ impl LayerMaker<'_> {
         );
         self.events.event(Event::Finished {
             id: work,
-            outcome: if written.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if written.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         let info = written?;
         let layer = ImageLayer {

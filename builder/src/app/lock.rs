@@ -15,9 +15,7 @@ use crate::lock::model::{CommitPin, FilePin, Lock, Locked, ManifestPin, Pin};
 use crate::lock::{self, Check, Why};
 use crate::platform::Platform;
 use crate::resolve::{git, http, image};
-use crate::spec::model::{
-    GitSource, Ident, ImageSource, Repository, Resolved, Source, SourceKind,
-};
+use crate::spec::model::{GitSource, Ident, ImageSource, Repository, Resolved, Source, SourceKind};
 
 /// What became of the pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +39,10 @@ type ByPlatform = BTreeMap<Platform, Resolved>;
 /// The lock a build goes by, made when there is none.
 ///
 /// Gives the lock, its file when it is new, and what was locked.
+#[allow(
+    clippy::type_complexity,
+    reason = "each part is plain, and one caller takes them apart"
+)]
 pub fn for_build(
     session: &Session<'_>,
     project: &Project,
@@ -55,9 +57,12 @@ pub fn for_build(
         if locked {
             return Err(Failure::new(
                 Exit::Lock,
-                Diagnostic::error(format!("there is no lock `{}`", project.lock_path.display()))
-                    .because("`--locked` builds only what a lock pins")
-                    .hint("run `immbuild lock` and commit the file"),
+                Diagnostic::error(format!(
+                    "there is no lock `{}`",
+                    project.lock_path.display()
+                ))
+                .because("`--locked` builds only what a lock pins")
+                .hint("run `immbuild lock` and commit the file"),
             ));
         }
         let (lock, report) = find_missing(session, project, &resolved, None)?;
@@ -94,8 +99,11 @@ pub fn check(project: &Project) -> Result<(), Failure> {
         }
         return Err(Failure::new(
             Exit::Lock,
-            Diagnostic::error(format!("there is no lock `{}`", project.lock_path.display()))
-                .hint("run `immbuild lock`"),
+            Diagnostic::error(format!(
+                "there is no lock `{}`",
+                project.lock_path.display()
+            ))
+            .hint("run `immbuild lock`"),
         ));
     };
     let check = lock::check(&resolved, &existing);
@@ -128,8 +136,11 @@ pub fn update(
     let existing = project.read_lock()?.ok_or_else(|| {
         Failure::new(
             Exit::Lock,
-            Diagnostic::error(format!("there is no lock `{}`", project.lock_path.display()))
-                .hint("run `immbuild lock`, which pins everything for the first time"),
+            Diagnostic::error(format!(
+                "there is no lock `{}`",
+                project.lock_path.display()
+            ))
+            .hint("run `immbuild lock`, which pins everything for the first time"),
         )
     })?;
     for name in &request.sources {
@@ -159,13 +170,22 @@ pub fn update(
         }
         let (pin, date) = finder.find(name)?;
         dates.extend(date);
-        let before = existing.sources.get(name).map(|locked| describe(&locked.pin));
+        let before = existing
+            .sources
+            .get(name)
+            .map(|locked| describe(&locked.pin));
         let after = describe(&pin);
         if before.as_ref() != Some(&after) {
             let before = before.unwrap_or_else(|| "nothing".into());
             report.moved.push((name.to_string(), before, after));
         }
-        lock.sources.insert(name.clone(), Locked { request: *asked, pin });
+        lock.sources.insert(
+            name.clone(),
+            Locked {
+                request: *asked,
+                pin,
+            },
+        );
     }
     if request.epoch {
         // The date of what did not move is not in the lock, so the rule of a first lock needs every source.
@@ -178,7 +198,9 @@ pub fn update(
         }
     }
     if !request.dry_run {
-        report.written = project.write_lock(&lock)?.then(|| project.lock_path.clone());
+        report.written = project
+            .write_lock(&lock)?
+            .then(|| project.lock_path.clone());
     }
     Ok(report)
 }
@@ -227,7 +249,9 @@ fn find_missing(
     let lock = Lock {
         epoch,
         sources,
-        expect: existing.map(|existing| existing.expect.clone()).unwrap_or_default(),
+        expect: existing
+            .map(|existing| existing.expect.clone())
+            .unwrap_or_default(),
     };
     Ok((lock, report))
 }
@@ -286,9 +310,14 @@ impl<'a> Finder<'a> {
             .filter_map(|(platform, spec)| Some((*platform, spec.sources.get(name)?)))
             .collect();
         if all.iter().any(|(_, source)| source.per_platform) {
-            all.into_iter().map(|(platform, source)| (Some(platform), source)).collect()
+            all.into_iter()
+                .map(|(platform, source)| (Some(platform), source))
+                .collect()
         } else {
-            all.into_iter().take(1).map(|(_, source)| (None, source)).collect()
+            all.into_iter()
+                .take(1)
+                .map(|(_, source)| (None, source))
+                .collect()
         }
     }
 
@@ -452,7 +481,10 @@ fn describe(pin: &Pin) -> String {
             files.join(", ")
         }
         Pin::Git { commits } => {
-            let commits: Vec<&str> = commits.values().map(|commit| &commit.commit[..12]).collect();
+            let commits: Vec<&str> = commits
+                .values()
+                .map(|commit| &commit.commit[..12])
+                .collect();
             format!("commit {}", commits.join(", "))
         }
     }
@@ -461,7 +493,12 @@ fn describe(pin: &Pin) -> String {
 /// SPEC B: an incomplete or outdated lock names what was added or removed and the command.
 fn outdated(project: &Project, check: &Check) -> Failure {
     let mut causes: Vec<String> = Vec::new();
-    causes.extend(check.missing.iter().map(|name| format!("`{name}` is not locked")));
+    causes.extend(
+        check
+            .missing
+            .iter()
+            .map(|name| format!("`{name}` is not locked")),
+    );
     causes.extend(check.outdated.iter().map(|outdated| {
         let name = &outdated.name;
         match outdated.why {
@@ -470,7 +507,12 @@ fn outdated(project: &Project, check: &Check) -> Failure {
             Why::Removed(platform) => format!("`{name}` is no longer wanted for {platform}"),
         }
     }));
-    causes.extend(check.unused.iter().map(|name| format!("`{name}` is no longer used")));
+    causes.extend(
+        check
+            .unused
+            .iter()
+            .map(|name| format!("`{name}` is no longer used")),
+    );
     Failure::new(
         Exit::Lock,
         Diagnostic::error(format!("`{}` is outdated", project.lock_path.display()))

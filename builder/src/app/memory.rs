@@ -116,7 +116,10 @@ fn text(decoder: &mut Decoder<'_>) -> Result<String, DecodeError> {
     String::from_utf8(decoder.bytes()?.to_vec()).map_err(not_canonical)
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is what `map_err` hands over")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "it is what `map_err` hands over"
+)]
 fn not_canonical(error: impl ToString) -> DecodeError {
     DecodeError::NotCanonical(error.to_string())
 }
@@ -145,7 +148,11 @@ pub fn remember(
         let parts = std::iter::once(&manifest.config).chain(&manifest.layers);
         blobs.extend(parts.map(|part: &Descriptor| BlobId::new(part.digest)));
     }
-    blobs.extend(realised.values().filter_map(|root| Some(root.times?.mtimes)));
+    blobs.extend(
+        realised
+            .values()
+            .filter_map(|root| Some(root.times?.mtimes)),
+    );
     blobs.sort_unstable();
     blobs.dedup();
     let record = Record {
@@ -163,8 +170,19 @@ fn last_key(spec: &str, stage: &str) -> String {
 
 /// What a spec gave last, if the store knows.
 pub fn last(session: &Session<'_>, spec: &str, stage: &str) -> Result<Option<Built>, Failure> {
-    let record = session.store.record(LAST, &key_of(&last_key(spec, stage)))?;
+    let record = session
+        .store
+        .record(LAST, &key_of(&last_key(spec, stage)))?;
     Ok(record.and_then(|record| Built::decode(&record.value).ok()))
+}
+
+/// What each spec gave last, as far as the store knows.
+pub fn all(session: &Session<'_>) -> Result<Vec<Built>, Failure> {
+    let records = session.store.records(LAST)?;
+    Ok(records
+        .iter()
+        .filter_map(|(_, record)| Built::decode(&record.value).ok())
+        .collect())
 }
 
 /// Remembers of which ops an image that is expected from now on was made.

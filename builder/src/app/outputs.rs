@@ -24,8 +24,8 @@ use crate::output::{
     self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
     write_oci_layout,
 };
-use crate::ports::{Event, Outcome, WorkId};
 use crate::pattern::Selection;
+use crate::ports::{Event, Outcome, WorkId};
 use crate::spec::model::{OutputKind, Resolved, Source, SourceKind};
 
 /// An output of the command line: `kind=oci-archive,file=out/shop.tar`.
@@ -77,13 +77,21 @@ impl std::str::FromStr for Kind {
             OutputKind::OciLayout,
             OutputKind::Dir,
         ];
-        all.into_iter().find(|kind| kind.as_str() == text).map(Self).ok_or_else(|| {
-            let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
-            match text {
-                "registry" | "function-zip" => format!("`{text}` is not supported by this version"),
-                _ => format!("there is no kind `{text}`: it is one of {}", known.join(", ")),
-            }
-        })
+        all.into_iter()
+            .find(|kind| kind.as_str() == text)
+            .map(Self)
+            .ok_or_else(|| {
+                let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
+                match text {
+                    "registry" | "function-zip" => {
+                        format!("`{text}` is not supported by this version")
+                    }
+                    _ => format!(
+                        "there is no kind `{text}`: it is one of {}",
+                        known.join(", ")
+                    ),
+                }
+            })
     }
 }
 
@@ -122,7 +130,11 @@ pub fn plan(
             planned.push(PlannedOutput {
                 kind: output.kind,
                 path,
-                shown: project.path.parent().unwrap_or(Path::new("")).join(&output.path),
+                shown: project
+                    .path
+                    .parent()
+                    .unwrap_or(Path::new(""))
+                    .join(&output.path),
                 platform: (output.kind == OutputKind::Dir && specs.len() > 1).then_some(at),
                 span: Some(output.span),
             });
@@ -134,8 +146,10 @@ pub fn plan(
         if output.kind == OutputKind::Dir && specs.len() > 1 {
             return Err(Failure::new(
                 Exit::Usage,
-                Diagnostic::error("a directory holds the root of one platform, and this spec has several")
-                    .hint("add `--platform P`"),
+                Diagnostic::error(
+                    "a directory holds the root of one platform, and this spec has several",
+                )
+                .hint("add `--platform P`"),
             ));
         }
         planned.push(PlannedOutput {
@@ -167,10 +181,9 @@ impl PlannedOutput {
             Ok(metadata) if !is_file && !metadata.is_dir() => "there is a file of that name",
             _ => return Ok(()),
         };
-        let mut diagnostic =
-            Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
-                .because(problem)
-                .hint("name another place, or move away what is there");
+        let mut diagnostic = Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
+            .because(problem)
+            .hint("name another place, or move away what is there");
         if let Some(span) = self.span {
             diagnostic = diagnostic.at(Place {
                 file: project.file.clone(),
@@ -214,7 +227,10 @@ impl PlannedOutput {
     }
 
     fn is_file(&self) -> bool {
-        matches!(self.kind, OutputKind::OciArchive | OutputKind::DockerArchive)
+        matches!(
+            self.kind,
+            OutputKind::OciArchive | OutputKind::DockerArchive
+        )
     }
 }
 
@@ -297,15 +313,35 @@ pub fn write(
         session.events.event(Event::Started {
             id: work,
             label: format!("write {}", output.shown.display()),
-            total: Some(subject.images().iter().flat_map(|image| &image.layers).map(|layer| layer.size).sum()),
+            total: Some(
+                subject
+                    .images()
+                    .iter()
+                    .flat_map(|image| &image.layers)
+                    .map(|layer| layer.size)
+                    .sum(),
+            ),
         });
         let progress = |done| session.events.event(Event::Advanced { id: work, done });
         let last = record.as_ref().and_then(|record| stamp_of(&record.value));
         let tree = built.images[which].tree;
-        let outcome = write_one(session, pinned, output, subject, &names, last.as_ref(), tree, &progress);
+        let outcome = write_one(
+            session,
+            pinned,
+            output,
+            subject,
+            &names,
+            last.as_ref(),
+            tree,
+            &progress,
+        );
         session.events.event(Event::Finished {
             id: work,
-            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if outcome.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         outcome?;
         let after = stamp(&output.path)?;
@@ -332,7 +368,10 @@ fn stamp_of(value: &[u8]) -> Option<Stamp> {
     Stamp::decode_strict(decoder.bytes().ok()?).ok()
 }
 
-#[allow(clippy::too_many_arguments, reason = "each kind of output uses some of them, and only here")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each kind of output uses some of them, and only here"
+)]
 fn write_one(
     session: &Session<'_>,
     pinned: &Pinned,
@@ -349,7 +388,9 @@ fn write_one(
             .map_err(|error| super::project::io_failure("make", parent, &error))?;
     }
     match output.kind {
-        OutputKind::OciArchive => write_oci_archive(&output.path, subject, names, &layers, progress)?,
+        OutputKind::OciArchive => {
+            write_oci_archive(&output.path, subject, names, &layers, progress)?
+        }
         OutputKind::DockerArchive => {
             write_docker_archive(&output.path, subject, names, &layers, progress)?;
         }
@@ -370,7 +411,12 @@ fn write_one(
                 },
                 threads: session.settings.threads,
             };
-            output::write_dir(&output.path, &session.store.tree(&tree)?, &materialise, last)?;
+            output::write_dir(
+                &output.path,
+                &session.store.tree(&tree)?,
+                &materialise,
+                last,
+            )?;
         }
     }
     Ok(())

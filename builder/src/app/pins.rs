@@ -77,7 +77,7 @@ pub fn pin(
         project,
         lock,
         options,
-        leave_out: leave_out(session, project, outputs)?,
+        leave_out: leave_out(session, project, options, outputs)?,
         local: Vec::new(),
         origins: Vec::new(),
         pinned: Pinned::default(),
@@ -103,20 +103,27 @@ pub fn pin(
 fn leave_out(
     session: &Session<'_>,
     project: &Project,
+    options: &Options,
     outputs: &[PlannedOutput],
 ) -> Result<Vec<PathBuf>, Failure> {
-    let absolute = |path: &std::path::Path| {
-        std::path::absolute(path)
-            .map_err(|error| super::project::io_failure("find", path, &error))
-    };
     let name = project.path.file_name().unwrap_or_default();
     let lock = project.lock_path.file_name().unwrap_or_default();
-    let mut paths = vec![
-        project.directory.join(name),
-        project.directory.join(lock),
-        std::fs::canonicalize(session.store.path()).unwrap_or(absolute(session.store.path())?),
-    ];
+    let mut paths = vec![project.directory.join(name), project.directory.join(lock)];
+    paths.extend_from_slice(session.stores());
+    // What the spec declares, also where it is not written now: for other platforms, or for no output at all.
+    let arguments = project.arguments(&options.args)?;
+    let everywhere = project
+        .spec
+        .resolve_each(project.spec.platforms(), &arguments)
+        .map_err(|diagnostics| Failure {
+            exit: Exit::Spec,
+            diagnostics,
+        })?;
+    let declared = everywhere.values().flat_map(|spec| &spec.outputs);
+    paths.extend(declared.map(|output| project.directory.join(&output.path)));
     paths.extend(outputs.iter().map(|output| output.path.clone()));
+    paths.sort_unstable();
+    paths.dedup();
     Ok(paths)
 }
 
@@ -180,7 +187,8 @@ impl Pinner<'_> {
             threads: self.session.settings.threads,
             started: self.session.settings.started,
         };
-        let scanned = scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
+        let scanned =
+            scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
         if scanned.report.bytes_hashed > 0 || scanned.report.cached < scanned.report.files {
             scanned.stat_cache.save(&self.session.store, &key)?;
         }
@@ -265,7 +273,9 @@ impl Pinner<'_> {
             sha256: file.sha256,
             unpack: http.unpack.map(unpacking),
         };
-        self.pinned.fetches.push((pin.clone(), Fetch::Http(http.clone(), file.size)));
+        self.pinned
+            .fetches
+            .push((pin.clone(), Fetch::Http(http.clone(), file.size)));
         Ok(pin)
     }
 

@@ -118,7 +118,10 @@ impl Project {
     /// The declared arguments with what the command line says.
     pub fn arguments(&self, given: &BTreeMap<String, String>) -> Result<Arguments, Failure> {
         self.spec.arguments(given).map_err(|error| {
-            Failure::new(Exit::Usage, Diagnostic::error(error.to_string()).hint(error.hint))
+            Failure::new(
+                Exit::Usage,
+                Diagnostic::error(error.to_string()).hint(error.hint),
+            )
         })
     }
 

@@ -5,26 +5,30 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use immbuild_cas::canonical::{Canonical, Encoder};
+use immbuild_cas::canonical::Canonical;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource as _, Record, Store as _};
+use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
-use crate::exec::embedded::{Embedded, Secrets};
-use crate::exec::scheduler::Scheduler;
+use crate::exec::embedded::{Embedded, RunError, Secrets};
+use crate::exec::scheduler::{ExecError, Scheduler};
+use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
-use crate::graph::Graph;
 use crate::image::{BaseImage, ManifestDigest};
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "flags of the command line, each its own"
+)]
 pub struct Options {
     /// `--arg`.
     pub args: BTreeMap<String, String>,
@@ -49,18 +53,21 @@ pub fn realise(
     pinned: &Pinned,
     options: &Options,
 ) -> Result<BTreeMap<OpId, Realised>, Failure> {
+    attempt(session, project, graph, wants, pinned, options)
+        .map_err(|error| super::step_failure::of_exec(error, project))
+}
+
+/// The same, for who wants to know which op failed.
+pub fn attempt(
+    session: &Session<'_>,
+    project: &Project,
+    graph: &Graph,
+    wants: &[OpId],
+    pinned: &Pinned,
+    options: &Options,
+) -> Result<BTreeMap<OpId, Realised>, ExecError<RunError, Failure>> {
     let blobs = pinned.blobs(&session.store);
-    let sandbox = Embedded {
-        store: &session.store,
-        blobs: &blobs,
-        events: session.events,
-        cancel: session.cancel,
-        secrets: &options.secrets,
-        caches: (!options.empty_caches).then(|| project.memory()),
-        ids: session.settings.ids,
-        threads: session.settings.threads,
-        making: Mutex::new(()),
-    };
+    let sandbox = sandbox(session, project, &blobs, options);
     let sources = Provider { session, pinned };
     let scheduler = Scheduler {
         sandbox: &sandbox,
@@ -72,9 +79,27 @@ pub fn realise(
         rerun: options.rerun,
         cancel: session.cancel,
     };
-    scheduler
-        .realise(graph, wants)
-        .map_err(|error| super::step_failure::of_exec(error, project))
+    scheduler.realise(graph, wants)
+}
+
+/// The sandbox that steps of this spec run in.
+pub fn sandbox<'a>(
+    session: &'a Session<'a>,
+    project: &Project,
+    blobs: &'a dyn BlobSource,
+    options: &'a Options,
+) -> Embedded<'a> {
+    Embedded {
+        store: &session.store,
+        blobs,
+        events: session.events,
+        cancel: session.cancel,
+        secrets: &options.secrets,
+        caches: (!options.empty_caches).then(|| project.memory()),
+        ids: session.settings.ids,
+        threads: session.settings.threads,
+        making: Mutex::new(()),
+    }
 }
 
 /// Gives pinned sources as trees: from the store, or by fetching them.
@@ -92,7 +117,31 @@ impl Provider<'_> {
         crate::graph::op::OpKind::Source(pin.clone()).canonical_digest()
     }
 
-    /// A source that was brought here before, and is still here.
+    /// A source that is here: one that was brought here before, or a local one, which was read when it was pinned.
+    pub fn here(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
+        if self.fetch_of(pin).is_some() {
+            return self.known(pin);
+        }
+        let Pin::Tree { tree, .. } = pin else {
+            unreachable!("only a tree can be pinned without being fetched");
+        };
+        Ok(Some(SourceTree {
+            tree: *tree,
+            times: None,
+            config: None,
+            env: BTreeMap::new(),
+            cached: true,
+        }))
+    }
+
+    fn fetch_of(&self, pin: &Pin) -> Option<&Fetch> {
+        let fetches = &self.pinned.fetches;
+        fetches
+            .iter()
+            .find(|(known, _)| known == pin)
+            .map(|(_, fetch)| fetch)
+    }
+
     fn known(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
         let store = &self.session.store;
         let Some(record) = store.record(KIND, &Self::key(pin))? else {
@@ -148,11 +197,18 @@ impl Provider<'_> {
             blobs,
             trees: vec![tree],
         };
-        self.session.store.put_record(KIND, &Self::key(pin), &record)?;
+        self.session
+            .store
+            .put_record(KIND, &Self::key(pin), &record)?;
         Ok(())
     }
 
-    fn fetch(&self, pin: &Pin, fetch: &Fetch, progress: &dyn Fn(u64)) -> Result<SourceTree, Failure> {
+    fn fetch(
+        &self,
+        pin: &Pin,
+        fetch: &Fetch,
+        progress: &dyn Fn(u64),
+    ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
         let plain = |tree: TreeId| SourceTree {
             tree,
@@ -165,18 +221,23 @@ impl Provider<'_> {
             (Pin::Tree { tree, .. }, Fetch::Git(source, commit)) => {
                 let remote = super::lock::remote(source, self.session);
                 let cache = self.session.git_cache();
-                let wanted = git::Pin { commit, tree: *tree };
-                let found = git::fetch_remote(
-                    &remote,
-                    &wanted,
-                    &self.session.git_means(&cache),
-                    store,
-                )?;
+                let wanted = git::Pin {
+                    commit,
+                    tree: *tree,
+                };
+                let found =
+                    git::fetch_remote(&remote, &wanted, &self.session.git_means(&cache), store)?;
                 let tree = store.put_tree(&found)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
-            (Pin::Http { sha256, unpack: how }, Fetch::Http(source, size)) => {
+            (
+                Pin::Http {
+                    sha256,
+                    unpack: how,
+                },
+                Fetch::Http(source, size),
+            ) => {
                 let request = http::Request {
                     url: &source.url,
                     mirrors: &source.mirrors,
@@ -185,10 +246,14 @@ impl Provider<'_> {
                     offline: self.session.settings.offline,
                 };
                 let fetched =
-                    http::fetch(&request, &http::Policy::default(), store, &|done, _| progress(done))?;
+                    http::fetch(&request, &http::Policy::default(), store, &|done, _| {
+                        progress(done)
+                    })?;
                 let tree = match how {
                     Some(how) => self.unpack(&fetched.blob, *how)?,
-                    None => crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?,
+                    None => {
+                        crate::graph::file_op::one_file_tree(fetched.blob, fetched.size, store)?
+                    }
                 };
                 let tree = store.put_tree(&tree)?;
                 self.keep(pin, tree, vec![fetched.blob])?;
@@ -213,13 +278,20 @@ impl Provider<'_> {
         let base = image.base(&manifest)?;
         for field in &base.dropped {
             self.session.events.event(Event::Warning {
-                text: format!("`{field}` of base image {} is not inherited", manifest.digest().short()),
+                text: format!(
+                    "`{field}` of base image {} is not inherited",
+                    manifest.digest().short()
+                ),
                 hint: None,
             });
         }
-        let manifest_blob = store.put(&mut image.open(&BlobId::new(*manifest.digest()))?)?.0;
+        let manifest_blob = store
+            .put(&mut image.open(&BlobId::new(*manifest.digest()))?)?
+            .0;
         let document = BaseImage::manifest(manifest, &store.read(&manifest_blob)?)?;
-        let config = store.put(&mut image.open(&BlobId::new(document.config.digest))?)?.0;
+        let config = store
+            .put(&mut image.open(&BlobId::new(document.config.digest))?)?
+            .0;
         image::keep_layers(&base, &image, store)?;
         let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
         for dropped in &imported.dropped {
@@ -230,7 +302,11 @@ impl Provider<'_> {
         }
         let tree = store.put_tree(&imported.tree)?;
         let mut blobs = vec![imported.mtimes, config, manifest_blob];
-        blobs.extend(base.layers.iter().map(|layer| BlobId::new(*layer.digest.digest())));
+        blobs.extend(
+            base.layers
+                .iter()
+                .map(|layer| BlobId::new(*layer.digest.digest())),
+        );
         self.keep(pin, tree, blobs)?;
         Ok(SourceTree {
             tree,
@@ -246,7 +322,7 @@ impl Provider<'_> {
 }
 
 /// More than this many bytes are no base image but a bomb.
-const IMAGE_MAX: u64 = 64 << 30;
+pub(super) const IMAGE_MAX: u64 = 64 << 30;
 
 static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
 
@@ -254,33 +330,29 @@ impl Sources for Provider<'_> {
     type Error = Failure;
 
     fn realise(&self, _op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Failure> {
-        if let Some(known) = self.known(pin)? {
-            return Ok(known);
+        if let Some(here) = self.here(pin)? {
+            return Ok(here);
         }
-        let Some((_, fetch)) = self.pinned.fetches.iter().find(|(known, _)| known == pin) else {
-            // A local source was read when it was pinned.
-            let Pin::Tree { tree, .. } = pin else {
-                unreachable!("only a tree can be pinned without being fetched");
-            };
-            return Ok(SourceTree {
-                tree: *tree,
-                times: None,
-                config: None,
-                env: BTreeMap::new(),
-                cached: true,
-            });
-        };
+        let fetch = self.fetch_of(pin).expect("what is not here is fetched");
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         self.session.events.event(Event::Started {
             id: work,
             label: format!("source {name}"),
             total: None,
         });
-        let progress = |done| self.session.events.event(Event::Advanced { id: work, done });
+        let progress = |done| {
+            self.session
+                .events
+                .event(Event::Advanced { id: work, done })
+        };
         let outcome = self.fetch(pin, fetch, &progress);
         self.session.events.event(Event::Finished {
             id: work,
-            outcome: if outcome.is_ok() { Outcome::Done } else { Outcome::Failed },
+            outcome: if outcome.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
         });
         outcome
     }

@@ -74,7 +74,19 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {
     let label = origin.label();
-    let failed = format!("step `{label}` failed");
+    of_run(&label, format!("step `{label}` failed"), error)
+}
+
+/// A shell that could not be opened as sentences.
+pub fn of_shell(label: &str, error: RunError) -> Failure {
+    of_run(
+        label,
+        format!("cannot open a shell in the root of `{label}`"),
+        error,
+    )
+}
+
+fn of_run(label: &str, failed: String, error: RunError) -> Failure {
     match error {
         RunError::Step {
             status,
@@ -99,17 +111,15 @@ fn of_step(origin: &Origin, error: RunError) -> Failure {
                 }
                 cause.truncate(cause.trim_end().len());
             }
-            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended");
-            if !tail.is_empty() {
-                hint = format!("{hint}; the whole log is `immbuild cache log {}`", log.digest().short());
+            let mut hints = Vec::from_iter(refused_connection(&tail));
+            if let Some(log) = log {
+                hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                if !tail.is_empty() {
+                    hints.push(format!("the whole log is `immbuild cache log {}`", log.digest().short()));
+                }
             }
-            if let Some(refused) = refused_connection(&tail) {
-                hint = format!("{refused}; {hint}");
-            }
-            Failure::new(
-                Exit::Step,
-                Diagnostic::error(failed).because(cause).hint(hint),
-            )
+            let failure = Failure::new(Exit::Step, Diagnostic::error(failed).because(cause));
+            if hints.is_empty() { failure } else { failure.hint(hints.join("; ")) }
         }
         RunError::NoSecret(name) => Failure::new(
             Exit::Usage,
@@ -165,7 +175,9 @@ fn refused_connection(tail: &str) -> Option<String> {
         "Connection refused",
         "bad address",
     ];
-    let line = tail.lines().find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
+    let line = tail
+        .lines()
+        .find(|line| SIGNS.iter().any(|sign| line.contains(sign)))?;
     let url = line
         .split(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '(' | ')'))
         .find(|word| word.starts_with("https://") || word.starts_with("http://"));

@@ -153,6 +153,7 @@ Examples:
   immbuild build --locked --expected           in CI, for a release
   immbuild build --output kind=oci-archive,file=out/shop.tar
   immbuild build --secret token=env:API_TOKEN")]
+#[allow(clippy::struct_excessive_bools, reason = "a flag is a bool to clap")]
 pub struct Build {
     /// The spec [default: spec.toml]
     #[arg(value_name = "SPEC")]
@@ -262,6 +263,12 @@ pub struct Shell {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Give a secret to a step that has still to run: `n=env:VARIABLE` or `n=file:PATH`
+    #[arg(long, value_name = "N=FROM")]
+    pub secret: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Args)]
@@ -272,6 +279,9 @@ pub struct Explain {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Args)]
@@ -285,6 +295,9 @@ pub struct Graph {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 /// How to write a graph.
@@ -376,12 +389,18 @@ pub struct Inspect {
 pub enum Cache {
     /// Say how much is kept
     Stat,
-    /// Drop what no recent build needs
+    /// Drop what nothing remembered needs
     Gc {
-        /// Keep at most this much: `500M`, `20G`
+        /// Keep at most this much of what was used last: `500M`, `20G` (decimal)
         #[arg(long, value_name = "SIZE")]
         max_size: Option<String>,
     },
     /// Read everything again and set aside what is damaged
     Fsck,
+    /// Print the log of a step that failed
+    Log {
+        /// The first digits of its digest, as the step's message gives them
+        #[arg(value_name = "DIGEST")]
+        digest: String,
+    },
 }

@@ -4,9 +4,17 @@
     reason = "the imperative shell: environment, clock and streams are read here and handed down"
 )]
 
+#[allow(
+    unreachable_pub,
+    clippy::doc_markdown,
+    reason = "its comments are the help texts; it is public to its siblings only"
+)]
 mod args;
+mod images;
 mod report;
 mod run;
+mod tell;
+mod workshop;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -65,7 +73,11 @@ fn style(color: Color) -> Style {
                 && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
         }
     };
-    if coloured { Style::Coloured } else { Style::Plain }
+    if coloured {
+        Style::Coloured
+    } else {
+        Style::Plain
+    }
 }
 
 /// The commands as `clap` knows them, for completions and the manual page.

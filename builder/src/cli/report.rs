@@ -1,5 +1,8 @@
 //! What a use case found, as lines for people and as JSON for machines.
-#![allow(clippy::print_stdout, reason = "standard output is for data, and this is the only place that writes any")]
+#![allow(
+    clippy::print_stdout,
+    reason = "standard output is for data, and this is the only place that writes any"
+)]
 
 use std::io::Write as _;
 
@@ -14,6 +17,12 @@ pub(super) fn data(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Bytes as they are on standard output.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
 /// A line for people on standard error.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -21,7 +30,10 @@ pub(super) fn say(text: &str) {
 
 /// `12.4 MB`: decimal units, as registries and disks count.
 pub(super) fn bytes(count: u64) -> String {
-    #[allow(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "one digit after the point is shown"
+    )]
     let value = count as f64;
     match count {
         0..1_000 => format!("{count} B"),
@@ -55,7 +67,11 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
         (0, _) => String::new(),
         (count, size) => format!(", {count} base {}", bytes(size)),
     };
-    say(&format!("layers    {} own {}{base}", report.own.0, bytes(report.own.1)));
+    say(&format!(
+        "layers    {} own {}{base}",
+        report.own.0,
+        bytes(report.own.1)
+    ));
     say(&format!("expected  {}", expectation(&report.expectation)));
     for (path, same) in &report.written {
         let same = if *same { "   (as it was)" } else { "" };
@@ -108,7 +124,7 @@ pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
         "digest": report.digest.to_string(),
         "images": images,
         "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
-        "tier": report.tier.map(|tier| tier.as_str()),
+        "tier": report.tier.map(crate::spec::model::Tier::as_str),
         "layers": {
             "own": { "count": report.own.0, "bytes": report.own.1 },
             "base": { "count": report.base.0, "bytes": report.base.1 },

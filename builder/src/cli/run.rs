@@ -22,11 +22,11 @@ use crate::exec::sandbox::{IdMap, enter_if_needed};
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
-struct Context<'a> {
-    cli: &'a Cli,
-    style: Style,
+pub(super) struct Context<'a> {
+    pub(super) cli: &'a Cli,
+    pub(super) style: Style,
     /// Set when the process is asked to stop.
-    cancel: Arc<AtomicBool>,
+    pub(super) cancel: Arc<AtomicBool>,
     /// By which signal.
     signal: Arc<AtomicUsize>,
 }
@@ -42,6 +42,20 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Build(arguments) => context.build(arguments),
         Command::Lock(arguments) => context.lock(arguments),
         Command::Update(arguments) => context.update(arguments),
+        Command::Inspect(arguments) => context.inspect(arguments),
+        Command::Compare(arguments) => context.compare(arguments),
+        Command::Verify(arguments) => context.verify(arguments),
+        Command::Load(arguments) => context.load(arguments),
+        Command::Init(arguments) => context.init(arguments),
+        Command::Shell(arguments) => context.shell(arguments),
+        Command::Explain(arguments) => context.explain(arguments),
+        Command::Graph(arguments) => context.graph(arguments),
+        Command::Doctor => context.doctor(),
+        Command::Cache(command) => context.cache(command),
+        Command::Schema => {
+            report::data(crate::spec::schema::schema().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
@@ -71,19 +85,19 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
 }
 
 /// Known to the reference, and of a later version.
-fn not_yet(what: &str) -> Failure {
+pub(super) fn not_yet(what: &str) -> Failure {
     Failure::new(
         Exit::Usage,
         Diagnostic::error(format!("{what} is not supported by this version")),
     )
 }
 
-fn usage(message: impl Into<String>) -> Failure {
+pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Exit::Usage, Diagnostic::error(message.into()))
 }
 
 impl Context<'_> {
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let global = &self.cli.global;
         let show = if global.quiet {
             Show::Nothing
@@ -98,16 +112,22 @@ impl Context<'_> {
     }
 
     /// The spec a command is about.
-    fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
+    pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
-                return Err(usage("the spec is named twice").hint("name it once: as argument or with `-f`"));
+                return Err(
+                    usage("the spec is named twice").hint("name it once: as argument or with `-f`")
+                );
             }
             (Some(path), None) => path.to_owned(),
             (None, Some(path)) => path.clone(),
             (None, None) => PathBuf::from("spec.toml"),
         };
-        let path = if path.is_dir() { path.join("spec.toml") } else { path };
+        let path = if path.is_dir() {
+            path.join("spec.toml")
+        } else {
+            path
+        };
         let project = Project::open(&path)?;
         if !self.cli.global.quiet {
             for warning in project.spec.warnings() {
@@ -118,26 +138,35 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+    pub(super) fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
         enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
     }
 
-    fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
+    pub(super) fn store_path(&self) -> Result<PathBuf, Failure> {
+        match &self.cli.global.store {
+            Some(store) => Ok(store.clone()),
+            None => default_store(),
+        }
+    }
+
+    pub(super) fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
         let global = &self.cli.global;
-        let store = match &global.store {
-            Some(store) => store.clone(),
-            None => default_store()?,
-        };
+        let store = self.store_path()?;
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
-            .map(|since| (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()))
+            .map(|since| {
+                (
+                    i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+                    since.subsec_nanos(),
+                )
+            })
             .unwrap_or_default();
-        let threads = global.threads.unwrap_or_else(|| {
-            std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-        });
+        let threads = global
+            .threads
+            .unwrap_or_else(|| std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN));
         Ok(Settings {
             store,
             offline: global.offline,
@@ -167,6 +196,7 @@ impl Context<'_> {
             locked: arguments.locked,
             expected: arguments.expected,
             record: arguments.record,
+            ignore_expectations: false,
             platforms: arguments.platform.clone(),
             stage: arguments.stage.clone(),
             outputs: outputs(&arguments.output)?,
@@ -200,7 +230,9 @@ impl Context<'_> {
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
         if arguments.online {
-            return Err(not_yet("`--online`").hint("`immbuild update --dry-run` says what would move"));
+            return Err(
+                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
+            );
         }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
@@ -242,7 +274,7 @@ impl Context<'_> {
     }
 
     /// From now on SIGINT and SIGTERM end the work in an orderly way; a second one ends it at once.
-    fn listen_for_signals(&self) {
+    pub(super) fn listen_for_signals(&self) {
         use signal_hook::consts::{SIGINT, SIGTERM};
 
         for signal in [SIGINT, SIGTERM] {
@@ -287,7 +319,7 @@ fn default_store() -> Result<PathBuf, Failure> {
         })
 }
 
-fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
     texts
         .iter()
         .map(|text| {
@@ -312,7 +344,7 @@ fn outputs(texts: &[String]) -> Result<Vec<OutputRequest>, Failure> {
 }
 
 /// Secrets are read here, once, and handed down as bytes.
-fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
+pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::new();
     for text in texts {
         let form = || {
@@ -324,7 +356,9 @@ fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
             Some(("env", variable)) => std::env::var_os(variable)
                 .map(std::os::unix::ffi::OsStringExt::into_vec)
                 .ok_or_else(|| {
-                    usage(format!("secret `{name}` is to come from `{variable}`, which is not set"))
+                    usage(format!(
+                        "secret `{name}` is to come from `{variable}`, which is not set"
+                    ))
                 })?,
             Some(("file", path)) => {
                 let mut value = Vec::new();

@@ -1,4 +1,5 @@
-//! Runs one action of a graph in the [`sandbox`](super::sandbox): snapshots in, a tree out.
+//! Runs one action of a graph in the [sandbox](super::sandbox): snapshots in, a tree out.
+#![allow(clippy::disallowed_methods, reason = "is a directory empty")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -68,8 +69,8 @@ pub enum RunError {
         argv: Vec<String>,
         /// The last lines it printed.
         tail: String,
-        /// The whole log, as far as it was kept.
-        log: BlobId,
+        /// The whole log, if it and what the step left could be kept.
+        log: Option<BlobId>,
     },
     /// A secret it needs was not given.
     #[error("secret `{0}` was not given")]
@@ -210,13 +211,14 @@ impl Embedded<'_> {
 
     fn warn(&self, run: &Run<'_>, ingested: &Ingested) {
         let step = run.origin.label();
-        let sockets = ingested
-            .sockets
-            .iter()
-            .map(|path| format!("step `{step}` left the socket `{path}`, which is no part of an image"));
+        let sockets = ingested.sockets.iter().map(|path| {
+            format!("step `{step}` left the socket `{path}`, which is no part of an image")
+        });
         let attributes = ingested.dropped.iter().map(|(path, name)| {
             let name = String::from_utf8_lossy(name);
-            format!("step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image")
+            format!(
+                "step `{step}` set the attribute `{name}` of `{path}`, which is no part of an image"
+            )
         });
         for text in sockets.chain(attributes) {
             self.events.event(Event::Warning { text, hint: None });
@@ -224,16 +226,16 @@ impl Embedded<'_> {
     }
 
     /// No file that a step left may hold a secret it was given.
-    fn refuse_leaks(
-        &self,
-        changes: &Delta,
-        secrets: &[(String, Vec<u8>)],
-    ) -> Result<(), RunError> {
+    fn refuse_leaks(&self, changes: &Delta, secrets: &[(String, Vec<u8>)]) -> Result<(), RunError> {
         for (path, change) in &changes.changes {
             let Change::File(file) = change else {
                 continue;
             };
-            for (name, value) in secrets.iter().filter(|(_, value)| !value.is_empty()) {
+            // The line feed at the end of a secret's file is seldom part of it.
+            let values = secrets
+                .iter()
+                .map(|(name, value)| (name, value.trim_ascii_end()));
+            for (name, value) in values.filter(|(_, value)| !value.is_empty()) {
                 if contains(&mut self.blobs.open(&file.blob)?, value)
                     .map_err(|error| immbuild_cas::store::read_error(file.blob.digest(), error))?
                 {
@@ -264,21 +266,29 @@ impl Sandbox for Embedded<'_> {
             let directory = self.store.path().join("caches").join(key);
             std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
         });
-        if filled { CacheState::Warm } else { CacheState::Empty }
+        if filled {
+            CacheState::Warm
+        } else {
+            CacheState::Empty
+        }
     }
 
     fn run(&self, run: &Run<'_>) -> Result<Tree, RunError> {
         let op = run.op;
         let secrets = self.secrets_of(op)?;
         let stack = self.stack(run.lineage, run.times, op.epoch)?;
-        let (uid, gid) = resolve_owner(&op.user, &stack.tree, self.store, self.blobs)
-            .map_err(RunError::User)?;
+        let (uid, gid) =
+            resolve_owner(&op.user, &stack.tree, self.store, self.blobs).map_err(RunError::User)?;
         let scratch = self.store.scratch("step")?;
         let empty = self.store.scratch("caches")?;
         let job = Job {
             lowers: &stack.lowers,
             scratch: scratch.path(),
-            argv: op.argv.iter().map(|word| word.clone().into_bytes()).collect(),
+            argv: op
+                .argv
+                .iter()
+                .map(|word| word.clone().into_bytes())
+                .collect(),
             env: run
                 .env
                 .iter()
@@ -291,8 +301,9 @@ impl Sandbox for Embedded<'_> {
             secrets: secrets.clone(),
             timeout: op.timeout,
             terminal: false,
+            read_only: false,
         };
-        let mut log = Log::default();
+        let mut log = Log::without(&secrets);
         let ended = sandbox::run(
             &job,
             self.ids,
@@ -305,13 +316,12 @@ impl Sandbox for Embedded<'_> {
         )?;
         let log = log.finish();
         if ended.status != Status::Exited(0) {
-            let blob = self.store.put_bytes(&log)?;
-            keep_failed(self.store, run.action, blob, scratch)?;
             return Err(RunError::Step {
                 status: ended.status,
                 argv: op.argv.clone(),
                 tail: tail(&log),
-                log: blob,
+                // A disk that the step filled must not hide why the step failed.
+                log: keep_failed(self.store, run.action, &log, scratch).ok(),
             });
         }
         let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
@@ -424,7 +434,9 @@ impl SnapshotMaker<'_> {
         let tree = store.tree(&upper)?;
         let changes = delta(store, &store.tree(&lower)?, &tree)?;
         self.find_or_make(&self.key(Some(lower), upper), |into| {
-            self.materialise(&tree, |materialise| materialise.delta(&tree, &changes, into))
+            self.materialise(&tree, |materialise| {
+                materialise.delta(&tree, &changes, into)
+            })
         })
     }
 
@@ -444,7 +456,9 @@ impl SnapshotMaker<'_> {
             source,
         })?;
         make(&into)?;
-        Ok(vec![store.publish_snapshot(key, scratch)?.join(sandbox::UPPER)])
+        Ok(vec![
+            store.publish_snapshot(key, scratch)?.join(sandbox::UPPER),
+        ])
     }
 }
 
@@ -476,9 +490,10 @@ fn failed_key(action: ActionId) -> Digest {
 fn keep_failed(
     store: &LocalStore,
     action: ActionId,
-    log: BlobId,
+    log: &[u8],
     scratch: Scratch,
-) -> Result<(), RunError> {
+) -> Result<BlobId, StoreError> {
+    let log = store.put_bytes(log)?;
     let key = failed_key(action);
     store.publish_snapshot(&key, scratch)?;
     let record = Record {
@@ -487,14 +502,29 @@ fn keep_failed(
         trees: Vec::new(),
     };
     store.put_record(FAILED, action.digest(), &record)?;
-    Ok(())
+    Ok(log)
 }
 
 /// What a failed step left over its root, if the store still has it.
-pub fn failed_snapshot(store: &LocalStore, action: ActionId) -> Result<Option<PathBuf>, StoreError> {
+pub fn failed_snapshot(
+    store: &LocalStore,
+    action: ActionId,
+) -> Result<Option<PathBuf>, StoreError> {
     Ok(store
         .snapshot(&failed_key(action))?
         .map(|snapshot| snapshot.join(sandbox::UPPER)))
+}
+
+/// The logs of failed steps that the store still has, sorted.
+pub fn failed_logs(store: &LocalStore) -> Result<Vec<BlobId>, StoreError> {
+    let records = store.records(FAILED)?;
+    let mut logs: Vec<BlobId> = records
+        .into_iter()
+        .flat_map(|(_, record)| record.blobs)
+        .collect();
+    logs.sort_unstable();
+    logs.dedup();
+    Ok(logs)
 }
 
 /// What a step printed, as lines and as the bytes that are kept.
@@ -502,9 +532,44 @@ pub fn failed_snapshot(store: &LocalStore, action: ActionId) -> Result<Option<Pa
 struct Log {
     kept: Vec<u8>,
     line: Vec<u8>,
+    /// What is never shown or kept.
+    hidden: Vec<Vec<u8>>,
 }
 
 impl Log {
+    /// One that hides these secrets, and the long lines of those that have several.
+    fn without(secrets: &[(String, Vec<u8>)]) -> Self {
+        const LONG: usize = 8;
+        let mut hidden = Vec::new();
+        for value in secrets.iter().map(|(_, value)| value.trim_ascii()) {
+            let lines = value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            hidden.extend(lines.filter(|line| line.len() >= LONG).map(<[u8]>::to_vec));
+            hidden.push(value.to_vec());
+        }
+        hidden.retain(|value| !value.is_empty());
+        // A secret that holds another one goes first.
+        hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        Self {
+            hidden,
+            ..Self::default()
+        }
+    }
+
+    fn shown(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(bytes.len());
+        let mut rest = bytes;
+        while let Some((first, after)) = rest.split_first() {
+            if let Some(hidden) = self.hidden.iter().find(|hidden| rest.starts_with(hidden)) {
+                shown.extend_from_slice(b"***");
+                rest = &rest[hidden.len()..];
+            } else {
+                shown.push(*first);
+                rest = after;
+            }
+        }
+        shown
+    }
+
     /// Takes bytes and gives the lines that are whole now.
     fn take(&mut self, bytes: &[u8]) -> Vec<String> {
         if self.kept.len() > 2 * LOG_MAX {
@@ -515,7 +580,7 @@ impl Log {
         for byte in bytes {
             match byte {
                 b'\n' => {
-                    lines.push(String::from_utf8_lossy(&self.line).into_owned());
+                    lines.push(String::from_utf8_lossy(&self.shown(&self.line)).into_owned());
                     self.line.clear();
                 }
                 // A line that never ends is cut, so that it cannot fill the memory.
@@ -527,7 +592,7 @@ impl Log {
     }
 
     fn finish(self) -> Vec<u8> {
-        self.kept
+        self.shown(&self.kept)
     }
 }
 
@@ -550,7 +615,9 @@ fn contains(reader: &mut dyn std::io::Read, needle: &[u8]) -> std::io::Result<bo
             return Ok(found);
         }
         filled += count;
-        found |= window[..filled].windows(needle.len()).any(|part| part == needle);
+        found |= window[..filled]
+            .windows(needle.len())
+            .any(|part| part == needle);
         // What could be the beginning of it stays.
         let keep = filled.min(needle.len() - 1);
         window.copy_within(filled - keep..filled, 0);

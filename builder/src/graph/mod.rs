@@ -6,7 +6,7 @@ pub mod file_op;
 pub mod op;
 pub mod plan;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 
 use crate::graph::op::{Op, OpId, OpKind};
 
@@ -55,8 +55,8 @@ impl Graph {
     pub fn add(&mut self, op: Op, origin: Origin) -> OpId {
         let id = op.id();
         debug_assert!(op.inputs.iter().all(|input| self.ops.contains_key(input)));
-        if !self.ops.contains_key(&id) {
-            self.ops.insert(id, op);
+        if let btree_map::Entry::Vacant(entry) = self.ops.entry(id) {
+            entry.insert(op);
             self.origins.insert(id, origin);
             self.order.push(id);
         }

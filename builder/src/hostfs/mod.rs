@@ -15,7 +15,6 @@ mod walk;
 pub mod xattr;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod overlay_tests;
 
 use std::io;

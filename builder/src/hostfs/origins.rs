@@ -151,7 +151,6 @@ impl BlobSource for Chain<'_> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use immbuild_cas::digest::Digest;

@@ -1,5 +1,6 @@
 //! Steps on a real overlay: each way to come to a tree gives the one canonical delta, and a snapshot made by sealing the
 //! upper directory, one made from the delta, and a whole one look alike.
+#![allow(clippy::disallowed_methods, reason = "tests look at directories")]
 
 use std::collections::BTreeMap;
 use std::ffi::CString;

@@ -117,7 +117,6 @@ pub(super) fn run<J: Send, E: Send, W: Send>(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -120,11 +120,7 @@ pub fn ingest_directory(
 ///
 /// # Errors
 /// An ignore file cannot be read, or is no list of patterns.
-pub fn would_take(
-    scan: &Scan<'_>,
-    target: &Path,
-    is_directory: bool,
-) -> Result<bool, HostFsError> {
+pub fn would_take(scan: &Scan<'_>, target: &Path, is_directory: bool) -> Result<bool, HostFsError> {
     let Ok(root) = scan.root.canonicalize() else {
         return Ok(false);
     };
@@ -159,10 +155,17 @@ pub fn would_take(
                 patterns,
             }));
         }
-        above = join(scan.root, &above, &Name::new(name).expect("a path is made of names"))?;
+        above = join(
+            scan.root,
+            &above,
+            &Name::new(name).expect("a path is made of names"),
+        )?;
         directory.push(OsStr::from_bytes(name));
         let is_directory = is_directory || above != path;
-        if ignores.as_ref().is_some_and(|ignores| ignores.contain(&above, is_directory)) {
+        if ignores
+            .as_ref()
+            .is_some_and(|ignores| ignores.contain(&above, is_directory))
+        {
             return Ok(false);
         }
     }
@@ -861,7 +864,6 @@ fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use immbuild_cas::digest::Digest;
@@ -905,6 +907,7 @@ mod tests {
     }
 
     /// So many seconds from now: what was touched just now counts as touched long ago.
+    #[allow(clippy::disallowed_methods, reason = "a test may know the time")]
     fn later(seconds: i64) -> Time {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)

@@ -131,7 +131,6 @@ fn fields(stamp: &Stamp) -> [u8; FIELDS] {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use immbuild_cas::store::MemoryStore;

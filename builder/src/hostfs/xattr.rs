@@ -132,7 +132,6 @@ pub fn canonical_capability(value: &[u8]) -> Option<Box<[u8]>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
     use std::fs::File;

@@ -1,4 +1,8 @@
 //! Things on their way to a name: written aside, then put there at once, or gone without a trace.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what is removed or synced has no order"
+)]
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};

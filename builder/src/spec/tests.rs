@@ -1,4 +1,5 @@
 //! The language as a whole: what specs mean, what the schema says of them, and that no text makes the parser fall over.
+#![allow(clippy::disallowed_methods, reason = "every example, in any order")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! Events as rows on a terminal, as plain lines, or as JSON.
+#![allow(clippy::disallowed_methods, reason = "rates need a clock")]
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -115,7 +116,9 @@ impl Progress {
             let style = ProgressStyle::with_template(template)
                 .expect("the template is a constant")
                 .progress_chars("=> ");
-            let bar = self.rows.add(bar.with_style(style).with_prefix(work.label.clone()));
+            let bar = self
+                .rows
+                .add(bar.with_style(style).with_prefix(work.label.clone()));
             bar.enable_steady_tick(Duration::from_millis(100));
             work.bar = Some(bar);
         }

@@ -16,6 +16,7 @@ impl Mode {
     pub const DIRECTORY: Self = Self(0o755);
 
     /// These bits, if there are only permission bits.
+    #[allow(clippy::cast_possible_truncation, reason = "at most 0o7777")]
     pub const fn new(bits: u32) -> Option<Self> {
         if bits <= 0o7777 {
             Some(Self(bits as u16))

@@ -1,7 +1,5 @@
 //! What the builder, deltas, walks and listings promise, on trees that a reader can see and on random ones.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails shows where")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;

@@ -2,6 +2,8 @@
 //!
 //! What it needs it installs, or it fails and names it. Nothing is skipped.
 
+#![allow(clippy::print_stdout, reason = "a check tells what it does")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -136,6 +138,8 @@ fn cargo(arguments: &[&str]) -> Result<()> {
 
 fn deny() -> Result<()> {
     tool("cargo-deny", "0.20.2")?;
+    // It wants to read the manifests of every crate in the lock, also of those for other systems.
+    cargo(&["fetch", "--locked", "--quiet"])?;
     cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])
 }
 
@@ -203,5 +207,10 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
         .skip(1)
         .filter_map(|rest| rest.split_once(')'))
         .map(|(target, _)| target.split('#').next().unwrap_or_default())
-        .filter(|target| target.ends_with(".md") && !target.contains("://"))
+        .filter(|target| {
+            Path::new(target)
+                .extension()
+                .is_some_and(|extension| extension == "md")
+        })
+        .filter(|target| !target.contains("://"))
 }

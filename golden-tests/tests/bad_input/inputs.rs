@@ -41,7 +41,10 @@ fn a_source_may_lie_outside_the_directory_of_the_spec() {
     fs::write(lab.beside("data"), "outside").expect("it can be written");
     let inside = Lab::new(FILE);
     inside.write("data", "outside");
-    assert_eq!(lab.run(&["build"]).digest(), inside.run(&["build"]).digest());
+    assert_eq!(
+        lab.run(&["build"]).digest(),
+        inside.run(&["build"]).digest()
+    );
 }
 
 #[test]
@@ -81,7 +84,8 @@ fn a_file_that_may_not_be_read_is_named() {
     let lab = Lab::new(FILE);
     lab.write("data/public", "a");
     lab.write("data/secret", "b");
-    fs::set_permissions(lab.file("data/secret"), fs::Permissions::from_mode(0o600)).expect("it is ours");
+    fs::set_permissions(lab.file("data/secret"), fs::Permissions::from_mode(0o600))
+        .expect("it is ours");
     lab.open_to_all();
     lab.run_as_nobody(&["build"]).refused(
         9,
@@ -121,9 +125,18 @@ fn a_file_that_changes_while_it_is_used_is_an_error() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
     let data = lab.file("data").display().to_string();
-    assert!(said.contains(&format!("`{data}` changed while it was being read")), "{said}");
-    assert!(said.contains("hint: build again when nothing writes to it"), "{said}");
-    assert!(!lab.file("image.tar").exists(), "no output of mixed content");
+    assert!(
+        said.contains(&format!("`{data}` changed while it was being read")),
+        "{said}"
+    );
+    assert!(
+        said.contains("hint: build again when nothing writes to it"),
+        "{said}"
+    );
+    assert!(
+        !lab.file("image.tar").exists(),
+        "no output of mixed content"
+    );
     lab.run(&["build"]).digest();
 }
 
@@ -133,7 +146,11 @@ fn a_small_file_that_changes_while_it_is_used_is_used_as_it_was() {
     need_root();
     let lab = slow_lab();
     let output = changed_meanwhile(&lab, b"before", b"behind");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     lab.write("data", "before");
     let digest = lab.run(&["build"]).digest();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), digest);
@@ -165,7 +182,11 @@ fn an_output_that_the_source_leaves_out_is_none_of_it() {
         "source.data = { path = \"data\", exclude = [\"/out\"] }",
     ));
     lab.write("data/a", "a");
-    let output = ["build", "--output", "kind=oci-archive,file=data/out/image.tar"];
+    let output = [
+        "build",
+        "--output",
+        "kind=oci-archive,file=data/out/image.tar",
+    ];
     assert_eq!(lab.run(&output).digest(), lab.run(&output).digest());
 }
 
@@ -182,7 +203,10 @@ steps = [
 /// A lab with a file that is fetched by URL, locked.
 fn locked_file() -> Lab {
     let lab = Lab::new("");
-    lab.write("spec.toml", HTTP.replace("HERE", &lab.project().display().to_string()));
+    lab.write(
+        "spec.toml",
+        HTTP.replace("HERE", &lab.project().display().to_string()),
+    );
     lab.write("data", "one\n");
     assert!(lab.run(&["lock"]).status().success());
     lab
@@ -215,7 +239,10 @@ fn an_archive_that_reaches_outside_is_refused() {
     lab.write(
         "spec.toml",
         HTTP.replace("HERE", &lab.project().display().to_string())
-            .replace("source.data.http =", "source.data.unpack = true\nsource.data.http ="),
+            .replace(
+                "source.data.http =",
+                "source.data.unpack = true\nsource.data.http =",
+            ),
     );
     fs::write(lab.beside("evil"), "x").expect("it can be written");
     run(
@@ -256,7 +283,18 @@ from = "base"
     fs::create_dir_all(lab.beside("root/etc")).expect("it can be made");
     fs::write(lab.beside("root/etc/name"), "base\n").expect("it can be written");
     let names = [&tar, &lab.beside("root")].map(|path| path.display().to_string());
-    run("tar", &["--create", "--file", &names[0], "--directory", &names[1], "."]).expect("tar makes it");
+    run(
+        "tar",
+        &[
+            "--create",
+            "--file",
+            &names[0],
+            "--directory",
+            &names[1],
+            ".",
+        ],
+    )
+    .expect("tar makes it");
     layout_of_tar(&tar, &lab.file("base"), "base").expect("a layout can be written");
     assert!(lab.run(&["lock"]).status().success());
     lab
@@ -286,7 +324,14 @@ fn a_base_image_with_a_changed_byte_is_an_error() {
         let digest = blob.file_name().expect("it has a name").to_string_lossy();
         let ended = lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"]);
         println!("{name}:\n{}", ended.said());
-        ended.refused_with(6, &["error: cannot use source `base`\n", &digest, " --> spec.toml:3:21\n"]);
+        ended.refused_with(
+            6,
+            &[
+                "error: cannot use source `base`\n",
+                &digest,
+                " --> spec.toml:3:21\n",
+            ],
+        );
     }
 }
 
@@ -298,7 +343,11 @@ fn a_base_image_without_a_layer_is_an_error() {
     fs::remove_file(layer).expect("it is there");
     lab.run(&["build"]).refused_with(
         5,
-        &["error: cannot use source `base`\n  cause: base layer sha256:", " is missing", " --> spec.toml:3:21\n"],
+        &[
+            "error: cannot use source `base`\n  cause: base layer sha256:",
+            " is missing",
+            " --> spec.toml:3:21\n",
+        ],
     );
 }
 
@@ -361,15 +410,17 @@ fn names_that_differ_only_by_case_cannot_be_a_directory() {
     let lab = Lab::new(FILE);
     lab.write("data/readme", "a");
     lab.write("data/README", "b");
-    lab.run(&["build", "--output", "kind=dir,dir=root"]).refused(
-        9,
-        r#"
+    lab.run(&["build", "--output", "kind=dir,dir=root"])
+        .refused(
+            9,
+            r#"
 error: cannot write the tree to `DIR/project/root`
   cause: `/data/README` and `/data/readme` differ only by case
 hint: write an archive instead: in a tar both have their place
 "#,
-    );
-    lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"]).digest();
+        );
+    lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"])
+        .digest();
 }
 
 /// An image has the one time of its epoch, whatever times its sources have: none is too old or too new to be read.
@@ -390,10 +441,12 @@ fn times_of_files_do_not_matter_however_odd_they_are() {
         };
         let flags = rustix::fs::AtFlags::empty();
         for name in ["data/a", "data"] {
-            rustix::fs::utimensat(rustix::fs::CWD, lab.file(name), &times, flags).expect("it is ours");
+            rustix::fs::utimensat(rustix::fs::CWD, lab.file(name), &times, flags)
+                .expect("it is ours");
         }
         assert_eq!(lab.run(&["build"]).digest(), plain, "{seconds}");
-        lab.run(&["build", "--output", "kind=dir,dir=root"]).digest();
+        lab.run(&["build", "--output", "kind=dir,dir=root"])
+            .digest();
     }
 }
 

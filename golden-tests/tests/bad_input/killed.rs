@@ -26,7 +26,11 @@ fn a_signal_ends_a_step_and_everything_it_started() {
         let start = Instant::now();
         running.signal(signal);
         running.wait().refused_with(exit, &[message]);
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            start.elapsed()
+        );
         let left = run("ps", &["-e", "-o", "args"]).expect("ps lists processes");
         assert!(!left.contains("sleep 86402"), "{left}");
         // And the next build sees nothing of it.
@@ -37,14 +41,10 @@ fn a_signal_ends_a_step_and_everything_it_started() {
     }
 }
 
-/// A spec with every kind of output; `text` makes its image another.
-fn every_output(text: &str) -> String {
-    shell_spec(
-        &format!(
-            "{{ copy = \"data\", to = \"/data\" }},\n  {{ shell = \"echo {text} > /text; busybox sleep 0.1\" }},"
-        ),
-        "source.data.path = \"data\"",
-    ) + r#"
+/// A spec with these steps and every kind of output.
+fn every_output(steps: &str) -> String {
+    shell_spec(steps, "source.data.path = \"data\"")
+        + r#"
 [[output]]
 kind = "oci-archive"
 file = "out/image.tar"
@@ -69,7 +69,9 @@ fn write_data(lab: &Lab) {
     for number in 0..300 {
         let length = if number % 50 == 0 { 1 << 20 } else { 2000 };
         let bytes: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             state.to_be_bytes()
         })
         .flatten()
@@ -91,27 +93,33 @@ fn at(listing: &BTreeMap<String, String>, output: &str) -> BTreeMap<String, Stri
 
 #[test]
 fn a_build_that_is_killed_at_any_moment_loses_nothing() {
-    let new_lab = |text: &str| {
+    // The new image has all the data, which the old build did not read: every phase has something to do.
+    let new_spec = every_output(
+        "{ copy = \"data\", to = \"/data\" },\n  { shell = \"echo new > /text; busybox sleep 0.1\" },",
+    );
+    let old_lab = || {
         let lab = Lab::with_shell("", "");
         write_data(&lab);
-        lab.write("spec.toml", every_output(text));
-        lab
+        lab.write(
+            "spec.toml",
+            every_output("{ write = \"/text\", text = \"old\" },"),
+        );
+        lab.run(&["build"]).digest();
+        let old = lab.listing();
+        lab.write("spec.toml", &new_spec);
+        (lab, old)
     };
-    let reference = new_lab("new");
+    let (reference, _) = old_lab();
     let start = Instant::now();
     let digest = reference.run(&["build"]).digest();
     let whole = start.elapsed();
     let new = reference.listing();
 
-    let mut lab = new_lab("old");
-    lab.run(&["build"]).digest();
-    let old = lab.listing();
-    lab.write("spec.toml", every_output("new"));
     let moments = 16;
     let mut killed = 0;
     for moment in 0..=moments {
-        // Every phase on an empty store, and once more where the killed build left it.
-        lab.store = lab.beside(&format!("store-{moment}"));
+        let (lab, old) = old_lab();
+        // A second time where the first one left it.
         for round in 0..2 {
             let running = lab.start(&["build"]);
             std::thread::sleep(whole * moment / moments);
@@ -126,17 +134,26 @@ fn a_build_that_is_killed_at_any_moment_loses_nothing() {
                 );
             }
         }
-        assert_eq!(lab.run(&["build"]).digest(), digest, "after {moment}/{moments}");
+        assert_eq!(
+            lab.run(&["build"]).digest(),
+            digest,
+            "after {moment}/{moments}"
+        );
         assert_eq!(lab.listing(), new, "nothing is left beside the outputs");
     }
-    assert!(killed > moments, "only {killed} builds were killed before their end");
+    assert!(
+        killed > moments,
+        "only {killed} builds were killed before their end"
+    );
 }
 
 #[test]
 fn builds_beside_each_other_on_one_store_do_not_disturb_each_other() {
     let spec = |number: u32| {
         shell_spec(
-            &format!("{{ shell = \"echo a > /a; busybox sleep 0.2\" }},\n  {{ shell = \"echo {number} > /b\" }},"),
+            &format!(
+                "{{ shell = \"echo a > /a; busybox sleep 0.2\" }},\n  {{ shell = \"echo {number} > /b\" }},"
+            ),
             "",
         )
     };
@@ -157,15 +174,32 @@ fn builds_beside_each_other_on_one_store_do_not_disturb_each_other() {
             .map(|number| {
                 let name = format!("spec-{}.toml", number % 2);
                 let output = format!("kind=oci-layout,dir=layout-{}", number % 2);
-                (number % 2, lab.start(&["build", &name, "--rerun", "--output", &output]))
+                (
+                    number % 2,
+                    lab.start(&["build", &name, "--rerun", "--output", &output]),
+                )
             })
             .collect();
         for (number, running) in running {
             assert_eq!(running.wait().digest(), alone[number]);
         }
     }
-    let names: Vec<String> = lab.listing().into_keys().filter(|name| !name.contains('/')).collect();
-    assert_eq!(names, ["busybox", "layout-0", "layout-1", "spec-0.toml", "spec-1.toml", "spec.toml"]);
+    let names: Vec<String> = lab
+        .listing()
+        .into_keys()
+        .filter(|name| !name.contains('/'))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "busybox",
+            "layout-0",
+            "layout-1",
+            "spec-0.toml",
+            "spec-1.toml",
+            "spec.toml"
+        ]
+    );
 }
 
 /// Every file that holds what was computed.
@@ -175,7 +209,13 @@ fn objects(store: &Path) -> Vec<std::path::PathBuf> {
         .flat_map(|name| walkdir::WalkDir::new(store.join(name)).sort_by_file_name())
         .map(|entry| entry.expect("it can be read"))
         .filter(|entry| entry.file_type().is_file())
-        .map(|entry| entry.path().strip_prefix(store).expect("it is below").to_owned())
+        .map(|entry| {
+            entry
+                .path()
+                .strip_prefix(store)
+                .expect("it is below")
+                .to_owned()
+        })
         .collect()
 }
 
@@ -220,7 +260,9 @@ fn a_damaged_object_is_made_anew_and_never_used() {
                 bytes.truncate(middle);
             }
             // As what writes to the disk beside the file system would: modes do not stop it.
-            fs::remove_file(&path).and_then(|()| fs::write(&path, &bytes)).expect("root may write");
+            fs::remove_file(&path)
+                .and_then(|()| fs::write(&path, &bytes))
+                .expect("root may write");
             let what = format!("{} {damage}", object.display());
             fs::remove_file(lab.file("image.tar")).expect("it is there");
             for (spec, wanted) in [(steps.to_owned(), &same), (steps.to_owned() + more, &other)] {
@@ -235,7 +277,10 @@ fn a_damaged_object_is_made_anew_and_never_used() {
                     assert_eq!(lab.run(&OUTPUT).digest(), *wanted, "{what}, again");
                 }
                 if *wanted == same {
-                    assert!(lab.read("image.tar") == image, "{what}: other bytes were written");
+                    assert!(
+                        lab.read("image.tar") == image,
+                        "{what}: other bytes were written"
+                    );
                 }
             }
             fs::remove_dir_all(&lab.store).expect("it can be removed");

@@ -85,13 +85,25 @@ hint: run `immbuild lock`, which adds and drops pins and moves none
 fn a_damaged_lock_is_an_error() {
     let lab = locked();
     edit(&lab, "spec.lock", "size = ", "size ");
-    lab.run(&["build"]).refused_with(4, &["error: this is not TOML\n", " --> spec.lock:", "hint: take the file back from version control"]);
+    lab.run(&["build"]).refused_with(
+        4,
+        &[
+            "error: this is not TOML\n",
+            " --> spec.lock:",
+            "hint: take the file back from version control",
+        ],
+    );
 }
 
 #[test]
 fn a_lock_with_conflict_markers_is_an_error() {
     let lab = locked();
-    edit(&lab, "spec.lock", "[source.data]", "<<<<<<< HEAD\n[source.data]");
+    edit(
+        &lab,
+        "spec.lock",
+        "[source.data]",
+        "<<<<<<< HEAD\n[source.data]",
+    );
     lab.run(&["build"]).refused(
         4,
         r"
@@ -108,7 +120,13 @@ hint: keep either side, then run `immbuild lock`
 #[test]
 fn expected_needs_an_expectation() {
     let lab = locked();
-    lab.run(&["build", "--expected", "--output", "kind=oci-archive,file=image.tar"]).refused(
+    lab.run(&[
+        "build",
+        "--expected",
+        "--output",
+        "kind=oci-archive,file=image.tar",
+    ])
+    .refused(
         4,
         r"
 error: the lock expects nothing
@@ -126,7 +144,13 @@ fn expected_needs_an_expectation_of_this_very_image() {
     edit(&lab, "spec.toml", "to = \"/data\"", "to = \"/other\"");
     // Without the flag it is a note, not an error.
     lab.run(&["build"]).digest();
-    lab.run(&["build", "--expected", "--output", "kind=oci-archive,file=image.tar"]).refused(
+    lab.run(&[
+        "build",
+        "--expected",
+        "--output",
+        "kind=oci-archive,file=image.tar",
+    ])
+    .refused(
         4,
         r"
 error: no expectation applies

@@ -26,7 +26,10 @@ struct Small(tempfile::TempDir);
 impl Small {
     fn new(kind: &str, options: &str) -> Self {
         need_root();
-        let directory = tempfile::Builder::new().prefix("small-").tempdir().expect("it can be made");
+        let directory = tempfile::Builder::new()
+            .prefix("small-")
+            .tempdir()
+            .expect("it can be made");
         let path = directory.path().display().to_string();
         run("mount", &["-t", kind, "-o", options, kind, &path]).expect("root may mount");
         Self(directory)
@@ -48,7 +51,9 @@ impl Drop for Small {
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 7_u64;
     std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         (state >> 33).to_le_bytes()
     })
     .flat_map(|bytes| bytes.into_iter().take(3))
@@ -64,7 +69,10 @@ fn a_step_that_fills_the_disk_fails() {
         "{ run = [\"busybox\", \"dd\", \"if=/dev/zero\", \"of=/big\", \"bs=1M\", \"count=64\"] },",
         "",
     );
-    lab.run(&OUTPUT).refused_with(7, &["error: step `image.3` failed\n", "No space left on device"]);
+    lab.run(&OUTPUT).refused_with(
+        7,
+        &["error: step `image.3` failed\n", "No space left on device"],
+    );
     lab.write("spec.toml", shell_spec("{ shell = \"echo a > /a\" },", ""));
     lab.run(&["build"]).digest();
 }
@@ -83,7 +91,15 @@ fn a_full_disk_while_storing_is_an_error_and_no_output() {
         ],
     );
     // With room in the same store it goes on.
-    run("mount", &["-o", "remount,size=64M", &small.path().display().to_string()]).expect("root may");
+    run(
+        "mount",
+        &[
+            "-o",
+            "remount,size=64M",
+            &small.path().display().to_string(),
+        ],
+    )
+    .expect("root may");
     let digest = lab.run(&OUTPUT).digest();
     lab.store = lab.beside("store");
     assert_eq!(lab.run(&OUTPUT).digest(), digest);
@@ -111,8 +127,13 @@ fn a_full_disk_while_writing_the_output_leaves_the_old_output() {
         "kind=oci-layout,dir=layout",
         "kind=dir,dir=root",
     ] {
-        lab.run(&["build", "--output", output])
-            .refused_with(9, &["No space left on device", "hint: make room and run the same command again"]);
+        lab.run(&["build", "--output", output]).refused_with(
+            9,
+            &[
+                "No space left on device",
+                "hint: make room and run the same command again",
+            ],
+        );
     }
 }
 
@@ -129,7 +150,9 @@ fn something_in_the_way_of_an_output_stays() {
     for kind in ["oci-archive", "docker-archive"] {
         refused(
             &format!("kind={kind},file=taken"),
-            &format!("error: cannot write `taken`\n  cause: there is a directory of that name\n{hint}"),
+            &format!(
+                "error: cannot write `taken`\n  cause: there is a directory of that name\n{hint}"
+            ),
         );
     }
     for kind in ["oci-layout", "dir"] {
@@ -140,11 +163,15 @@ fn something_in_the_way_of_an_output_stays() {
     }
     refused(
         "kind=dir,dir=taken",
-        &format!("error: something that was not written by the last build is in the way at `DIR/project/taken`\n{hint}"),
+        &format!(
+            "error: something that was not written by the last build is in the way at `DIR/project/taken`\n{hint}"
+        ),
     );
     refused(
         "kind=oci-layout,dir=taken",
-        &format!("error: something that is no layout of a single image is in the way at `DIR/project/taken`\n{hint}"),
+        &format!(
+            "error: something that is no layout of a single image is in the way at `DIR/project/taken`\n{hint}"
+        ),
     );
 }
 
@@ -154,8 +181,19 @@ fn a_place_that_may_not_be_written_to_is_named() {
     lab.write("data", "a");
     lab.write("theirs/a", "a");
     lab.open_to_all();
-    lab.run_as_nobody(&["build", "--output", "kind=oci-archive,file=theirs/image.tar"])
-        .refused_with(9, &["DIR/project/theirs/image.tar", "Permission denied", "hint: check who owns it and its mode"]);
+    lab.run_as_nobody(&[
+        "build",
+        "--output",
+        "kind=oci-archive,file=theirs/image.tar",
+    ])
+    .refused_with(
+        9,
+        &[
+            "DIR/project/theirs/image.tar",
+            "Permission denied",
+            "hint: check who owns it and its mode",
+        ],
+    );
 }
 
 #[test]
@@ -164,17 +202,29 @@ fn a_store_that_cannot_be_written_to_is_named() {
     let mut lab = Lab::new(FILE);
     lab.write("data", "a");
     lab.store = small.path().join("store");
-    lab.run(&["build"])
-        .refused_with(9, &["Read-only file system", "hint: name a place that can be written to"]);
+    lab.run(&["build"]).refused_with(
+        9,
+        &[
+            "Read-only file system",
+            "hint: name a place that can be written to",
+        ],
+    );
 }
 
 /// `immbuild build` in the lab, as the last words of this shell script.
 fn after(lab: &Lab, namespaces: &[&str], script: &str) -> Command {
     let mut command = Command::new("unshare");
-    command.args(namespaces).args(["sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
-    command.arg(immbuild()).args(["build", "--quiet", "--store"]).arg(&lab.store);
+    command
+        .args(namespaces)
+        .args(["sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
+    command
+        .arg(immbuild())
+        .args(["build", "--quiet", "--store"])
+        .arg(&lab.store);
     command.current_dir(lab.project()).env_clear();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", lab.beside("home"));
+    command
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", lab.beside("home"));
     command
 }
 
@@ -191,7 +241,11 @@ fn without_user_namespaces_no_step_runs() {
     );
     lab.end(&mut command).refused_with(
         8,
-        &["cannot make the namespaces of the sandbox", "hint: ", "max_user_namespaces"],
+        &[
+            "cannot make the namespaces of the sandbox",
+            "hint: ",
+            "max_user_namespaces",
+        ],
     );
     // What executes nothing needs none.
     lab.write("data", "a");
@@ -212,12 +266,17 @@ fn where_no_overlay_can_be_no_step_runs() {
     for name in ["lower", "upper", "work", "merged"] {
         fs::create_dir(lab.beside(name)).expect("it can be made");
     }
-    let options = ["lower", "upper", "work"].map(|name| format!("{name}dir={}", lab.beside(name).display())).join(",");
+    let options = ["lower", "upper", "work"]
+        .map(|name| format!("{name}dir={}", lab.beside(name).display()))
+        .join(",");
     let merged = lab.beside("merged").display().to_string();
     lab.store = lab.beside("merged").join("store");
     let script = format!("mount -t overlay -o '{options}' overlay '{merged}'");
     lab.end(&mut after(&lab, &["--mount"], &script))
-        .refused_with(8, &["cannot mount the overlay of the root directory", "hint: "]);
+        .refused_with(
+            8,
+            &["cannot mount the overlay of the root directory", "hint: "],
+        );
 }
 
 #[test]
@@ -240,12 +299,20 @@ fn a_file_system_that_cannot_hold_a_root_is_told() {
 #[test]
 fn a_user_without_a_range_cannot_have_files_of_others() {
     need_root();
-    let lab = Lab::with_shell("{ write = \"/a\", text = \"a\", owner = \"7\" },\n  { shell = \"echo a > /b\" },", "");
+    let lab = Lab::with_shell(
+        "{ write = \"/a\", text = \"a\", owner = \"7\" },\n  { shell = \"echo a > /b\" },",
+        "",
+    );
     lab.open_to_all();
-    lab.run_as_nobody(&OUTPUT).refused_with(8, &["hint: give the user a range of ids: `sudo usermod --add-subuids "]);
+    lab.run_as_nobody(&OUTPUT).refused_with(
+        8,
+        &["hint: give the user a range of ids: `sudo usermod --add-subuids "],
+    );
     let other = Lab::with_shell("{ run = [\"busybox\", \"true\"], as = \"7\" },", "");
     other.open_to_all();
-    other.run_as_nobody(&OUTPUT).refused_with(8, &["cannot run as 7:7", "hint: give the user a range of ids: "]);
+    other
+        .run_as_nobody(&OUTPUT)
+        .refused_with(8, &["cannot run as 7:7", "hint: give the user a range"]);
 }
 
 #[test]
@@ -255,6 +322,9 @@ fn programs_of_another_machine_cannot_be_run() {
     lab.write("spec.toml", spec);
     lab.run(&OUTPUT).refused_with(
         8,
-        &["executes programs of linux/s390x, and this machine is ", "hint: give its stage `platform = "],
+        &[
+            "executes programs of linux/s390x, and this machine is ",
+            "hint: give its stage `platform = ",
+        ],
     );
 }

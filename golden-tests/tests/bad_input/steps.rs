@@ -21,24 +21,32 @@ fn a_failed_step_tells_its_status_its_last_words_and_what_to_type() {
 
 #[test]
 fn a_step_that_prints_nothing_has_no_log_to_look_at() {
-    Lab::with_shell("{ shell = \"kill -9 $$\" },", "").run(&OUTPUT).refused(
-        7,
-        r"
+    Lab::with_shell("{ shell = \"kill -9 $$\" },", "")
+        .run(&OUTPUT)
+        .refused(
+            7,
+            r"
 error: step `image.3` failed
   cause: `/bin/sh -eu -c kill -9 $$` was killed by signal 9; it printed nothing
 hint: `immbuild shell image.3` opens a shell where it ended
 ",
-    );
+        );
 }
 
 #[test]
 fn a_step_cannot_make_a_device() {
-    Lab::with_shell("{ run = [\"busybox\", \"mknod\", \"/null\", \"c\", \"1\", \"3\"] },", "")
-        .run(&OUTPUT)
-        .refused_with(
-            7,
-            &["`busybox mknod /null c 1 3` exited with 1", "mknod: /null: Operation not permitted"],
-        );
+    Lab::with_shell(
+        "{ run = [\"busybox\", \"mknod\", \"/null\", \"c\", \"1\", \"3\"] },",
+        "",
+    )
+    .run(&OUTPUT)
+    .refused_with(
+        7,
+        &[
+            "`busybox mknod /null c 1 3` exited with 1",
+            "mknod: /null: Operation not permitted",
+        ],
+    );
 }
 
 #[test]
@@ -50,9 +58,16 @@ fn a_step_that_ignores_sigterm_ends_with_its_timeout() {
     let start = Instant::now();
     lab.run(&OUTPUT).refused_with(
         7,
-        &["error: step `image.3` failed\n", "took longer than its `timeout` and was killed"],
+        &[
+            "error: step `image.3` failed\n",
+            "took longer than its `timeout` and was killed",
+        ],
     );
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[test]
@@ -82,48 +97,57 @@ fn what_a_step_leaves_running_is_killed() {
 
 #[test]
 fn a_program_that_is_not_there_is_named() {
-    Lab::with_shell("{ run = [\"make\"] },", "").run(&OUTPUT).refused(
-        7,
-        r"
+    Lab::with_shell("{ run = [\"make\"] },", "")
+        .run(&OUTPUT)
+        .refused(
+            7,
+            r"
 error: step `image.3` failed
   cause: cannot execute `make`: No such file or directory (os error 2)
 hint: neither the program nor, for a script or a dynamic program, its interpreter may be missing
 ",
-    );
+        );
 }
 
 #[test]
 fn a_directory_that_is_not_there_is_named() {
-    Lab::with_shell("{ run = [\"busybox\"], in = \"/src\" },", "").run(&OUTPUT).refused(
-        7,
-        r"
+    Lab::with_shell("{ run = [\"busybox\"], in = \"/src\" },", "")
+        .run(&OUTPUT)
+        .refused(
+            7,
+            r"
 error: step `image.3` failed
   cause: cannot start in `/src`: No such file or directory (os error 2)
 hint: `in` must name a directory that is there: make it with `mkdir` or `copy` before
 ",
-    );
+        );
 }
 
 #[test]
 fn a_user_that_the_root_does_not_know_is_named() {
-    Lab::with_shell("{ run = [\"busybox\"], as = \"shop\" },", "").run(&OUTPUT).refused(
-        3,
-        r"
+    Lab::with_shell("{ run = [\"busybox\"], as = \"shop\" },", "")
+        .run(&OUTPUT)
+        .refused(
+            3,
+            r"
 error: step `image.3` failed
   cause: there is no user `shop` in `/etc/passwd`
 hint: a name in `as` must be in the root's /etc/passwd; numbers always work
 ",
-    );
+        );
 }
 
 #[test]
 fn a_host_that_a_step_wants_can_be_declared() {
-    Lab::with_shell("{ run = [\"busybox\", \"wget\", \"https://example.com/x.tar.gz\"] },", "")
-        .run(&OUTPUT)
-        .refused_with(
-            7,
-            &["hint: a step has no network: declare what it wants, `source.NAME.http = "],
-        );
+    Lab::with_shell(
+        "{ run = [\"busybox\", \"wget\", \"https://example.com/x.tar.gz\"] },",
+        "",
+    )
+    .run(&OUTPUT)
+    .refused_with(
+        7,
+        &["hint: a step has no network: declare what it wants, `source.NAME.http = "],
+    );
 }
 
 #[test]
@@ -159,26 +183,41 @@ hint: write it as `--secret name=env:VARIABLE` or `--secret name=file:PATH`
 #[test]
 fn a_secret_in_a_file_that_a_step_leaves_is_an_error() {
     let lab = Lab::with_shell(
-        "{ shell = \"(busybox head -c 300000 /dev/zero; busybox cat /run/secrets/token) > /log\", secrets = [\"token\"] },",
+        "{ shell = \"(busybox head -c 300000 /dev/zero; busybox tr a-z A-Z < /run/secrets/token; busybox printf %s $(busybox cat /run/secrets/token)) > /log\", secrets = [\"token\"] },",
         "",
     );
-    fs::write(lab.beside("token"), "swordfish-12345").expect("it can be written");
+    fs::write(lab.beside("token"), "swordfish-12345\n").expect("it can be written");
     let secret = format!("token=file:{}", lab.beside("token").display());
-    lab.run(&[&OUTPUT[..], &["--secret", &secret]].concat()).refused(
-        7,
-        r"
+    lab.run(&[&OUTPUT[..], &["--secret", &secret]].concat())
+        .refused(
+            7,
+            r"
 error: step `image.3` failed
   cause: the file `/log` it left holds the secret `token`
 hint: use the secret where it is, in `/run/secrets`, or remove the file in the same step
 ",
+        );
+}
+
+#[test]
+fn a_secret_that_a_step_prints_is_neither_shown_nor_kept() {
+    let lab = Lab::with_shell(
+        "{ shell = \"busybox cat /run/secrets/token; exit 1\", secrets = [\"token\"] },",
+        "",
     );
-    // Nor is it anywhere else: not in the store, not in what was said.
+    fs::write(lab.beside("token"), "swordfish-12345\n").expect("it can be written");
+    let secret = format!("token=file:{}", lab.beside("token").display());
+    let arguments = [&OUTPUT[..], &["--secret", &secret]].concat();
+    lab.run(&arguments)
+        .refused_with(7, &["it printed last\n    ***\n"]);
+    let ended = lab.start(&arguments).wait();
+    assert!(!ended.said().contains("swordfish"), "{}", ended.said());
     for entry in walkdir::WalkDir::new(&lab.store) {
         let entry = entry.expect("it can be read");
         let name = entry.path().display().to_string();
         if entry.file_type().is_file() {
             let bytes = fs::read(entry.path()).expect("it can be read");
-            let found = bytes.windows(15).any(|part| part == b"swordfish-12345");
+            let found = bytes.windows(9).any(|part| part == b"swordfish");
             assert!(!found, "the secret is in {name}");
         }
     }

@@ -27,12 +27,18 @@ fn names_that_the_spec_does_not_have() {
         2,
         "error: the spec declares no argument `version`\nhint: declare it: `args.version = \"…\"` above the first table",
     );
-    refused(&["build", "--arg", "version"], 2, "error: `--arg version` has no `=`");
+    refused(
+        &["build", "--arg", "version"],
+        2,
+        "error: `--arg version` has no `=`",
+    );
     for platform in ["linux/arm64", "amiga"] {
         refused(
             &["build", "--platform", platform],
             2,
-            &format!("error: `{platform}` is not a platform of this spec\nhint: it has linux/amd64"),
+            &format!(
+                "error: `{platform}` is not a platform of this spec\nhint: it has linux/amd64"
+            ),
         );
     }
 }
@@ -40,12 +46,21 @@ fn names_that_the_spec_does_not_have() {
 #[test]
 fn outputs_that_are_none() {
     for (output, cause) in [
-        ("image.tar", "`image.tar` is none of `kind=…`, `file=…`, `dir=…`"),
+        (
+            "image.tar",
+            "`image.tar` is none of `kind=…`, `file=…`, `dir=…`",
+        ),
         ("file=image.tar", "it needs `kind=…`"),
         ("kind=oci-archive", "kind `oci-archive` needs `file=…`"),
         ("kind=dir,file=root", "kind `dir` needs `dir=…`"),
-        ("kind=zip,file=a", "there is no kind `zip`: it is one of oci-archive, docker-archive, oci-layout, dir"),
-        ("kind=function-zip,file=a", "`function-zip` is not supported by this version"),
+        (
+            "kind=zip,file=a",
+            "there is no kind `zip`: it is one of oci-archive, docker-archive, oci-layout, dir",
+        ),
+        (
+            "kind=function-zip,file=a",
+            "`function-zip` is not supported by this version",
+        ),
     ] {
         refused(
             &["build", "--output", output],
@@ -71,18 +86,27 @@ fn what_a_later_version_can() {
             &format!("error: `{}` is not supported by this version", flag[0]),
         );
     }
-    for command in ["push", "copy", "login", "check", "audit", "attest", "sbom", "vendor", "manifest", "why"] {
-        Lab::new(SPEC)
-            .run(&[command])
-            .refused(2, &format!("error: `{command}` is not supported by this version"));
+    for command in [
+        "push", "copy", "login", "check", "audit", "attest", "sbom", "vendor", "manifest", "why",
+    ] {
+        Lab::new(SPEC).run(&[command]).refused(
+            2,
+            &format!("error: `{command}` is not supported by this version"),
+        );
     }
 }
 
 #[test]
 fn words_that_are_none() {
-    Lab::new(SPEC).run(&["biuld"]).refused_with(2, &["error: unrecognized subcommand 'biuld'", "'build'"]);
-    Lab::new(SPEC).run(&["build", "--lokced"]).refused_with(2, &["error: unexpected argument '--lokced'", "'--locked'"]);
-    Lab::new(SPEC).run(&["build", "--record", "--locked"]).refused_with(2, &["cannot be used with '--locked'"]);
+    Lab::new(SPEC)
+        .run(&["biuld"])
+        .refused_with(2, &["error: unrecognized subcommand 'biuld'", "'build'"]);
+    Lab::new(SPEC)
+        .run(&["build", "--lokced"])
+        .refused_with(2, &["error: unexpected argument '--lokced'", "'--locked'"]);
+    Lab::new(SPEC)
+        .run(&["build", "--record", "--locked"])
+        .refused_with(2, &["cannot be used with '--locked'"]);
 }
 
 #[test]

@@ -19,6 +19,10 @@
 //!
 //! Effects: processes, namespaces, mounts, the scratch directory. Must not know steps, actions, stores
 //! or trees.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a timeout needs a clock; it reaches no byte"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -45,9 +49,9 @@ mod seccomp;
 mod supervisor;
 mod terminal;
 
+pub use idmap::{EnterError, IdMap, enter_if_needed};
 /// Where the upper directory is in a job's scratch directory.
 pub use mounts::UPPER;
-pub use idmap::{EnterError, IdMap, enter_if_needed};
 pub use policy::POLICY;
 pub use probe::{Outcome, Probe, probe};
 use request::{Failure, Report, Request, Stage};
@@ -78,6 +82,8 @@ pub struct Job<'a> {
     pub timeout: Option<Duration>,
     /// The process gets the caller's standard input, output and error, and its terminal.
     pub terminal: bool,
+    /// Nothing can be written below `/` except where something else is mounted, as in `/tmp`.
+    pub read_only: bool,
 }
 
 /// A process that has ended. Nothing that it started is left, and no mount.
@@ -387,6 +393,7 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
             .collect::<Result<_, SandboxError>>()?,
         secrets: job.secrets.clone(),
         terminal: job.terminal,
+        read_only: job.read_only,
         ids,
     })
 }

@@ -9,6 +9,10 @@
 //! shows the path of its source), and what is in memory is a `ramfs`, because a `tmpfs` shows the host
 //! ids of its owner. Left over, because the kernel offers no way: mount ids, anonymous device
 //! numbers, and the options of the file system of the host's `/dev`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what is mounted does not depend on the order of names"
+)]
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -214,6 +218,10 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
             .at(Stage::Cache, &target)?;
     }
 
+    if request.read_only {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME;
+        rustix::mount::mount_remount("/", flags, "").at(Stage::Mount, "/")?;
+    }
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
     rustix::process::chdir("/").at(Stage::Mount, "/")

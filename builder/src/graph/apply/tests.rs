@@ -1,7 +1,5 @@
 //! The copy rule and the corner cases of every verb, as trees before and after.
 
-#![allow(clippy::unwrap_used, reason = "a test that fails shows where")]
-
 use immbuild_cas::store::MemoryStore;
 use immbuild_cas::tree::{Mode, to_listing, tree_of_listing};
 

@@ -1,6 +1,5 @@
 //! Repositories made by the `git` program, which the library itself never runs.
-
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "tests look at directories")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -3,6 +3,7 @@
 //! Compares `HEAD`, the index and the files as `git status` does, but runs none of the programs that a configuration
 //! may name: a file whose stamp differs is clean if its bytes, or its bytes after line-end and encoding conversion, are
 //! those committed. What only a filter program could tell counts as changed.
+#![allow(clippy::disallowed_methods, reason = "names go into ordered sets")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

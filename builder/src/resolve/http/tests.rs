@@ -1,6 +1,5 @@
 //! A server on the loopback interface answers from a script, one answer for each connection.
-
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test measures a timeout")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};

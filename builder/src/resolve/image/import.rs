@@ -113,8 +113,8 @@ pub fn import_base(
     })
 }
 
-/// Says how many bytes the layer decompressed to, at most `limit`.
-fn import_layer(
+/// Unpacks one layer on top of what is in `target`. Says how many bytes it decompressed to, at most `limit`.
+pub fn import_layer(
     layer: &ImageLayer,
     layers: &dyn BlobSource,
     target: UntarTarget<'_, '_>,

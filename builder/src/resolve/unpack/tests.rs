@@ -1,7 +1,5 @@
 //! Archives made by the tools that everybody uses, and by hand where no tool would.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;

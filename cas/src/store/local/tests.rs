@@ -1,7 +1,6 @@
 //! What the local store withstands, tried out.
 
 #![allow(
-    clippy::unwrap_used,
     clippy::cast_possible_truncation,
     reason = "test code: a panic is the report"
 )]
