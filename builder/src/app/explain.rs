@@ -256,6 +256,7 @@ impl Forecast<'_> {
                     let provider = Provider {
                         session: self.session,
                         pinned: self.pinned,
+                        forget: false,
                     };
                     match provider.here(pin)? {
                         Some(source) => {

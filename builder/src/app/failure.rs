@@ -61,14 +61,22 @@ pub struct Failure {
     pub exit: Exit,
     /// What to say, all of it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Was something of the store damaged or gone? Then it is set aside now, and can be made again.
+    pub damaged: bool,
 }
 
 impl Failure {
     /// One sentence.
     pub fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self::all(exit, vec![diagnostic])
+    }
+
+    /// Several sentences.
+    pub fn all(exit: Exit, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             exit,
-            diagnostics: vec![diagnostic],
+            diagnostics,
+            damaged: false,
         }
     }
 
@@ -150,7 +158,11 @@ impl From<StoreError> for Failure {
 }
 
 /// What to do when the store fails.
-fn hint_of_store(failure: Failure, error: &StoreError) -> Failure {
+fn hint_of_store(mut failure: Failure, error: &StoreError) -> Failure {
+    failure.damaged = matches!(
+        error,
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. }
+    );
     match error {
         StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
         StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
@@ -341,6 +353,8 @@ impl From<LocalImageError> for Failure {
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
         let exit = match &error {
+            // What is not what its digest says was read from the image; it only passes through the store's hands.
+            ImportError::Store(StoreError::Damaged { .. }) => Exit::Untrusted,
             ImportError::Store(_) => Exit::Local,
             ImportError::Missing { .. } => Exit::Unreachable,
             _ => Exit::Untrusted,

@@ -79,7 +79,7 @@ pub fn init(spec: &Path, template: Option<Template>) -> Result<InitReport, Failu
     }
     let here = look(directory).map_err(|error| io_failure("look at", directory, &error))?;
     let template = template.unwrap_or_else(|| here.template());
-    let schema_path = directory.join(SCHEMA_FILE);
+    let schema_path = spec.with_file_name(SCHEMA_FILE);
     let mut written = Vec::new();
     if write_new(&schema_path, &schema())? {
         written.push(schema_path);

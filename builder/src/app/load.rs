@@ -1,6 +1,5 @@
 //! `immbuild load ENGINE`: an image goes to a container engine of this machine.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 
 use immbuild_cas::digest::{BlobId, Digest};
@@ -80,33 +79,25 @@ pub fn load(
 /// The only piece of work of this command.
 const LOAD: u64 = 0;
 
-/// The names of the command line, else of the spec.
+/// The name of the command line, else those it has.
 fn names(at: &ImageAt<'_>, reference: Option<&str>) -> Result<Names, Failure> {
     let Some(reference) = reference else {
-        return Ok(at
-            .built
-            .as_ref()
-            .map_or_else(Names::default, |built| Names {
-                name: built.name.clone(),
-                tags: built.tags.iter().cloned().collect(),
-            }));
+        return Ok(at.names.clone());
     };
-    // A colon before the last slash is a port: `localhost:5000/shop`.
-    let (name, tag) = match reference.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (reference, "latest"),
+    let with_tag = match reference.rsplit_once(':') {
+        // A colon before the last slash is a port: `localhost:5000/shop`.
+        Some((_, tag)) if !tag.contains('/') => reference.to_owned(),
+        _ => format!("{reference}:latest"),
     };
-    if name.is_empty() || tag.is_empty() {
+    let names = Names::of_references([with_tag.as_str()]);
+    if names.references().is_empty() {
         return Err(Failure::new(
             Exit::Usage,
             Diagnostic::error(format!("`--tag {reference}` is no name"))
                 .hint("write it as `--tag NAME:TAG`"),
         ));
     }
-    Ok(Names {
-        name: Some(name.to_owned()),
-        tags: BTreeSet::from([tag.to_owned()]),
-    })
+    Ok(names)
 }
 
 /// An engine takes one platform: the only one, else this machine's.

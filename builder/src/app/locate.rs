@@ -15,6 +15,7 @@ use crate::diag::Diagnostic;
 use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, PlatformText};
 use crate::image::json::MAX_JSON;
 use crate::image::{BaseImage, Document, Index, Manifest, ManifestDigest, read};
+use crate::output::Names;
 use crate::resolve::image::{LocalImage, LocalImageError, open_local};
 use crate::spec::model::Ident;
 
@@ -22,7 +23,7 @@ use crate::spec::model::Ident;
 #[derive(Debug)]
 pub enum Located<'a> {
     /// An image.
-    Image(ImageAt<'a>),
+    Image(Box<ImageAt<'a>>),
     /// A directory that is no layout: a tree.
     Directory(PathBuf),
 }
@@ -34,8 +35,8 @@ pub struct ImageAt<'a> {
     pub name: String,
     /// What points to it: one descriptor, or several when a layout lists platforms without an index.
     pub roots: Vec<Descriptor>,
-    /// What the store remembers, where it was built here.
-    pub built: Option<Built>,
+    /// Under which names engines should know it: those of its spec, layout or archive.
+    pub names: Names,
     place: Place<'a>,
 }
 
@@ -92,7 +93,7 @@ pub fn last_of<'a>(session: &'a Session<'_>, project: &Project) -> Result<ImageA
     })?;
     let digest = built.digest;
     Ok(ImageAt {
-        built: Some(built),
+        names: names_of(&built),
         ..in_store(&session.store, digest, shown.to_string())?
     })
 }
@@ -126,7 +127,7 @@ pub fn image_or_directory<'a>(
     if path.is_dir() && !path.join("oci-layout").exists() {
         return Ok(Located::Directory(path.to_owned()));
     }
-    image(session, text).map(Located::Image)
+    Ok(Located::Image(Box::new(image(session, text)?)))
 }
 
 /// An image of a store by its whole digest.
@@ -151,9 +152,17 @@ pub fn in_store(store: &LocalStore, digest: Digest, name: String) -> Result<Imag
     Ok(ImageAt {
         name,
         roots: vec![Descriptor::new(media_type, digest, bytes.len() as u64)],
-        built: None,
+        names: Names::default(),
         place: Place::Store(store),
     })
+}
+
+/// The names that its spec gave an image.
+fn names_of(built: &Built) -> Names {
+    Names {
+        name: built.name.clone(),
+        tags: built.tags.iter().cloned().collect(),
+    }
 }
 
 fn not_found(message: String) -> Failure {
@@ -192,10 +201,11 @@ fn local<'a>(path: &Path, tag: Option<&str>, name: &str) -> Result<ImageAt<'a>, 
     };
     let image = open_local(path).map_err(failure)?;
     let roots = image.roots(tag).map_err(failure)?;
+    let references = image.references(&roots);
     Ok(ImageAt {
         name: name.to_owned(),
         roots: roots.into_iter().cloned().collect(),
-        built: None,
+        names: Names::of_references(references.iter().map(String::as_str)),
         place: Place::Local(image),
     })
 }
@@ -206,10 +216,13 @@ const PREFIX_MIN: usize = 4;
 /// An image of the store by its digest, or by the first digits of one that some spec built last.
 fn by_digest<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Failure> {
     let builds = memory::all(session)?;
-    let of = |digest: &Digest| builds.iter().find(|built| built.digest == *digest).cloned();
+    let names = |digest: &Digest| {
+        let built = builds.iter().find(|built| built.digest == *digest);
+        built.map(names_of).unwrap_or_default()
+    };
     if let Ok(digest) = text.parse::<Digest>() {
         return Ok(ImageAt {
-            built: of(&digest),
+            names: names(&digest),
             ..in_store(&session.store, digest, text.to_owned())?
         });
     }
@@ -239,7 +252,7 @@ fn by_digest<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Fa
                 .hint("write the whole digest, or name the spec"),
         ),
         [one] => Ok(ImageAt {
-            built: of(one),
+            names: names(one),
             ..in_store(&session.store, **one, one.to_string())?
         }),
         several => {

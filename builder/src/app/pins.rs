@@ -115,10 +115,7 @@ fn leave_out(
     let everywhere = project
         .spec
         .resolve_each(project.spec.platforms(), &arguments)
-        .map_err(|diagnostics| Failure {
-            exit: Exit::Spec,
-            diagnostics,
-        })?;
+        .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))?;
     let declared = everywhere.values().flat_map(|spec| &spec.outputs);
     paths.extend(declared.map(|output| project.directory.join(&output.path)));
     paths.extend(outputs.iter().map(|output| output.path.clone()));

@@ -42,6 +42,8 @@ pub struct Options {
     pub empty_caches: bool,
     /// Read every local file again, whatever its times say.
     pub distrust_times: bool,
+    /// Believe no memo of the store: fetch, import and do everything again.
+    pub forget: bool,
 }
 
 /// Realises what is wanted.
@@ -68,7 +70,11 @@ pub fn attempt(
 ) -> Result<BTreeMap<OpId, Realised>, ExecError<RunError, Failure>> {
     let blobs = pinned.blobs(&session.store);
     let sandbox = sandbox(session, project, &blobs, options);
-    let sources = Provider { session, pinned };
+    let sources = Provider {
+        session,
+        pinned,
+        forget: options.forget,
+    };
     let scheduler = Scheduler {
         sandbox: &sandbox,
         sources: &sources,
@@ -77,6 +83,7 @@ pub fn attempt(
         events: session.events,
         threads: session.settings.threads,
         rerun: options.rerun,
+        forget: options.forget,
         cancel: session.cancel,
     };
     scheduler.realise(graph, wants)
@@ -108,6 +115,8 @@ pub struct Provider<'a> {
     pub session: &'a Session<'a>,
     /// Where they come from.
     pub pinned: &'a Pinned,
+    /// Fetch them again, whatever is known.
+    pub forget: bool,
 }
 
 const KIND: &str = "source";

@@ -40,7 +40,7 @@ pub struct ShellRequest {
 /// A place for a shell that was found, and all it takes to open one.
 #[derive(Debug)]
 pub struct Found {
-    /// Which root: `build.2`, or `source tools` for what a stage starts from.
+    /// Which root: `build.2`; `build.0` is what the stage starts from.
     pub label: String,
     /// Why the step failed there, if it is one that failed just now.
     pub failure: Option<Failure>,
@@ -83,8 +83,10 @@ pub fn find(
         OpKind::Exec(exec) => finder.step(root, exec)?,
         _ => (finder.place(root, None, &finder.realise(root)?)?, None),
     };
+    let last = planned.plans[platform].stages[&planned.stage].len() - 1;
+    let step = request.at.step.unwrap_or(last);
     Ok(Found {
-        label: planned.graph.origin(root).label(),
+        label: format!("{}.{step}", planned.stage),
         failed: place.failed.is_some(),
         failure,
         place,
@@ -215,6 +217,7 @@ impl Finder<'_> {
         let provider = Provider {
             session: self.session,
             pinned,
+            forget: false,
         };
         Ok(provider
             .here(pin)?

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::store::{BlobSource as _, LocalStore, Store as _};
@@ -66,10 +67,7 @@ pub fn structure(session: &Session<'_>, image: &ImageAt<'_>) -> Result<Parts, Fa
         }));
     }
     if !problems.is_empty() {
-        return Err(Failure {
-            exit: Exit::Untrusted,
-            diagnostics: problems,
-        });
+        return Err(Failure::all(Exit::Untrusted, problems));
     }
     let documents = image.documents()?;
     parts.digest = documents.digest();
@@ -213,7 +211,7 @@ pub fn exit_of(verdict: Verdict, accepted: Verdict) -> Option<Exit> {
 }
 
 /// Another store in another place, and another number of threads.
-fn other_surroundings(settings: &Settings, store: std::path::PathBuf) -> Settings {
+fn other_surroundings(settings: &Settings, store: PathBuf) -> Settings {
     const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
     Settings {
         store,
@@ -261,10 +259,7 @@ fn cannot_say(image: &ImageAt<'_>, project: &Project, failure: Failure) -> Failu
         project.path.display()
     ))];
     diagnostics.extend(failure.diagnostics);
-    Failure {
-        exit: Exit::CannotSay,
-        diagnostics,
-    }
+    Failure::all(Exit::CannotSay, diagnostics)
 }
 
 /// While this lives, the process has another umask.

@@ -9,11 +9,10 @@ use super::args;
 use super::report;
 use super::run::{Context, not_yet, pairs, secrets};
 use super::tell::{comparison, comparison_json, inspection, inspection_json, listing_json};
-use crate::app::compare::{self, Compared};
-use crate::app::locate::{self, ImageAt, Located};
+use crate::app::locate::{self, ImageAt};
 use crate::app::realise::Options;
 use crate::app::verify::{self, Parts};
-use crate::app::{Exit, Failure, Project, Session, inspect, load};
+use crate::app::{Exit, Failure, Project, Session, compare, inspect, load};
 use crate::compare::Verdict;
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::IdMap;
@@ -38,13 +37,12 @@ impl Context<'_> {
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = self.image(&session, arguments.image.as_deref())?;
         let documents = at.documents()?;
-        let json = self.cli.global.json;
-        if json {
+        if self.cli.global.json {
             let mut value = inspection_json(&documents);
             if arguments.files {
-                for (one, image) in documents.images.iter().zip(0..) {
+                for (number, one) in documents.images.iter().enumerate() {
                     let files = inspect::files(&at, one)?;
-                    value["images"][image as usize]["files"] = listing_json(&files)?;
+                    value["images"][number]["files"] = listing_json(&files)?;
                 }
             }
             report::data(&value.to_string());
@@ -68,7 +66,6 @@ impl Context<'_> {
     pub(super) fn compare(&self, arguments: &args::Compare) -> Result<ExitCode, Failure> {
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let left = locate::image_or_directory(&session, &arguments.a)?;
         let right = locate::image_or_directory(&session, &arguments.b)?;
@@ -95,7 +92,6 @@ impl Context<'_> {
         let executes = project.as_ref().is_some_and(Project::executes);
         let settings = self.settings(self.ids(executes)?)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = locate::image(&session, &arguments.image)?;
         let parts = verify::structure(&session, &at)?;
@@ -124,6 +120,7 @@ impl Context<'_> {
             secrets: secrets(&arguments.secret)?,
             ..Options::default()
         };
+        self.listen_for_signals();
         let rebuilt = verify::rebuild(&session, &at, &project, &options)?;
         let exit = verify::exit_of(rebuilt.compared.verdict, accepted(arguments.accept));
         if self.cli.global.json {
@@ -158,7 +155,6 @@ impl Context<'_> {
     pub(super) fn load(&self, arguments: &args::Load) -> Result<ExitCode, Failure> {
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
-        self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = self.image(&session, arguments.image.as_deref())?;
         let engine = match arguments.engine {

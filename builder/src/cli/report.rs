@@ -159,6 +159,9 @@ pub(super) fn lock(report: &LockReport) {
     }
     match (&report.written, report.needed) {
         (Some(path), _) => say(&format!("written   {}", path.display())),
+        (None, true) if !report.moved.is_empty() || report.epoch.is_some() => {
+            say("nothing was written: this was a dry run");
+        }
         (None, true) => say("nothing moved"),
         (None, false) => say("nothing to lock: every source is identified by its content"),
     }

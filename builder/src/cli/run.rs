@@ -80,7 +80,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Vendor(_) => Err(not_yet("`vendor`")),
         Command::Manifest(_) => Err(not_yet("`manifest`")),
         Command::Why(_) => Err(not_yet("`why`")),
-        _ => Err(not_yet("this command")),
     }
 }
 
@@ -208,6 +207,7 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                forget: false,
             },
         };
         let settings = self.settings(self.ids(project.executes())?)?;

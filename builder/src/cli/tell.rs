@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use immbuild_cas::digest::BlobId;
+use immbuild_cas::path::{RelPath, escape};
 use immbuild_cas::tree::{Meta, SpecialKind, TreeError, Visit, walk};
 use serde_json::{Value, json};
 
@@ -10,7 +12,8 @@ use crate::app::compare::Compared;
 use crate::app::inspect::Files;
 use crate::app::locate::{Documents, ImageDocuments};
 use crate::compare::{
-    AttributeDifference, Comparison, FieldDifference, Hint, PathChange, PathDifference,
+    AttributeDifference, Comparison, FieldDifference, Hint, Level, PathChange, PathDifference,
+    Verdict,
 };
 use crate::image::{ContainerConfig, History, ImageLayer, LayerMedia};
 
@@ -213,12 +216,13 @@ fn image_json(one: &ImageDocuments) -> Value {
         "labels": start.labels,
         "stop-signal": start.stop_signal,
         "annotations": one.manifest.annotations,
+        "dropped": one.image.dropped,
         "layers": layers,
         "history": history,
     })
 }
 
-/// Every file of an image for machines. Paths and link texts are escaped as in a listing.
+/// Every file of an image for machines. In paths and link texts a backslash is `\\` and what is no printable UTF-8 is `\xNN`.
 pub(super) fn listing_json(files: &Files) -> Result<Value, TreeError> {
     let first = files.tree.links.first_by_path();
     let mut entries = Vec::new();
@@ -235,7 +239,7 @@ pub(super) fn listing_json(files: &Files) -> Result<Value, TreeError> {
                 "kind": "symlink",
                 "uid": link.uid,
                 "gid": link.gid,
-                "target": link.target.escape_ascii().to_string(),
+                "target": escaped(&link.target),
             }),
             Visit::Special(special) => {
                 let (kind, device) = match special.kind {
@@ -266,12 +270,7 @@ fn meta_json(kind: &str, meta: &Meta) -> Value {
     let xattrs: serde_json::Map<String, Value> = meta
         .xattrs
         .iter()
-        .map(|(name, value)| {
-            (
-                name.as_bytes().escape_ascii().to_string(),
-                json!(hex(value)),
-            )
-        })
+        .map(|(name, value)| (escaped(name.as_bytes()), json!(hex(value))))
         .collect();
     let mut entry = json!({
         "kind": kind,
@@ -285,6 +284,13 @@ fn meta_json(kind: &str, meta: &Meta) -> Value {
     entry
 }
 
+/// Bytes of which nobody knows whether they are text, told apart from all others.
+fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    escape(bytes, &mut out).expect("a string takes everything");
+    out
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").expect("a string takes everything");
@@ -295,6 +301,9 @@ fn hex(bytes: &[u8]) -> String {
 /// The verdict, and every difference.
 pub(super) fn comparison(compared: &Compared) -> String {
     let mut out = compared.verdict.as_str().to_owned();
+    if compared.level().is_none() && compared.verdict != Verdict::Identical {
+        out.push_str(": only the JSON text of documents differs");
+    }
     if let Some(level) = compared.level() {
         write!(out, ": the first difference is in the {}", level.as_str())
             .expect("a string takes everything");
@@ -382,27 +391,25 @@ fn attribute_texts(attribute: &AttributeDifference) -> (String, String, String) 
                     .map_or_else(|| "nothing".into(), |value| hex(value))
             };
             texts(
-                &format!("attribute {}", name.as_bytes().escape_ascii()),
+                &format!("attribute {}", escaped(name.as_bytes())),
                 value(left),
                 value(right),
             )
         }
         AttributeDifference::Content { left, right, .. } => {
-            let side = |(blob, size): &(immbuild_cas::digest::BlobId, u64)| {
+            let side = |(blob, size): &(BlobId, u64)| {
                 format!("sha256:{} ({size} bytes)", blob.digest().short())
             };
             texts("content", side(left), side(right))
         }
-        AttributeDifference::Target { left, right } => texts(
-            "target",
-            left.escape_ascii().to_string(),
-            right.escape_ascii().to_string(),
-        ),
+        AttributeDifference::Target { left, right } => {
+            texts("target", escaped(left), escaped(right))
+        }
         AttributeDifference::Device { left, right } => {
             texts("device", device(*left), device(*right))
         }
         AttributeDifference::Link { left, right } => {
-            let side = |first: &Option<immbuild_cas::path::RelPath>| {
+            let side = |first: &Option<RelPath>| {
                 first
                     .as_ref()
                     .map_or_else(|| "none".into(), ToString::to_string)
@@ -462,7 +469,7 @@ pub(super) fn comparison_json(compared: &Compared) -> Value {
         .collect();
     json!({
         "verdict": compared.verdict.as_str(),
-        "level": compared.level().map(|level| level.as_str()),
+        "level": compared.level().map(Level::as_str),
         "index": fields_json(&compared.index),
         "platforms": platforms,
         "without-owners": compared.without_owners,

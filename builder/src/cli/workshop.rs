@@ -1,6 +1,5 @@
 //! The commands one works with around a build: what would happen, what happened, the machine, the store, a first spec.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -335,11 +334,8 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
                     if others.len() == 1 { "gives" } else { "give" }
                 ));
             }
-            // Of what is there already, only news are told: that nothing is remembered is none.
-            let news = |found: &&Reason| {
-                matches!(op.fate, Fate::Runs | Fate::Fetched | Fate::Waits(_))
-                    || **found != Reason::FirstBuild
-            };
+            // That nothing is remembered is told of what runs; of what is there already it is no news.
+            let news = |found: &&Reason| op.fate == Fate::Runs || **found != Reason::FirstBuild;
             why.extend(op.reasons.iter().filter(news).map(reason));
             let mut line = format!(
                 "{:width$}  {:6}  {}",
@@ -421,7 +417,7 @@ fn check_json(check: &Check) -> Value {
     })
 }
 
-fn parts(kept: &Kept) -> BTreeMap<&'static str, Count> {
+fn parts(kept: &Kept) -> [(&'static str, Count); 7] {
     [
         ("large objects", kept.store.blobs),
         ("small objects", kept.store.packed),
@@ -431,7 +427,6 @@ fn parts(kept: &Kept) -> BTreeMap<&'static str, Count> {
         ("step caches", kept.caches),
         ("repositories", kept.repositories),
     ]
-    .into()
 }
 
 fn kept_lines(store: &LocalStore, kept: &Kept) -> Vec<String> {

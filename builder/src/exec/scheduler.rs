@@ -96,6 +96,8 @@ pub struct Scheduler<'a, B, S> {
     pub threads: NonZeroUsize,
     /// Do everything again that executes, whatever is known.
     pub rerun: bool,
+    /// Do everything again, whatever is known.
+    pub forget: bool,
     /// Set by whoever wants it to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -316,7 +318,9 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         });
         let cache = ActionCache::new(self.store);
         // What a file op gives is a pure function of its inputs, so `rerun` has nothing to find out here.
-        if let Some(tree) = cache.get(action)? {
+        if !self.forget
+            && let Some(tree) = cache.get(action)?
+        {
             return Ok(inputs[0].followed_by(tree, action, true, taint));
         }
         let base = self.store.tree(&inputs[0].realised.tree)?;
@@ -419,6 +423,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         let cache = ActionCache::new(self.store);
         if !self.rerun
+            && !self.forget
             && let Some(tree) = cache.get(action)?
         {
             self.events.event(Event::Finished {

@@ -51,7 +51,8 @@ pub struct Scan<'a> {
     pub selection: Option<&'a Selection>,
     /// Names of files that say, as `.gitignore` does, what beside and below them is not taken.
     pub ignore: &'a [String],
-    /// Files and directories of this machine that are no part of it, as absolute paths. `.git` never is.
+    /// Files and directories of this machine that are no part of it, as absolute paths. `.git` never is. A directory above
+    /// one of them is part of it only when something else is in it: so it makes no difference whether it was made already.
     pub leave_out: &'a [PathBuf],
     /// Whether modes, owners, attributes and hard links are kept, or made 0644, 0755 and 0:0 and separate.
     pub preserve: bool,
@@ -194,6 +195,8 @@ struct Scanner<'a> {
     store: Option<&'a dyn Store>,
     /// What is left out, below the root.
     leave_out: BTreeSet<RelPath>,
+    /// The directories above it.
+    leads_out: BTreeSet<RelPath>,
     root: Arc<Root>,
     /// Set when the source is one file: its name in `root`.
     file: Option<Name>,
@@ -278,8 +281,10 @@ impl<'a> Scanner<'a> {
             Some(_) => scan.root.parent().unwrap_or(directory),
             None => scan.root,
         };
+        let leave_out = below(directory, scan.leave_out);
         Ok(Self {
-            leave_out: below(directory, scan.leave_out),
+            leads_out: leave_out.iter().flat_map(above).collect(),
+            leave_out,
             root: Arc::new(Root {
                 path: shown.to_path_buf(),
                 handle: walk::open_root(directory).map_err(at("open"))?,
@@ -405,8 +410,11 @@ impl<'a> Scanner<'a> {
             Meta::root(Mode::DIRECTORY)
         };
         let is_picked = match (&place, self.scan.selection) {
-            (Some(_), Some(selection)) => selection.picks(&path, true),
-            _ => true,
+            (None, _) => true,
+            (Some(_), Some(selection)) => {
+                selection.picks(&path, true) && !self.leads_out.contains(&path)
+            }
+            (Some(_), None) => !self.leads_out.contains(&path),
         };
         let ignores = place
             .as_ref()
@@ -851,16 +859,23 @@ pub(super) fn meta_of(stat: &Stat, xattrs: Xattrs) -> Meta {
     }
 }
 
-/// Those of these paths of the machine that are below `directory`, seen from there. A path that does not exist counts
-/// if the directory it would be in does.
+/// Those of these paths of the machine that are below `directory`, seen from there. Where a path that does not exist would
+/// be, the nearest directory above it that does says.
 fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
     let real = |path: &PathBuf| {
-        let parent = path.parent()?.canonicalize().ok()?;
-        let path = parent.join(path.file_name()?);
+        let exists = |above: &&Path| above.exists();
+        let there = path.ancestors().skip(1).find(exists)?;
+        let missing = path.strip_prefix(there).ok()?;
+        let path = there.canonicalize().ok()?.join(missing);
         let below = path.strip_prefix(directory).ok()?;
         RelPath::new(below.as_os_str().as_encoded_bytes()).ok()
     };
     paths.iter().filter_map(real).collect()
+}
+
+/// The directories above a path, without the root.
+fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
+    std::iter::successors(path.parent(), RelPath::parent).filter(|above| !above.is_root())
 }
 
 #[cfg(test)]
@@ -961,7 +976,7 @@ mod tests {
     #[test]
     fn what_is_never_part_of_a_source_is_left_out() {
         let directory = directory(
-            "mkdir -p .git sub/.git out store/a; touch .git/x sub/.git/y sub/f spec.toml spec.lock out/image.tar store/a/b",
+            "mkdir -p .git sub/.git out store/a empty there; touch .git/x sub/.git/y sub/f spec.toml spec.lock out/image.tar store/a/b",
         );
         let there = |name: &str| directory.path().join(name);
         let leave_out = [
@@ -970,13 +985,16 @@ mod tests {
             there("out/image.tar"),
             there("store"),
             there("not/there"),
+            there("empty/not/there"),
             PathBuf::from("/elsewhere"),
         ];
         let options = Scan {
             leave_out: &leave_out,
             ..plainly(directory.path())
         };
-        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+        // `out` has nothing but an output in it, and `empty` nothing yet.
+        let expected = ["/", "/sub", "/sub/f", "/there"];
+        assert_eq!(paths(&listing(&options)), expected);
         // Also when the source is named by a link.
         let link = tempfile::tempdir().unwrap();
         let link = link.path().join("l");
@@ -985,7 +1003,7 @@ mod tests {
             leave_out: &leave_out,
             ..plainly(&link)
         };
-        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+        assert_eq!(paths(&listing(&options)), expected);
     }
 
     #[test]

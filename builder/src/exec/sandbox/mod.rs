@@ -198,7 +198,7 @@ pub enum SandboxError {
     #[error("the sandbox was killed from outside")]
     Killed,
     /// The caller asked to stop.
-    #[error("cancelled")]
+    #[error("interrupted")]
     Cancelled,
 }
 

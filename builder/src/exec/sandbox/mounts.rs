@@ -43,6 +43,7 @@ const FILE: u32 = 0o444;
 
 /// Makes what the mounts need, in the empty scratch directory.
 pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
+    keeps_marks(&request.scratch)?;
     let scratch = Scratch(&request.scratch);
     for name in ["work", "root", "constants", "empty", "stubs"] {
         scratch.directory(name, DIRECTORY)?;
@@ -78,6 +79,13 @@ pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
         settle(&request.scratch.join(name)).at(Stage::Scratch, name)?;
     }
     Ok(())
+}
+
+/// An overlay can also be mounted where it cannot mark what it replaces; a step that does so then fails, or not, and nobody
+/// knows why (overlayfs.rst, "Upper file system").
+fn keeps_marks(directory: &Path) -> Result<(), Failure> {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(directory, "user.immbuild", b"", flags).at(Stage::Overlay, directory)
 }
 
 /// Sets the times of everything we made to 0, so that a step does not see when it runs.
@@ -118,7 +126,16 @@ fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .at(Stage::Scratch, at(to))?;
     }
-    Ok(())
+    let time = rustix::fs::Timespec {
+        tv_sec: meta.mtime(),
+        tv_nsec: meta.mtime_nsec(),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    let flags = rustix::fs::AtFlags::empty();
+    rustix::fs::utimensat(rustix::fs::CWD, to, &times, flags).at(Stage::Scratch, at(to))
 }
 
 /// Owner before mode: changing the owner clears set-id bits.

@@ -295,6 +295,20 @@ impl LocalImage {
         }
     }
 
+    /// Names and tags of what these point to: `1.4.0` or `registry.example.com/shop:1.4.0`.
+    pub fn references(&self, roots: &[&Descriptor]) -> BTreeSet<String> {
+        let is_named = |root: &&Root| {
+            roots
+                .iter()
+                .any(|named| named.digest == root.descriptor.digest)
+        };
+        self.roots
+            .iter()
+            .filter(is_named)
+            .flat_map(|root| root.tags.clone())
+            .collect()
+    }
+
     fn choice_of(&self, descriptor: &Descriptor) -> Result<Choice, LocalImageError> {
         if read::is_manifest(&descriptor.media_type) {
             return self.choice(None, &[descriptor]);
