@@ -25,6 +25,7 @@ use crate::ui::{Progress, Show};
 pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
+    /// Set when the process is asked to stop.
     pub(super) cancel: Arc<AtomicBool>,
     /// By which signal.
     signal: Arc<AtomicUsize>,
