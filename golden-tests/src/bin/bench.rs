@@ -3,6 +3,8 @@
 //! `cargo run --release -p golden-tests --bin bench -- --dir DIR` makes its inputs below DIR, which should be on a disk
 //! with 8 GB free. Figures are medians; what is printed are ratios, since seconds belong to one machine.
 
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -143,7 +145,10 @@ impl Bench {
     }
 
     fn build(&self, spec: &str) -> String {
-        format!("{} build {spec} --quiet --store store", immbuild().display())
+        format!(
+            "{} build {spec} --quiet --store store",
+            immbuild().display()
+        )
     }
 
     fn spec(&self, name: &str, source: &str, compression: &str) -> Result<()> {
@@ -157,7 +162,13 @@ impl Bench {
 
     /// 58,642 files, 1.07 GB.
     fn large(&self) -> Result<()> {
-        let rows = ["large zstd", "large none", "large gzip", "large again", "large changed"];
+        let rows = [
+            "large zstd",
+            "large none",
+            "large gzip",
+            "large again",
+            "large changed",
+        ];
         if !rows.iter().any(|row| self.wants(row)) {
             return Ok(());
         }
@@ -168,9 +179,21 @@ impl Bench {
         let sums = "find large -type f -print0 | xargs -0 sha256sum > sums";
         let fresh = "rm -rf store out pipe.out sums";
         for (compression, pipe, goal) in [
-            ("zstd", "tar -cf - large | zstd -q -3 -T2 > pipe.out && sync pipe.out", "≤ 1.3"),
-            ("none", "tar -cf - large | tee pipe.out | sha256sum && sync pipe.out", "≤ 1.3"),
-            ("gzip", "tar -cf - large | gzip -6 > pipe.out && sync pipe.out", "≤ 0.35"),
+            (
+                "zstd",
+                "tar -cf - large | zstd -q -3 -T2 > pipe.out && sync pipe.out",
+                "≤ 1.3",
+            ),
+            (
+                "none",
+                "tar -cf - large | tee pipe.out | sha256sum && sync pipe.out",
+                "≤ 1.3",
+            ),
+            (
+                "gzip",
+                "tar -cf - large | gzip -6 > pipe.out && sync pipe.out",
+                "≤ 0.35",
+            ),
         ] {
             let name = format!("large {compression}");
             if !self.wants(&name) {
@@ -191,11 +214,19 @@ impl Bench {
         std::thread::sleep(std::time::Duration::from_secs(3));
         self.shell(&build)?;
         if self.wants("large again") {
-            self.alone("large again, nothing changed", self.time(&build, "true")?, "≤ 0.5 s");
+            self.alone(
+                "large again, nothing changed",
+                self.time(&build, "true")?,
+                "≤ 0.5 s",
+            );
         }
         if self.wants("large changed") {
             let change = "date +%N > large/changed-file; sleep 0.1";
-            self.alone("large again, one file changed", self.time(&build, change)?, "≤ 3 s");
+            self.alone(
+                "large again, one file changed",
+                self.time(&build, change)?,
+                "≤ 3 s",
+            );
         }
         Ok(())
     }
@@ -213,7 +244,10 @@ impl Bench {
                 if number % 250 == 0 {
                     fs::create_dir_all(&directory)?;
                 }
-                fs::write(directory.join(format!("file-{number}")), format!("content {number}\n"))?;
+                fs::write(
+                    directory.join(format!("file-{number}")),
+                    format!("content {number}\n"),
+                )?;
             }
         }
         self.spec("tiny", "tiny", "none")?;
@@ -233,12 +267,24 @@ impl Bench {
         if self.wants("tiny again") {
             let ours = self.time(&build, "true")?;
             let theirs = self.time(walk, "true")?;
-            self.row("tiny again, nothing changed", ours, "sorted walk", theirs, "≤ 1.5");
+            self.row(
+                "tiny again, nothing changed",
+                ours,
+                "sorted walk",
+                theirs,
+                "≤ 1.5",
+            );
         }
         if self.wants("tiny changed") {
             let ours = self.time(&build, "date +%N > tiny/000/file-0; sleep 0.1")?;
             let theirs = self.time(walk, "true")?;
-            self.row("tiny again, one file changed", ours, "sorted walk", theirs, "≤ 3");
+            self.row(
+                "tiny again, one file changed",
+                ours,
+                "sorted walk",
+                theirs,
+                "≤ 3",
+            );
         }
         Ok(())
     }
@@ -265,7 +311,11 @@ impl Bench {
             self.alone("30 run steps, cold", ours, "≤ 0.6 s");
         }
         if self.wants("steps cached") {
-            self.alone("30 run steps, cached", self.time(&build, "true")?, "≤ 0.05 s");
+            self.alone(
+                "30 run steps, cached",
+                self.time(&build, "true")?,
+                "≤ 0.05 s",
+            );
         }
         Ok(())
     }
@@ -296,7 +346,11 @@ impl Bench {
             self.shell(&build)?;
             std::thread::sleep(std::time::Duration::from_secs(3));
             self.shell(&build)?;
-            self.alone("one 12 MB file, again", self.time(&build, "true")?, "≤ 0.03 s");
+            self.alone(
+                "one 12 MB file, again",
+                self.time(&build, "true")?,
+                "≤ 0.03 s",
+            );
         }
         Ok(())
     }
@@ -307,7 +361,10 @@ impl Bench {
             return Ok(());
         }
         let has = |program: &str| {
-            Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+            Command::new(program)
+                .arg("--version")
+                .output()
+                .is_ok_and(|output| output.status.success())
         };
         if has("buildah") {
             fs::write(
@@ -337,11 +394,15 @@ impl Bench {
 }
 
 /// Waits for a child and gives its exit status, what it used with all its descendants, and its standard error.
-#[allow(unsafe_code, reason = "the standard library does not tell what a child used")]
+#[allow(
+    unsafe_code,
+    reason = "the standard library does not tell what a child used"
+)]
 fn wait(mut child: std::process::Child) -> Result<(i32, libc::rusage, String)> {
     let mut errors = String::new();
     if let Some(mut stream) = child.stderr.take() {
-        std::io::Read::read_to_string(&mut stream, &mut errors).context("standard error is text")?;
+        std::io::Read::read_to_string(&mut stream, &mut errors)
+            .context("standard error is text")?;
     }
     let pid = i32::try_from(child.id())?;
     let mut status = 0;
@@ -355,11 +416,16 @@ fn wait(mut child: std::process::Child) -> Result<(i32, libc::rusage, String)> {
 
 /// Copies files of this machine until there are as many, of as many bytes: real input of all kinds.
 fn collect(into: &Path, files: usize, bytes: u64) -> Result<()> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
     let places = ["/usr/share", "/usr/include", "/usr/lib", "/usr/bin"]
         .map(PathBuf::from)
         .into_iter()
-        .chain([home.join(".cargo/registry/src"), home.join(".rustup/toolchains")]);
+        .chain([
+            home.join(".cargo/registry/src"),
+            home.join(".rustup/toolchains"),
+        ]);
     let (mut count, mut size) = (0, 0);
     let part = into.with_extension("part");
     let average = bytes / files as u64;
@@ -375,7 +441,9 @@ fn collect(into: &Path, files: usize, bytes: u64) -> Result<()> {
             if count >= files || size + length > bytes || ahead {
                 continue;
             }
-            let to = part.join(number.to_string()).join(entry.path().strip_prefix(&place)?);
+            let to = part
+                .join(number.to_string())
+                .join(entry.path().strip_prefix(&place)?);
             fs::create_dir_all(to.parent().context("a file is in a directory")?)?;
             fs::copy(entry.path(), &to)?;
             count += 1;
