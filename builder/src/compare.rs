@@ -28,6 +28,18 @@ pub enum Verdict {
     Different,
 }
 
+impl Verdict {
+    /// `bit-identical`, `diff-id-identical`, `tree-identical` or `different`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identical => "bit-identical",
+            Self::DiffIdIdentical => "diff-id-identical",
+            Self::TreeIdentical => "tree-identical",
+            Self::Different => "different",
+        }
+    }
+}
+
 /// Where a difference is, from the outside in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -41,6 +53,19 @@ pub enum Level {
     Layer,
     /// In what the layers unpack to.
     Tree,
+}
+
+impl Level {
+    /// `index`, `manifest`, `config`, `layer` or `tree`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Index => "index",
+            Self::Manifest => "manifest",
+            Self::Config => "config",
+            Self::Layer => "layer",
+            Self::Tree => "tree",
+        }
+    }
 }
 
 /// A field of a document with two values. A digest or size that differs because of what it points to is none.

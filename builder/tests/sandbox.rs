@@ -352,6 +352,7 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
         secrets: vec![],
         timeout: Some(Duration::from_secs(60)),
         terminal: false,
+        read_only: false,
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 pub mod elf;
 pub mod examples;
+pub mod lab;
 pub mod machine;
 pub mod matrix;
 pub mod packages;

@@ -48,8 +48,10 @@ pub enum Exit {
     Different = 12,
     /// It cannot be said, with the reason.
     CannotSay = 13,
-    /// Interrupted.
+    /// Interrupted, by SIGINT.
     Interrupted = 130,
+    /// Asked to end, by SIGTERM.
+    Terminated = 143,
 }
 
 /// Why a use case did not succeed.
@@ -59,14 +61,22 @@ pub struct Failure {
     pub exit: Exit,
     /// What to say, all of it.
     pub diagnostics: Vec<Diagnostic>,
+    /// Was something of the store damaged or gone? Then it is set aside now, and can be made again.
+    pub damaged: bool,
 }
 
 impl Failure {
     /// One sentence.
     pub fn new(exit: Exit, diagnostic: Diagnostic) -> Self {
+        Self::all(exit, vec![diagnostic])
+    }
+
+    /// Several sentences.
+    pub fn all(exit: Exit, diagnostics: Vec<Diagnostic>) -> Self {
         Self {
             exit,
-            diagnostics: vec![diagnostic],
+            diagnostics,
+            damaged: false,
         }
     }
 
@@ -143,9 +153,10 @@ impl From<StoreError> for Failure {
             | StoreError::Busy { .. }
             | StoreError::Io { .. } => Exit::Local,
         };
-        let failure = Self::of(exit, &error);
+        let mut failure = Self::of(exit, &error);
+        failure.damaged = is_damage(&error);
         match &error {
-            StoreError::Changed { .. } => failure.hint("build again when nothing writes to it"),
+            StoreError::Changed { .. } => failure.hint(CHANGED_HINT),
             StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. } => {
                 failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything")
             }
@@ -155,6 +166,14 @@ impl From<StoreError> for Failure {
             StoreError::Io { source, .. } => hint_of_io(failure, source),
         }
     }
+}
+
+/// Is something of the store not as it was, so that making it again helps?
+fn is_damage(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Missing(_) | StoreError::Damaged { .. } | StoreError::Decode { .. }
+    )
 }
 
 /// What to do when the system refuses.
@@ -198,7 +217,11 @@ fn wrapped(exit: Exit, error: &(dyn Error + 'static)) -> Failure {
         Some(_) => Exit::Local,
         None => exit,
     };
-    let failure = Failure::of(exit, error);
+    let mut failure = Failure::of(exit, error);
+    failure.damaged = store_source(error).is_some_and(is_damage);
+    if failure.damaged {
+        return failure.hint("run the build again: what is damaged is made anew; `immbuild cache fsck` looks at everything");
+    }
     match io_source(error) {
         Some(io) => hint_of_io(failure, io),
         None => failure,
@@ -254,6 +277,12 @@ impl From<HostFsError> for Failure {
         }
     }
 }
+
+/// What to do when an input did not hold still.
+const CHANGED_HINT: &str = "build again when nothing writes to it";
+
+/// What to do when a directory cannot hold a tree on every file system.
+const CASE_HINT: &str = "write an archive instead: in a tar both have their place";
 
 /// What gives a user more than one id.
 pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
@@ -321,9 +350,10 @@ impl From<LocalImageError> for Failure {
 
 impl From<ImportError> for Failure {
     fn from(error: ImportError) -> Self {
-        let exit = match &error {
-            ImportError::Store(_) => Exit::Local,
-            _ => Exit::Untrusted,
+        let exit = match store_source(&error) {
+            // What was read from the image and is not what its digest says passes through the store's hands.
+            Some(StoreError::Damaged { .. }) | None => Exit::Untrusted,
+            Some(_) => Exit::Local,
         };
         match io_source(&error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),

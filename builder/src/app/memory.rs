@@ -176,6 +176,15 @@ pub fn last(session: &Session<'_>, spec: &str, stage: &str) -> Result<Option<Bui
     Ok(record.and_then(|record| Built::decode(&record.value).ok()))
 }
 
+/// What each spec gave last, as far as the store knows.
+pub fn all(session: &Session<'_>) -> Result<Vec<Built>, Failure> {
+    let records = session.store.records(LAST)?;
+    Ok(records
+        .iter()
+        .filter_map(|(_, record)| Built::decode(&record.value).ok())
+        .collect())
+}
+
 /// Remembers of which ops an image that is expected from now on was made.
 pub fn remember_ops(
     session: &Session<'_>,

@@ -1,16 +1,29 @@
 //! The use cases, one in each file: what a command does, without arguments, colours or terminals.
 
 pub mod build;
+pub mod cache;
+pub mod compare;
+pub mod doctor;
+pub mod explain;
 pub mod failure;
+pub mod graph;
+pub mod init;
+pub mod inspect;
 pub mod layers;
+pub mod load;
+pub mod locate;
 pub mod lock;
 pub mod memory;
 pub mod outputs;
 pub mod pins;
+pub mod planned;
 pub mod project;
 pub mod realise;
+pub mod scratch;
 pub mod session;
+pub mod shell;
 pub mod step_failure;
+pub mod verify;
 
 pub use failure::{Exit, Failure};
 pub use project::Project;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
@@ -16,14 +17,16 @@ use super::project::Project;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place, Span};
 use crate::hostfs::materialise::{Materialise, Purpose, Times};
+use crate::hostfs::scan::{Scan, would_take};
 use crate::image::{Image, ImageIndex};
 use crate::layer::LayerDigest;
 use crate::output::{
     self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
     write_oci_layout,
 };
+use crate::pattern::Selection;
 use crate::ports::{Event, Outcome, WorkId};
-use crate::spec::model::{OutputKind, Resolved};
+use crate::spec::model::{OutputKind, Resolved, Source, SourceKind};
 
 /// An output of the command line: `kind=oci-archive,file=out/shop.tar`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +163,11 @@ pub fn plan(
     for output in &planned {
         output.check(project)?;
     }
+    for output in planned.iter().filter(|output| output.span.is_none()) {
+        for source in specs.iter().flat_map(|spec| spec.sources.values()) {
+            output.check_outside(project, source)?;
+        }
+    }
     Ok(planned)
 }
 
@@ -186,6 +194,46 @@ impl PlannedOutput {
             });
         }
         Err(Failure::new(Exit::Local, diagnostic))
+    }
+
+    /// SPEC A, "Outputs": what only the command line names would be part of the source at the next build.
+    fn check_outside(&self, project: &Project, source: &Source) -> Result<(), Failure> {
+        let SourceKind::Path(path) = &source.kind else {
+            return Ok(());
+        };
+        let place = Place {
+            file: project.file.clone(),
+            span: source.span,
+        };
+        let at = |failure: Failure| failure.at(place.clone(), &source.name);
+        let selection = Selection::new(&path.include, &path.exclude)
+            .map_err(|error| at(Failure::of(Exit::Spec, &error)))?;
+        let scan = Scan {
+            root: &project.resolve(&path.path),
+            selection: Some(&selection),
+            ignore: &path.ignore,
+            leave_out: &[],
+            preserve: path.preserve,
+            threads: NonZeroUsize::MIN,
+            started: (0, 0),
+        };
+        if would_take(&scan, &self.path, !self.is_file()).map_err(|error| at(error.into()))? {
+            return Err(Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
+                    .because(format!("it lies in source `{}`, so the next build would take it in", source.name))
+                    .at(place)
+                    .hint("write it elsewhere, leave it out with `exclude`, or declare it as an `[[output]]`: those are never part of a source"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(
+            self.kind,
+            OutputKind::OciArchive | OutputKind::DockerArchive
+        )
     }
 }
 
@@ -344,7 +392,7 @@ fn write_one(
     }
     match output.kind {
         OutputKind::OciArchive => {
-            write_oci_archive(&output.path, subject, names, &layers, progress)?;
+            write_oci_archive(&output.path, subject, names, &layers, progress)?
         }
         OutputKind::DockerArchive => {
             write_docker_archive(&output.path, subject, names, &layers, progress)?;

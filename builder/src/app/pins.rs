@@ -77,7 +77,7 @@ pub fn pin(
         project,
         lock,
         options,
-        leave_out: leave_out(session, project, outputs)?,
+        leave_out: leave_out(session, project, options, outputs)?,
         local: Vec::new(),
         origins: Vec::new(),
         pinned: Pinned::default(),
@@ -103,19 +103,24 @@ pub fn pin(
 fn leave_out(
     session: &Session<'_>,
     project: &Project,
+    options: &Options,
     outputs: &[PlannedOutput],
 ) -> Result<Vec<PathBuf>, Failure> {
-    let absolute = |path: &std::path::Path| {
-        std::path::absolute(path).map_err(|error| super::project::io_failure("find", path, &error))
-    };
     let name = project.path.file_name().unwrap_or_default();
     let lock = project.lock_path.file_name().unwrap_or_default();
-    let mut paths = vec![
-        project.directory.join(name),
-        project.directory.join(lock),
-        std::fs::canonicalize(session.store.path()).unwrap_or(absolute(session.store.path())?),
-    ];
+    let mut paths = vec![project.directory.join(name), project.directory.join(lock)];
+    paths.extend_from_slice(session.stores());
+    // What the spec declares, also where it is not written now: for other platforms, or for no output at all.
+    let arguments = project.arguments(&options.args)?;
+    let everywhere = project
+        .spec
+        .resolve_each(project.spec.platforms(), &arguments)
+        .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))?;
+    let declared = everywhere.values().flat_map(|spec| &spec.outputs);
+    paths.extend(declared.map(|output| project.directory.join(&output.path)));
     paths.extend(outputs.iter().map(|output| output.path.clone()));
+    paths.sort_unstable();
+    paths.dedup();
     Ok(paths)
 }
 

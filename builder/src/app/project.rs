@@ -46,10 +46,8 @@ impl Project {
             )
         })?;
         let name = path.display().to_string();
-        let spec = spec::parse(&text, &name).map_err(|diagnostics| Failure {
-            exit: Exit::Spec,
-            diagnostics,
-        })?;
+        let spec = spec::parse(&text, &name)
+            .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))?;
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -75,10 +73,7 @@ impl Project {
         };
         lock::parse(&text, &self.lock_path.display().to_string())
             .map(Some)
-            .map_err(|diagnostics| Failure {
-                exit: Exit::Lock,
-                diagnostics,
-            })
+            .map_err(|diagnostics| Failure::all(Exit::Lock, diagnostics))
     }
 
     /// Writes the lock, whole or not at all. Says whether its bytes changed.
@@ -97,10 +92,7 @@ impl Project {
         let arguments = self.arguments(&BTreeMap::new())?;
         self.spec
             .resolve_each(self.spec.platforms(), &arguments)
-            .map_err(|diagnostics| Failure {
-                exit: Exit::Spec,
-                diagnostics,
-            })
+            .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))
     }
 
     /// Does any stage execute anything, on any platform?

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use immbuild_cas::canonical::Canonical;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource as _, Record, Store as _};
+use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
-use crate::exec::embedded::{Embedded, Secrets};
-use crate::exec::scheduler::Scheduler;
+use crate::exec::embedded::{Embedded, RunError, Secrets};
+use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::op::{OpId, Pin, Unpack};
@@ -42,6 +42,8 @@ pub struct Options {
     pub empty_caches: bool,
     /// Read every local file again, whatever its times say.
     pub distrust_times: bool,
+    /// Believe no memo of the store: fetch, import and do everything again.
+    pub forget: bool,
 }
 
 /// Realises what is wanted.
@@ -53,19 +55,26 @@ pub fn realise(
     pinned: &Pinned,
     options: &Options,
 ) -> Result<BTreeMap<OpId, Realised>, Failure> {
+    attempt(session, project, graph, wants, pinned, options)
+        .map_err(|error| super::step_failure::of_exec(error, project))
+}
+
+/// The same, for who wants to know which op failed.
+pub fn attempt(
+    session: &Session<'_>,
+    project: &Project,
+    graph: &Graph,
+    wants: &[OpId],
+    pinned: &Pinned,
+    options: &Options,
+) -> Result<BTreeMap<OpId, Realised>, ExecError<RunError, Failure>> {
     let blobs = pinned.blobs(&session.store);
-    let sandbox = Embedded {
-        store: &session.store,
-        blobs: &blobs,
-        events: session.events,
-        cancel: session.cancel,
-        secrets: &options.secrets,
-        caches: (!options.empty_caches).then(|| project.memory()),
-        ids: session.settings.ids,
-        threads: session.settings.threads,
-        making: Mutex::new(()),
+    let sandbox = sandbox(session, project, &blobs, options);
+    let sources = Provider {
+        session,
+        pinned,
+        forget: options.forget,
     };
-    let sources = Provider { session, pinned };
     let scheduler = Scheduler {
         sandbox: &sandbox,
         sources: &sources,
@@ -74,11 +83,30 @@ pub fn realise(
         events: session.events,
         threads: session.settings.threads,
         rerun: options.rerun,
+        forget: options.forget,
         cancel: session.cancel,
     };
-    scheduler
-        .realise(graph, wants)
-        .map_err(|error| super::step_failure::of_exec(error, project))
+    scheduler.realise(graph, wants)
+}
+
+/// The sandbox that steps of this spec run in.
+pub fn sandbox<'a>(
+    session: &'a Session<'a>,
+    project: &Project,
+    blobs: &'a dyn BlobSource,
+    options: &'a Options,
+) -> Embedded<'a> {
+    Embedded {
+        store: &session.store,
+        blobs,
+        events: session.events,
+        cancel: session.cancel,
+        secrets: &options.secrets,
+        caches: (!options.empty_caches).then(|| project.memory()),
+        ids: session.settings.ids,
+        threads: session.settings.threads,
+        making: Mutex::new(()),
+    }
 }
 
 /// Gives pinned sources as trees: from the store, or by fetching them.
@@ -87,6 +115,8 @@ pub struct Provider<'a> {
     pub session: &'a Session<'a>,
     /// Where they come from.
     pub pinned: &'a Pinned,
+    /// Fetch them again, whatever is known.
+    pub forget: bool,
 }
 
 const KIND: &str = "source";
@@ -96,7 +126,31 @@ impl Provider<'_> {
         crate::graph::op::OpKind::Source(pin.clone()).canonical_digest()
     }
 
-    /// A source that was brought here before, and is still here.
+    /// A source that is here: one that was brought here before, or a local one, which was read when it was pinned.
+    pub fn here(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
+        if self.fetch_of(pin).is_some() {
+            return self.known(pin);
+        }
+        let Pin::Tree { tree, .. } = pin else {
+            unreachable!("only a tree can be pinned without being fetched");
+        };
+        Ok(Some(SourceTree {
+            tree: *tree,
+            times: None,
+            config: None,
+            env: BTreeMap::new(),
+            cached: true,
+        }))
+    }
+
+    fn fetch_of(&self, pin: &Pin) -> Option<&Fetch> {
+        let fetches = &self.pinned.fetches;
+        fetches
+            .iter()
+            .find(|(known, _)| known == pin)
+            .map(|(_, fetch)| fetch)
+    }
+
     fn known(&self, pin: &Pin) -> Result<Option<SourceTree>, Failure> {
         let store = &self.session.store;
         let Some(record) = store.record(KIND, &Self::key(pin))? else {
@@ -202,7 +256,7 @@ impl Provider<'_> {
                 };
                 let fetched =
                     http::fetch(&request, &http::Policy::default(), store, &|done, _| {
-                        progress(done);
+                        progress(done)
                     })?;
                 let tree = match how {
                     Some(how) => self.unpack(&fetched.blob, *how)?,
@@ -277,7 +331,7 @@ impl Provider<'_> {
 }
 
 /// More than this many bytes are no base image but a bomb.
-const IMAGE_MAX: u64 = 64 << 30;
+pub(super) const IMAGE_MAX: u64 = 64 << 30;
 
 static NEXT_WORK: AtomicU64 = AtomicU64::new(3 << 32);
 
@@ -285,22 +339,10 @@ impl Sources for Provider<'_> {
     type Error = Failure;
 
     fn realise(&self, _op: OpId, pin: &Pin, name: &str) -> Result<SourceTree, Failure> {
-        if let Some(known) = self.known(pin)? {
-            return Ok(known);
+        if let Some(here) = self.here(pin)? {
+            return Ok(here);
         }
-        let Some((_, fetch)) = self.pinned.fetches.iter().find(|(known, _)| known == pin) else {
-            // A local source was read when it was pinned.
-            let Pin::Tree { tree, .. } = pin else {
-                unreachable!("only a tree can be pinned without being fetched");
-            };
-            return Ok(SourceTree {
-                tree: *tree,
-                times: None,
-                config: None,
-                env: BTreeMap::new(),
-                cached: true,
-            });
-        };
+        let fetch = self.fetch_of(pin).expect("what is not here is fetched");
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         self.session.events.event(Event::Started {
             id: work,
@@ -310,7 +352,7 @@ impl Sources for Provider<'_> {
         let progress = |done| {
             self.session
                 .events
-                .event(Event::Advanced { id: work, done });
+                .event(Event::Advanced { id: work, done })
         };
         let outcome = self.fetch(pin, fetch, &progress);
         self.session.events.event(Event::Finished {

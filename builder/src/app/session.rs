@@ -41,6 +41,10 @@ pub struct Session<'a> {
     pub events: &'a dyn Events,
     /// Set when the process is asked to stop.
     pub cancel: &'a AtomicBool,
+    /// Where bare repositories are kept; what is in it can be deleted at any time.
+    git: PathBuf,
+    /// Directories that are no part of any source: the store, and for a rebuild the one it takes place in.
+    stores: Vec<PathBuf>,
 }
 
 impl<'a> Session<'a> {
@@ -50,17 +54,35 @@ impl<'a> Session<'a> {
         events: &'a dyn Events,
         cancel: &'a AtomicBool,
     ) -> Result<Self, Failure> {
+        let store = LocalStore::open(&settings.store)?;
         Ok(Self {
-            store: LocalStore::open(&settings.store)?,
+            git: store.path().join("git"),
+            stores: vec![real_path(&store)?],
+            store,
             settings,
             events,
             cancel,
         })
     }
 
-    /// Where bare repositories are kept; what is in it can be deleted at any time.
+    /// Opens another store for a while, inside the directory of this one.
+    ///
+    /// Repositories are shared, as what is read from them is named by its digest.
+    pub fn inside<'b>(&'b self, settings: &'b Settings) -> Result<Session<'b>, Failure> {
+        let mut inner = Session::open(settings, self.events, self.cancel)?;
+        inner.git.clone_from(&self.git);
+        inner.stores.extend_from_slice(&self.stores);
+        Ok(inner)
+    }
+
+    /// Where bare repositories are kept.
     pub fn git_cache(&self) -> PathBuf {
-        self.store.path().join("git")
+        self.git.clone()
+    }
+
+    /// Directories that are no part of any source.
+    pub fn stores(&self) -> &[PathBuf] {
+        &self.stores
     }
 
     /// What fetching from a repository may use.
@@ -70,4 +92,10 @@ impl<'a> Session<'a> {
             offline: self.settings.offline,
         }
     }
+}
+
+/// The store's directory without symbolic links, as a walk over sources meets it.
+fn real_path(store: &LocalStore) -> Result<PathBuf, Failure> {
+    std::fs::canonicalize(store.path())
+        .map_err(|error| super::project::io_failure("find", store.path(), &error))
 }

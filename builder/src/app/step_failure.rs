@@ -2,16 +2,17 @@
 
 use super::failure::{Exit, Failure, RANGE_HINT};
 use super::project::Project;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
 use crate::exec::embedded::RunError;
 use crate::exec::sandbox::{SandboxError, Status};
 use crate::exec::scheduler::ExecError;
 use crate::graph::Origin;
+use crate::spec::model::Ident;
 
 /// A failed build as sentences.
 pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
     match error {
-        ExecError::Source { source, .. } => source,
+        ExecError::Source { name, source } => at_source(source, &name, project),
         ExecError::Run { origin, source } => of_step(&origin, source),
         ExecError::File { origin, source } => {
             let failure = Failure::of(Exit::Spec, &source);
@@ -33,6 +34,25 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
         ExecError::Store(error) => error.into(),
         ExecError::Tree(error) => error.into(),
         ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),
+    }
+}
+
+/// Points at the source in the spec.
+fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
+    let span = project.resolve_defaults().ok().and_then(|resolved| {
+        resolved
+            .into_values()
+            .find_map(|spec| Some(spec.sources.get(name)?.span))
+    });
+    match (span, Ident::new(name)) {
+        (Some(span), Some(name)) => failure.at(
+            Place {
+                file: project.file.clone(),
+                span,
+            },
+            &name,
+        ),
+        _ => failure,
     }
 }
 
@@ -58,7 +78,19 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {
     let label = origin.label();
-    let failed = format!("step `{label}` failed");
+    of_run(&label, format!("step `{label}` failed"), error)
+}
+
+/// A shell that could not be opened as sentences.
+pub fn of_shell(label: &str, error: RunError) -> Failure {
+    of_run(
+        label,
+        format!("cannot open a shell in the root of `{label}`"),
+        error,
+    )
+}
+
+fn of_run(label: &str, failed: String, error: RunError) -> Failure {
     match error {
         RunError::Step {
             status,
@@ -83,7 +115,10 @@ fn of_step(origin: &Origin, error: RunError) -> Failure {
                 }
                 cause.truncate(cause.trim_end().len());
             }
-            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended; the whole log is `immbuild cache log {}`", log.digest().short());
+            let mut hint = format!("`immbuild shell {label}` opens a shell where it ended");
+            if !tail.is_empty() {
+                hint = format!("{hint}; the whole log is `immbuild cache log {}`", log.digest().short());
+            }
             if let Some(refused) = refused_connection(&tail) {
                 hint = format!("{refused}; {hint}");
             }
@@ -103,7 +138,7 @@ fn of_step(origin: &Origin, error: RunError) -> Failure {
                 .because(format!("the file `{path}` it left holds the secret `{name}`"))
                 .hint("use the secret where it is, in `/run/secrets`, or remove the file in the same step"),
         ),
-        RunError::User(error) => Failure::of(Exit::Spec, &error)
+        RunError::User(error) => told_as(Failure::of(Exit::Spec, &error), failed)
             .hint("a name in `as` must be in the root's /etc/passwd; numbers always work"),
         RunError::Sandbox(error @ SandboxError::Directory { .. }) => {
             let failure: Failure = error.into();
@@ -137,13 +172,14 @@ fn told_as(mut failure: Failure, message: String) -> Failure {
 
 /// Does the log say that a host could not be reached? Then what it wanted can be declared.
 fn refused_connection(tail: &str) -> Option<String> {
-    const SIGNS: [&str; 6] = [
+    const SIGNS: [&str; 7] = [
         "Could not resolve host",
         "Temporary failure in name resolution",
         "Temporary failure resolving",
         "Name or service not known",
         "Network is unreachable",
         "Connection refused",
+        "bad address",
     ];
     let line = tail
         .lines()

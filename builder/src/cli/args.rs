@@ -263,6 +263,12 @@ pub struct Shell {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Give a secret to a step that has still to run: `n=env:VARIABLE` or `n=file:PATH`
+    #[arg(long, value_name = "N=FROM")]
+    pub secret: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Args)]
@@ -273,6 +279,9 @@ pub struct Explain {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 #[derive(Debug, Args)]
@@ -286,6 +295,9 @@ pub struct Graph {
     /// Set a declared parameter
     #[arg(long = "arg", value_name = "K=V")]
     pub args: Vec<String>,
+    /// Take uncommitted changes of a local git source
+    #[arg(long)]
+    pub dirty: bool,
 }
 
 /// How to write a graph.
@@ -303,10 +315,10 @@ pub struct Load {
     /// `podman` or `docker`
     #[arg(value_enum)]
     pub engine: Engine,
-    /// Which image: a spec, a digest, a layout or an archive [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Give it this name instead of the spec's
+    /// Give it this name instead of the one it has
     #[arg(long, value_name = "NAME:TAG")]
     pub tag: Option<String>,
 }
@@ -320,10 +332,18 @@ pub enum Engine {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
+First every digest and size is checked; then the spec of `-f` is built again, from nothing, and
+the two are compared.
+
 Exit status: 0 identical at the accepted grade, 10 identical except compression,
-11 except tar form, 12 different, 13 cannot say.")]
+11 except tar form, 12 different, 13 cannot say, 6 a digest or size is wrong.
+
+Examples:
+  immbuild verify out/shop.tar -f spec.toml
+  immbuild verify out/docker.tar -f spec.toml --accept diff-id
+  immbuild verify out/shop.tar --structure-only")]
 pub struct Verify {
-    /// A layout, an archive, or a digest in the store
+    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec: what it built last
     #[arg(value_name = "IMAGE")]
     pub image: String,
     /// Check the image alone, rebuild nothing
@@ -356,8 +376,12 @@ pub enum Grade {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Stdout gets the verdict, then each difference as `old → new`.
+
+Exit status: 0 identical, 10 identical except compression, 11 except tar form, 12 different.")]
 pub struct Compare {
-    /// A layout, an archive, a directory, or a digest in the store
+    /// A layout or archive (`PATH`, `PATH:TAG`), a directory, `sha256:…` in the store, or a spec
     pub a: String,
     /// What to compare it with
     pub b: String,
@@ -365,10 +389,10 @@ pub struct Compare {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A layout, an archive, or a digest in the store [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
-    /// List every file
+    /// List every file, a line each
     #[arg(long)]
     pub files: bool,
 }
@@ -377,12 +401,18 @@ pub struct Inspect {
 pub enum Cache {
     /// Say how much is kept
     Stat,
-    /// Drop what no recent build needs
+    /// Drop what nothing remembered needs
     Gc {
-        /// Keep at most this much: `500M`, `20G`
+        /// Keep at most this much of what was used last: `500M`, `20G` (decimal)
         #[arg(long, value_name = "SIZE")]
         max_size: Option<String>,
     },
     /// Read everything again and set aside what is damaged
     Fsck,
+    /// Print the log of a step that failed
+    Log {
+        /// The first digits of its digest, as the step's message gives them
+        #[arg(value_name = "DIGEST")]
+        digest: String,
+    },
 }

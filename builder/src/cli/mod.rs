@@ -10,8 +10,11 @@
     reason = "its comments are the help texts; it is public to its siblings only"
 )]
 mod args;
+mod images;
 mod report;
 mod run;
+mod tell;
+mod workshop;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

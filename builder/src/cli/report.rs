@@ -17,6 +17,12 @@ pub(super) fn data(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// Bytes as they are on standard output.
+pub(super) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
 /// A line for people on standard error.
 pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
@@ -153,6 +159,9 @@ pub(super) fn lock(report: &LockReport) {
     }
     match (&report.written, report.needed) {
         (Some(path), _) => say(&format!("written   {}", path.display())),
+        (None, true) if !report.moved.is_empty() || report.epoch.is_some() => {
+            say("nothing was written: this was a dry run");
+        }
         (None, true) => say("nothing moved"),
         (None, false) => say("nothing to lock: every source is identified by its content"),
     }

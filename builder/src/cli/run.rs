@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::args::{self, Cli, Command};
@@ -22,22 +22,39 @@ use crate::exec::sandbox::{IdMap, enter_if_needed};
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
-struct Context<'a> {
-    cli: &'a Cli,
-    style: Style,
-    cancel: Arc<AtomicBool>,
+pub(super) struct Context<'a> {
+    pub(super) cli: &'a Cli,
+    pub(super) style: Style,
+    pub(super) cancel: Arc<AtomicBool>,
+    /// By which signal.
+    signal: Arc<AtomicUsize>,
 }
 
 pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
     let context = Context {
         cli,
         style,
-        cancel: Arc::new(AtomicBool::new(false)),
+        cancel: Arc::default(),
+        signal: Arc::default(),
     };
     match &cli.command {
         Command::Build(arguments) => context.build(arguments),
         Command::Lock(arguments) => context.lock(arguments),
         Command::Update(arguments) => context.update(arguments),
+        Command::Inspect(arguments) => context.inspect(arguments),
+        Command::Compare(arguments) => context.compare(arguments),
+        Command::Verify(arguments) => context.verify(arguments),
+        Command::Load(arguments) => context.load(arguments),
+        Command::Init(arguments) => context.init(arguments),
+        Command::Shell(arguments) => context.shell(arguments),
+        Command::Explain(arguments) => context.explain(arguments),
+        Command::Graph(arguments) => context.graph(arguments),
+        Command::Doctor => context.doctor(),
+        Command::Cache(command) => context.cache(command),
+        Command::Schema => {
+            report::data(crate::spec::schema::schema().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut out = Vec::new();
             clap_complete::generate(*shell, &mut super::command(), "immbuild", &mut out);
@@ -57,19 +74,19 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
 }
 
 /// Known to the reference, and of a later version.
-fn not_yet(what: &str) -> Failure {
+pub(super) fn not_yet(what: &str) -> Failure {
     Failure::new(
         Exit::Usage,
         Diagnostic::error(format!("{what} is not supported by this version")),
     )
 }
 
-fn usage(message: impl Into<String>) -> Failure {
+pub(super) fn usage(message: impl Into<String>) -> Failure {
     Failure::new(Exit::Usage, Diagnostic::error(message.into()))
 }
 
 impl Context<'_> {
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         let global = &self.cli.global;
         let show = if global.quiet {
             Show::Nothing
@@ -84,7 +101,7 @@ impl Context<'_> {
     }
 
     /// The spec a command is about.
-    fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
+    pub(super) fn project(&self, positional: Option<&Path>) -> Result<Project, Failure> {
         let path = match (positional, &self.cli.global.spec) {
             (Some(_), Some(_)) => {
                 return Err(
@@ -110,19 +127,23 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    fn ids(executes: bool) -> Result<IdMap, Failure> {
+    pub(super) fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
         enter_if_needed().map_err(|error| Failure::of(Exit::Machine, &error).hint(error.fix()))
     }
 
-    fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
+    pub(super) fn store_path(&self) -> Result<PathBuf, Failure> {
+        match &self.cli.global.store {
+            Some(store) => Ok(store.clone()),
+            None => default_store(),
+        }
+    }
+
+    pub(super) fn settings(&self, ids: IdMap) -> Result<Settings, Failure> {
         let global = &self.cli.global;
-        let store = match &global.store {
-            Some(store) => store.clone(),
-            None => default_store()?,
-        };
+        let store = self.store_path()?;
         let started = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .map(|since| {
@@ -164,6 +185,7 @@ impl Context<'_> {
             locked: arguments.locked,
             expected: arguments.expected,
             record: arguments.record,
+            ignore_expectations: false,
             platforms: arguments.platform.clone(),
             stage: arguments.stage.clone(),
             outputs: outputs(&arguments.output)?,
@@ -175,13 +197,15 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                forget: false,
             },
         };
-        let settings = self.settings(Self::ids(project.executes())?)?;
+        let settings = self.settings(self.ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
-        let built = build::build(&session, &project, &request)?;
+        let built = build::build(&session, &project, &request)
+            .map_err(|failure| self.or_interrupted(failure))?;
         let seconds = start.elapsed().as_secs_f64();
         if self.cli.global.json {
             report::data(&report::build_json(&built, seconds).to_string());
@@ -240,7 +264,7 @@ impl Context<'_> {
     }
 
     /// From now on SIGINT and SIGTERM end the work in an orderly way; a second one ends it at once.
-    fn listen_for_signals(&self) {
+    pub(super) fn listen_for_signals(&self) {
         use signal_hook::consts::{SIGINT, SIGTERM};
 
         for signal in [SIGINT, SIGTERM] {
@@ -250,7 +274,21 @@ impl Context<'_> {
                 128 + signal,
                 Arc::clone(&self.cancel),
             );
+            let number = usize::try_from(signal).expect("a signal is a small number");
+            let _ = signal_hook::flag::register_usize(signal, Arc::clone(&self.signal), number);
             let _ = signal_hook::flag::register(signal, Arc::clone(&self.cancel));
+        }
+    }
+
+    /// Whatever fails after the process was asked to stop, fails because of that.
+    fn or_interrupted(&self, failure: Failure) -> Failure {
+        let terminated = usize::try_from(signal_hook::consts::SIGTERM);
+        if !self.cancel.load(Ordering::Relaxed) {
+            failure
+        } else if terminated == Ok(self.signal.load(Ordering::Relaxed)) {
+            Failure::new(Exit::Terminated, Diagnostic::error("terminated"))
+        } else {
+            Failure::new(Exit::Interrupted, Diagnostic::error("interrupted"))
         }
     }
 }
@@ -271,7 +309,7 @@ fn default_store() -> Result<PathBuf, Failure> {
         })
 }
 
-fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn pairs(texts: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
     texts
         .iter()
         .map(|text| {
@@ -296,7 +334,7 @@ fn outputs(texts: &[String]) -> Result<Vec<OutputRequest>, Failure> {
 }
 
 /// Secrets are read here, once, and handed down as bytes.
-fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
+pub(super) fn secrets(texts: &[String]) -> Result<Secrets, Failure> {
     let mut secrets = Secrets::new();
     for text in texts {
         let form = || {

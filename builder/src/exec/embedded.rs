@@ -231,7 +231,7 @@ impl Embedded<'_> {
             let Change::File(file) = change else {
                 continue;
             };
-            for (name, value) in secrets.iter().filter(|(_, value)| !value.is_empty()) {
+            for (name, value) in secrets {
                 if contains(&mut self.blobs.open(&file.blob)?, value)
                     .map_err(|error| immbuild_cas::store::read_error(file.blob.digest(), error))?
                 {
@@ -297,8 +297,12 @@ impl Sandbox for Embedded<'_> {
             secrets: secrets.clone(),
             timeout: op.timeout,
             terminal: false,
+            read_only: false,
         };
-        let mut log = Log::default();
+        let mut log = Log {
+            secrets: searched(&secrets),
+            ..Log::default()
+        };
         let ended = sandbox::run(
             &job,
             self.ids,
@@ -323,7 +327,7 @@ impl Sandbox for Embedded<'_> {
         let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
         self.warn(run, &ingested);
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
-        self.refuse_leaks(&changes, &secrets)?;
+        self.refuse_leaks(&changes, &searched(&secrets))?;
         if !changes.changes.is_empty() {
             let maker = SnapshotMaker {
                 embedded: self,
@@ -510,9 +514,23 @@ pub fn failed_snapshot(
         .map(|snapshot| snapshot.join(sandbox::UPPER)))
 }
 
+/// The logs of failed steps that the store still has, sorted.
+pub fn failed_logs(store: &LocalStore) -> Result<Vec<BlobId>, StoreError> {
+    let records = store.records(FAILED)?;
+    let mut logs: Vec<BlobId> = records
+        .into_iter()
+        .flat_map(|(_, record)| record.blobs)
+        .collect();
+    logs.sort_unstable();
+    logs.dedup();
+    Ok(logs)
+}
+
 /// What a step printed, as lines and as the bytes that are kept.
 #[derive(Debug, Default)]
 struct Log {
+    /// What must not be in it, longest first.
+    secrets: Vec<(String, Vec<u8>)>,
     kept: Vec<u8>,
     line: Vec<u8>,
 }
@@ -528,7 +546,8 @@ impl Log {
         for byte in bytes {
             match byte {
                 b'\n' => {
-                    lines.push(String::from_utf8_lossy(&self.line).into_owned());
+                    let line = redacted(&self.line, &self.secrets);
+                    lines.push(String::from_utf8_lossy(&line).into_owned());
                     self.line.clear();
                 }
                 // A line that never ends is cut, so that it cannot fill the memory.
@@ -540,8 +559,39 @@ impl Log {
     }
 
     fn finish(self) -> Vec<u8> {
-        self.kept
+        redacted(&self.kept, &self.secrets)
     }
+}
+
+/// A secret shorter than this is a word of any text: it is not looked for.
+const SECRET_MIN: usize = 4;
+
+/// What is looked for of each secret: its value without the line end that most files have, longest first.
+fn searched(secrets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    let mut searched: Vec<(String, Vec<u8>)> = secrets
+        .iter()
+        .map(|(name, value)| (name.clone(), value.trim_ascii_end().to_vec()))
+        .filter(|(_, value)| value.len() >= SECRET_MIN)
+        .collect();
+    searched.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+    searched
+}
+
+/// The text with every secret in it replaced by its name.
+fn redacted(text: &[u8], secrets: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let mut text = text.to_vec();
+    for (name, value) in secrets {
+        let mut out = Vec::with_capacity(text.len());
+        let mut rest = text.as_slice();
+        while let Some(at) = rest.windows(value.len()).position(|part| part == value) {
+            out.extend_from_slice(&rest[..at]);
+            out.extend_from_slice(format!("[secret {name}]").as_bytes());
+            rest = &rest[at + value.len()..];
+        }
+        out.extend_from_slice(rest);
+        text = out;
+    }
+    text
 }
 
 /// The last lines of a log.
@@ -570,5 +620,61 @@ fn contains(reader: &mut dyn std::io::Read, needle: &[u8]) -> std::io::Result<bo
         let keep = filled.min(needle.len() - 1);
         window.copy_within(filled - keep..filled, 0);
         filled = keep;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> Vec<(String, Vec<u8>)> {
+        let given = [
+            ("token", "hunter2\n"),
+            ("pin", "12"),
+            ("long", "hunter2-and-more"),
+        ];
+        searched(&given.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())))
+    }
+
+    #[test]
+    fn a_log_holds_names_of_secrets_and_no_values() {
+        let mut log = Log {
+            secrets: secrets(),
+            ..Log::default()
+        };
+        let mut lines = log.take(b"login with hun");
+        lines.extend(log.take(b"ter2\n12 tries, hunter2-and-more\nhalf"));
+        assert_eq!(
+            lines,
+            ["login with [secret token]", "12 tries, [secret long]"]
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&log.finish()),
+            "login with [secret token]\n12 tries, [secret long]\nhalf"
+        );
+    }
+
+    #[test]
+    fn a_needle_is_found_across_reads() {
+        struct Drip<'a>(&'a [u8]);
+        impl std::io::Read for Drip<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                let count = self.0.len().min(3).min(buffer.len());
+                buffer[..count].copy_from_slice(&self.0[..count]);
+                self.0 = &self.0[count..];
+                Ok(count)
+            }
+        }
+        assert!(contains(&mut Drip(b"xxhunter2yy"), b"hunter2").unwrap());
+        assert!(!contains(&mut Drip(b"xxhunter3yy"), b"hunter2").unwrap());
+    }
+
+    #[test]
+    fn a_tail_is_the_last_lines() {
+        let log: Vec<u8> = (0..30)
+            .flat_map(|n| format!("{n}\n").into_bytes())
+            .collect();
+        let tail = tail(&log);
+        assert!(tail.starts_with("10\n") && tail.ends_with("29"), "{tail}");
     }
 }

@@ -3,3 +3,4 @@ pub mod cache;
 pub mod embedded;
 pub mod sandbox;
 pub mod scheduler;
+pub mod shell;

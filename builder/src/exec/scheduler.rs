@@ -13,6 +13,7 @@ use immbuild_cas::store::{BlobSource, Store, StoreError};
 use immbuild_cas::tree::{Directory, Entry, Meta, Mode, Tree, TreeBuilder, TreeError};
 
 use super::cache::{ActionCache, CacheError};
+use crate::epoch::Epoch;
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
@@ -95,6 +96,8 @@ pub struct Scheduler<'a, B, S> {
     pub threads: NonZeroUsize,
     /// Do everything again that executes, whatever is known.
     pub rerun: bool,
+    /// Do everything again, whatever is known.
+    pub forget: bool,
     /// Set by whoever wants it to stop.
     pub cancel: &'a AtomicBool,
 }
@@ -113,10 +116,12 @@ struct Progress<E> {
 }
 
 /// A result with what only later ops want to know of it.
-#[derive(Clone)]
-struct Known {
-    realised: Realised,
-    env: BTreeMap<String, String>,
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// The result.
+    pub realised: Realised,
+    /// The environment that a base image brings to steps.
+    pub env: BTreeMap<String, String>,
 }
 
 impl<B: Sandbox, S: Sources> Executor for Scheduler<'_, B, S> {
@@ -202,7 +207,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 .map(|input| state.results[input].clone())
                 .collect();
             let lineage: Vec<OpId> = graph.lineage(id);
-            let roots: Vec<TreeId> = boundaries(graph, &lineage)
+            let roots: Vec<TreeId> = boundaries(graph, &lineage[..lineage.len() - 1])
                 .map(|root| state.results[&root].realised.tree)
                 .collect();
             drop(state);
@@ -253,10 +258,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
     }
 
     fn empty(&self) -> Result<Known, Failure<B, S>> {
-        let root = self
-            .store
-            .put_directory(&Directory::new(Meta::root(Mode::DIRECTORY)))?;
-        let tree = self.store.put_tree(&Tree::new(root))?;
+        let tree = empty_root(self.store)?;
         Ok(Known {
             realised: Realised {
                 tree,
@@ -310,18 +312,15 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         origin: &Origin,
         inputs: &[Known],
     ) -> Result<Known, Failure<B, S>> {
-        let action = Action {
-            kind: &op.kind,
-            inputs: inputs.iter().map(action_input).collect(),
-            surroundings: None,
-        }
-        .id();
+        let action = action_of(op, inputs, None);
         let taint = inputs.iter().fold(Taint::default(), |taint, input| {
             taint.and(input.realised.taint)
         });
         let cache = ActionCache::new(self.store);
         // What a file op gives is a pure function of its inputs, so `rerun` has nothing to find out here.
-        if let Some(tree) = cache.get(action)? {
+        if !self.forget
+            && let Some(tree) = cache.get(action)?
+        {
             return Ok(inputs[0].followed_by(tree, action, true, taint));
         }
         let base = self.store.tree(&inputs[0].realised.tree)?;
@@ -414,19 +413,9 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         input: &Known,
         roots: &[TreeId],
     ) -> Result<Known, Failure<B, S>> {
-        let env = step_environment(exec, &input.env);
         let caches = self.sandbox.caches(exec, origin);
-        let action = Action {
-            kind: &op.kind,
-            inputs: vec![action_input(input)],
-            surroundings: Some(Surroundings {
-                env: env.clone(),
-                tier: exec.tier,
-                policy: self.sandbox.policy(),
-                caches,
-            }),
-        }
-        .id();
+        let surroundings = surroundings(exec, &input.env, self.sandbox.policy(), caches);
+        let action = action_of(op, std::slice::from_ref(input), Some(&surroundings));
         let taint = input.realised.taint.and(Taint {
             warm_cache: caches == CacheState::Warm,
             secret: !exec.secrets.is_empty(),
@@ -434,6 +423,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
         let cache = ActionCache::new(self.store);
         if !self.rerun
+            && !self.forget
             && let Some(tree) = cache.get(action)?
         {
             self.events.event(Event::Finished {
@@ -451,7 +441,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             op: exec,
             action,
             origin,
-            env: &env,
+            env: &surroundings.env,
             lineage: roots,
             times: input.realised.times,
             work,
@@ -476,7 +466,7 @@ static NEXT_WORK: AtomicU64 = AtomicU64::new(1);
 
 impl Known {
     /// The same root, one step on.
-    fn followed_by(&self, tree: TreeId, action: ActionId, cached: bool, taint: Taint) -> Self {
+    pub fn followed_by(&self, tree: TreeId, action: ActionId, cached: bool, taint: Taint) -> Self {
         Self {
             realised: Realised {
                 tree,
@@ -495,10 +485,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn action_input(known: &Known) -> ActionInput {
-    ActionInput {
+/// A root with nothing in it.
+pub fn empty_root(store: &dyn Store) -> Result<TreeId, StoreError> {
+    let root = store.put_directory(&Directory::new(Meta::root(Mode::DIRECTORY)))?;
+    store.put_tree(&Tree::new(root))
+}
+
+/// The key of what an op gives on these inputs; `surroundings` are for an op that executes.
+pub fn action_of(op: &Op, inputs: &[Known], surroundings: Option<&Surroundings>) -> ActionId {
+    let input = |known: &Known| ActionInput {
         tree: known.realised.tree,
         times: known.realised.times,
+    };
+    Action {
+        kind: &op.kind,
+        inputs: inputs.iter().map(input).collect(),
+        surroundings: surroundings.cloned(),
+    }
+    .id()
+}
+
+/// What a step depends on besides its definition and its root, whose base image brings `from`.
+pub fn surroundings(
+    exec: &ExecOp,
+    from: &BTreeMap<String, String>,
+    policy: &'static str,
+    caches: CacheState,
+) -> Surroundings {
+    Surroundings {
+        env: environment(exec.epoch, from, &exec.env),
+        tier: exec.tier,
+        policy,
+        caches,
     }
 }
 
@@ -509,15 +527,13 @@ fn is_one_file(kind: &OpKind) -> bool {
     )
 }
 
-/// The roots at which a step executes or has executed: the start of the lineage, each root that a step left behind
-/// except the last op's, and the root that the last op starts from.
-fn boundaries<'a>(graph: &'a Graph, lineage: &'a [OpId]) -> impl Iterator<Item = OpId> + 'a {
-    let inputs = &lineage[..lineage.len() - 1];
-    inputs
+/// The roots of a lineage that are snapshots of their own: its start, each that a step left behind, and its last.
+pub fn boundaries<'a>(graph: &'a Graph, lineage: &'a [OpId]) -> impl Iterator<Item = OpId> + 'a {
+    lineage
         .iter()
         .enumerate()
         .filter(move |(at, id)| {
-            *at == 0 || *at + 1 == inputs.len() || matches!(graph.op(**id).kind, OpKind::Exec(_))
+            *at == 0 || *at + 1 == lineage.len() || matches!(graph.op(**id).kind, OpKind::Exec(_))
         })
         .map(|(_, id)| *id)
 }
@@ -525,7 +541,11 @@ fn boundaries<'a>(graph: &'a Graph, lineage: &'a [OpId]) -> impl Iterator<Item =
 /// SPEC A, "Running": the constants, what `from` brings, what stage and step say. Later wins.
 ///
 /// Part of format 1: changing it changes what steps see.
-fn step_environment(op: &ExecOp, from: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+pub fn environment(
+    epoch: Epoch,
+    from: &BTreeMap<String, String>,
+    own: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
     let constants = [
         (
             "PATH",
@@ -534,12 +554,12 @@ fn step_environment(op: &ExecOp, from: &BTreeMap<String, String>) -> BTreeMap<St
         ("HOME", "/root".to_owned()),
         ("LANG", "C.UTF-8".to_owned()),
         ("TZ", "UTC".to_owned()),
-        ("SOURCE_DATE_EPOCH", op.epoch.seconds().to_string()),
+        ("SOURCE_DATE_EPOCH", epoch.seconds().to_string()),
     ];
     constants
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .chain(from.clone())
-        .chain(op.env.clone())
+        .chain(own.clone())
         .collect()
 }

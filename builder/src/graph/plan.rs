@@ -114,7 +114,7 @@ impl Planner<'_> {
             ),
             Some(base) => self.origin(&base.origin, stage.platform),
         };
-        let env = self.stage_environment(stage);
+        let env = stage_environment(self.spec, stage);
         let mut roots = vec![start];
         for (step, number) in stage.steps.iter().zip(1..) {
             let op = self.step(stage, step, roots[roots.len() - 1], &env);
@@ -127,19 +127,6 @@ impl Planner<'_> {
         }
         self.plan.stages.insert(name.clone(), roots);
         self.plan.end(name)
-    }
-
-    /// What `from` brings (SPEC A, "Running"), as far as a stage on the way says it, then the stage's own `env`. What a
-    /// base image brings is added when its config is at hand.
-    fn stage_environment(&self, stage: &Stage) -> BTreeMap<String, String> {
-        let mut env = match &stage.from {
-            Some(base) if base.origin.name().as_str() == Ident::IMAGE => {
-                self.spec.image.config.env.clone()
-            }
-            _ => BTreeMap::new(),
-        };
-        env.extend(stage.env.clone());
-        env
     }
 
     fn origin(&mut self, origin: &Named, platform: Platform) -> OpId {
@@ -254,6 +241,17 @@ impl Planner<'_> {
         inputs.extend(source.map(|origin| self.origin(origin, stage.platform)));
         Op { kind, inputs }
     }
+}
+
+/// What `from` brings (SPEC A, "Running"), as far as a stage on the way says it, then the stage's own `env`. What a base
+/// image brings is added when its config is at hand.
+pub fn stage_environment(spec: &Resolved, stage: &Stage) -> BTreeMap<String, String> {
+    let mut env = match &stage.from {
+        Some(base) if base.origin.name().as_str() == Ident::IMAGE => spec.image.config.env.clone(),
+        _ => BTreeMap::new(),
+    };
+    env.extend(stage.env.clone());
+    env
 }
 
 /// An owner of the spec as ops have it.

@@ -4,10 +4,12 @@
 //! modes, owners and attributes; never on the order of the file system, on the umask of a checkout, or on its hard links.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +51,8 @@ pub struct Scan<'a> {
     pub selection: Option<&'a Selection>,
     /// Names of files that say, as `.gitignore` does, what beside and below them is not taken.
     pub ignore: &'a [String],
-    /// Files and directories of this machine that are no part of it, as absolute paths. `.git` never is.
+    /// Files and directories of this machine that are no part of it, as absolute paths. `.git` never is. A directory above
+    /// one of them is part of it only when something else is in it: so it makes no difference whether it was made already.
     pub leave_out: &'a [PathBuf],
     /// Whether modes, owners, attributes and hard links are kept, or made 0644, 0755 and 0:0 and separate.
     pub preserve: bool,
@@ -114,6 +117,76 @@ pub fn ingest_directory(
     Scanner::new(&scan, &StatCache::default(), store, Some(store))?.run()
 }
 
+/// Would what is written to `target` be part of the source next time? Asks the selection and the ignore files.
+///
+/// # Errors
+/// An ignore file cannot be read, or is no list of patterns.
+pub fn would_take(scan: &Scan<'_>, target: &Path, is_directory: bool) -> Result<bool, HostFsError> {
+    let Ok(root) = scan.root.canonicalize() else {
+        return Ok(false);
+    };
+    let Some(path) = real(target).and_then(|target| {
+        let below = target.strip_prefix(&root).ok()?;
+        RelPath::new(below.as_os_str().as_bytes()).ok()
+    }) else {
+        return Ok(false);
+    };
+    let mut ignores: Option<Arc<Ignores>> = None;
+    let mut above = RelPath::root();
+    let mut directory = root;
+    for name in path.names() {
+        if name == b".git" {
+            return Ok(false);
+        }
+        for wanted in scan.ignore {
+            let file = directory.join(wanted);
+            let shown = || file.display().to_string();
+            if !file.is_file() {
+                continue;
+            }
+            let text = fs::read(&file).map_err(HostFsError::io("read", shown()))?;
+            let patterns =
+                Patterns::of_ignore_file(&text).map_err(|source| HostFsError::Pattern {
+                    path: shown(),
+                    source,
+                })?;
+            ignores = Some(Arc::new(Ignores {
+                above: ignores.take(),
+                directory: above.clone(),
+                patterns,
+            }));
+        }
+        above = join(
+            scan.root,
+            &above,
+            &Name::new(name).expect("a path is made of names"),
+        )?;
+        directory.push(OsStr::from_bytes(name));
+        let is_directory = is_directory || above != path;
+        if ignores
+            .as_ref()
+            .is_some_and(|ignores| ignores.contain(&above, is_directory))
+        {
+            return Ok(false);
+        }
+    }
+    Ok(scan.selection.is_none_or(|selection| {
+        if is_directory {
+            selection.may_pick_below(&path)
+        } else {
+            selection.picks(&path, false)
+        }
+    }))
+}
+
+/// The path without links, as far as it exists.
+fn real(path: &Path) -> Option<PathBuf> {
+    path.ancestors().find_map(|above| {
+        let real = above.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(above).ok()?))
+    })
+}
+
 struct Scanner<'a> {
     scan: &'a Scan<'a>,
     known: &'a StatCache,
@@ -122,6 +195,8 @@ struct Scanner<'a> {
     store: Option<&'a dyn Store>,
     /// What is left out, below the root.
     leave_out: BTreeSet<RelPath>,
+    /// The directories above it.
+    leads_out: BTreeSet<RelPath>,
     root: Arc<Root>,
     /// Set when the source is one file: its name in `root`.
     file: Option<Name>,
@@ -206,8 +281,10 @@ impl<'a> Scanner<'a> {
             Some(_) => scan.root.parent().unwrap_or(directory),
             None => scan.root,
         };
+        let leave_out = below(directory, scan.leave_out);
         Ok(Self {
-            leave_out: below(directory, scan.leave_out),
+            leads_out: leave_out.iter().flat_map(above).collect(),
+            leave_out,
             root: Arc::new(Root {
                 path: shown.to_path_buf(),
                 handle: walk::open_root(directory).map_err(at("open"))?,
@@ -333,8 +410,11 @@ impl<'a> Scanner<'a> {
             Meta::root(Mode::DIRECTORY)
         };
         let is_picked = match (&place, self.scan.selection) {
-            (Some(_), Some(selection)) => selection.picks(&path, true),
-            _ => true,
+            (None, _) => true,
+            (Some(_), Some(selection)) => {
+                selection.picks(&path, true) && !self.leads_out.contains(&path)
+            }
+            (Some(_), None) => !self.leads_out.contains(&path),
         };
         let ignores = place
             .as_ref()
@@ -779,16 +859,23 @@ pub(super) fn meta_of(stat: &Stat, xattrs: Xattrs) -> Meta {
     }
 }
 
-/// Those of these paths of the machine that are below `directory`, seen from there. A path that does not exist counts
-/// if the directory it would be in does.
+/// Those of these paths of the machine that are below `directory`, seen from there. Where a path that does not exist would
+/// be, the nearest directory above it that does says.
 fn below(directory: &Path, paths: &[PathBuf]) -> BTreeSet<RelPath> {
     let real = |path: &PathBuf| {
-        let parent = path.parent()?.canonicalize().ok()?;
-        let path = parent.join(path.file_name()?);
+        let exists = |above: &&Path| above.exists();
+        let there = path.ancestors().skip(1).find(exists)?;
+        let missing = path.strip_prefix(there).ok()?;
+        let path = there.canonicalize().ok()?.join(missing);
         let below = path.strip_prefix(directory).ok()?;
         RelPath::new(below.as_os_str().as_encoded_bytes()).ok()
     };
     paths.iter().filter_map(real).collect()
+}
+
+/// The directories above a path, without the root.
+fn above(path: &RelPath) -> impl Iterator<Item = RelPath> {
+    std::iter::successors(path.parent(), RelPath::parent).filter(|above| !above.is_root())
 }
 
 #[cfg(test)]
@@ -797,8 +884,6 @@ mod tests {
     use immbuild_cas::digest::Digest;
     use immbuild_cas::store::{BlobSource, DirectorySource, MemoryStore, Record, StoreError};
     use immbuild_cas::tree::to_listing;
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
     use std::process::Command;
     use std::sync::atomic::AtomicBool;
@@ -891,7 +976,7 @@ mod tests {
     #[test]
     fn what_is_never_part_of_a_source_is_left_out() {
         let directory = directory(
-            "mkdir -p .git sub/.git out store/a; touch .git/x sub/.git/y sub/f spec.toml spec.lock out/image.tar store/a/b",
+            "mkdir -p .git sub/.git out store/a empty there; touch .git/x sub/.git/y sub/f spec.toml spec.lock out/image.tar store/a/b",
         );
         let there = |name: &str| directory.path().join(name);
         let leave_out = [
@@ -900,13 +985,16 @@ mod tests {
             there("out/image.tar"),
             there("store"),
             there("not/there"),
+            there("empty/not/there"),
             PathBuf::from("/elsewhere"),
         ];
         let options = Scan {
             leave_out: &leave_out,
             ..plainly(directory.path())
         };
-        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+        // `out` has nothing but an output in it, and `empty` nothing yet.
+        let expected = ["/", "/sub", "/sub/f", "/there"];
+        assert_eq!(paths(&listing(&options)), expected);
         // Also when the source is named by a link.
         let link = tempfile::tempdir().unwrap();
         let link = link.path().join("l");
@@ -915,7 +1003,7 @@ mod tests {
             leave_out: &leave_out,
             ..plainly(&link)
         };
-        assert_eq!(paths(&listing(&options)), ["/", "/out", "/sub", "/sub/f"]);
+        assert_eq!(paths(&listing(&options)), expected);
     }
 
     #[test]

@@ -96,6 +96,15 @@ impl Descriptor {
             platform: None,
         }
     }
+
+    /// Is this entry of an index a statement about another (`BuildKit` puts them there) and no image?
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+            || self
+                .platform
+                .as_ref()
+                .is_some_and(|platform| platform.os == "unknown")
+    }
 }
 
 /// Fields in the order `mediaType`, `digest`, `size`, `annotations`, `platform`; the last two when there are any.

@@ -112,6 +112,23 @@ pub struct Names {
 }
 
 impl Names {
+    /// The name of the first `NAME:TAG` and all the tags it has among them. What has no name or no tag is passed over.
+    pub fn of_references<'a>(references: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut names = Self::default();
+        for reference in references {
+            let Some((name, tag)) = reference.rsplit_once(':') else {
+                continue;
+            };
+            if name.is_empty() || tag.is_empty() || tag.contains('/') {
+                continue;
+            }
+            if names.name.get_or_insert_with(|| name.to_owned()) == name {
+                names.tags.insert(tag.to_owned());
+            }
+        }
+        names
+    }
+
     /// `registry.example.com/shop:1.4.0` for each tag, when there is a name.
     pub fn references(&self) -> Vec<String> {
         self.name.as_ref().map_or_else(Vec::new, |name| {

@@ -82,6 +82,8 @@ pub struct Job<'a> {
     pub timeout: Option<Duration>,
     /// The process gets the caller's standard input, output and error, and its terminal.
     pub terminal: bool,
+    /// Nothing can be written below `/` except where something else is mounted, as in `/tmp`.
+    pub read_only: bool,
 }
 
 /// A process that has ended. Nothing that it started is left, and no mount.
@@ -196,7 +198,7 @@ pub enum SandboxError {
     #[error("the sandbox was killed from outside")]
     Killed,
     /// The caller asked to stop.
-    #[error("cancelled")]
+    #[error("interrupted")]
     Cancelled,
 }
 
@@ -391,6 +393,7 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
             .collect::<Result<_, SandboxError>>()?,
         secrets: job.secrets.clone(),
         terminal: job.terminal,
+        read_only: job.read_only,
         ids,
     })
 }

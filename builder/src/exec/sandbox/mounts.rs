@@ -118,7 +118,16 @@ fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .at(Stage::Scratch, at(to))?;
     }
-    Ok(())
+    let time = rustix::fs::Timespec {
+        tv_sec: meta.mtime(),
+        tv_nsec: meta.mtime_nsec(),
+    };
+    let times = rustix::fs::Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    let flags = rustix::fs::AtFlags::empty();
+    rustix::fs::utimensat(rustix::fs::CWD, to, &times, flags).at(Stage::Scratch, at(to))
 }
 
 /// Owner before mode: changing the owner clears set-id bits.
@@ -218,6 +227,10 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
             .at(Stage::Cache, &target)?;
     }
 
+    if request.read_only {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOATIME;
+        rustix::mount::mount_remount("/", flags, "").at(Stage::Mount, "/")?;
+    }
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
     rustix::process::chdir("/").at(Stage::Mount, "/")

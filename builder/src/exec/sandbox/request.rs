@@ -28,6 +28,7 @@ pub(super) struct Request {
     pub(super) caches: Vec<(PathBuf, PathBuf)>,
     pub(super) secrets: Vec<(String, Vec<u8>)>,
     pub(super) terminal: bool,
+    pub(super) read_only: bool,
     pub(super) ids: IdMap,
 }
 
@@ -126,6 +127,7 @@ impl Canonical for Request {
             out.bytes(value);
         }
         out.bool(self.terminal);
+        out.bool(self.read_only);
         out.bool(self.ids == IdMap::Range);
     }
 }
@@ -152,6 +154,7 @@ impl Request {
                 Ok((name, from.bytes()?.to_vec()))
             })?,
             terminal: from.u8()? == 1,
+            read_only: from.u8()? == 1,
             ids: if from.u8()? == 1 {
                 IdMap::Range
             } else {
@@ -242,6 +245,7 @@ mod tests {
             caches: vec![("c".into(), "/h".into())],
             secrets: vec![("k".into(), b"\0v".to_vec())],
             terminal: true,
+            read_only: true,
             ids: IdMap::Single,
         };
         assert_eq!(Request::decode(&request.to_canonical()), Ok(request));

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use immbuild_cas::canonical::Canonical;
-use immbuild_cas::digest::{BlobId, HashingReader};
+use immbuild_cas::digest::{BlobId, HashingReader, MismatchError};
 use immbuild_cas::store::{BlobSource, Store, StoreError};
 use immbuild_cas::tree::{Meta, Mode, Tree, TreeBuilder, TreeError};
 
@@ -34,6 +34,18 @@ pub enum ImportError {
         layer: LayerDigest,
         /// Why.
         source: StoreError,
+    },
+    /// The image lacks a layer.
+    #[error("base layer {layer} is missing: the manifest names it, and the image does not have it")]
+    Missing {
+        /// The layer.
+        layer: LayerDigest,
+    },
+    /// A layer is there with other bytes.
+    #[error("base layer {layer} was changed: its bytes are not those of its digest")]
+    Changed {
+        /// The layer.
+        layer: LayerDigest,
     },
     /// A layer is not compressed as anything known.
     #[error("base layer {layer} does not decompress")]
@@ -101,8 +113,8 @@ pub fn import_base(
     })
 }
 
-/// Says how many bytes the layer decompressed to, at most `limit`.
-fn import_layer(
+/// Unpacks one layer on top of what is in `target`. Says how many bytes it decompressed to, at most `limit`.
+pub fn import_layer(
     layer: &ImageLayer,
     layers: &dyn BlobSource,
     target: UntarTarget<'_, '_>,
@@ -150,17 +162,27 @@ pub fn keep_layers(
         if store.has(&id).map_err(ImportError::Store)? {
             continue;
         }
-        let blob = |source| ImportError::Blob {
+        let changed = ImportError::Changed {
             layer: layer.digest,
-            source,
         };
+        let reader = layers.open(&id).map_err(|source| match source {
+            StoreError::Missing(_) => ImportError::Missing {
+                layer: layer.digest,
+            },
+            source => ImportError::Blob {
+                layer: layer.digest,
+                source,
+            },
+        })?;
         // One byte more than there should be is enough to know that it is another layer.
-        let mut reader = layers.open(&id).map_err(blob)?.take(layer.size + 1);
-        let (stored, _) = store.put(&mut reader).map_err(ImportError::Store)?;
-        if stored != id {
-            return Err(blob(StoreError::Damaged {
-                digest: *layer.digest.digest(),
-            }));
+        match store.put(&mut reader.take(layer.size + 1)) {
+            Ok((stored, _)) if stored == id => {}
+            Ok(_) => return Err(changed),
+            // A reader that checks what it gives found it out first: it is not the store that failed.
+            Err(StoreError::Io { source, .. }) if MismatchError::of(&source).is_some() => {
+                return Err(changed);
+            }
+            Err(error) => return Err(ImportError::Store(error)),
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::path::Path;
 use immbuild_cas::digest::Digest;
 
 use super::archive::Archive;
-use super::{ExtentReader, LocalImage, LocalImageError, Parts, Root, is_attestation, open_regular};
+use super::{ExtentReader, LocalImage, LocalImageError, Parts, Root, open_regular};
 use crate::image::descriptor::Descriptor;
 use crate::image::json::MAX_JSON;
 use crate::image::read::{self, Document, ReadError};
@@ -115,7 +115,7 @@ fn roots(path: &Path, marker: &[u8], index: &[u8]) -> Result<Vec<Root>, LocalIma
     Ok(index
         .manifests
         .into_iter()
-        .filter(|entry| !is_attestation(entry))
+        .filter(|entry| !entry.is_attestation())
         .filter(|entry| read::is_index(&entry.media_type) || read::is_manifest(&entry.media_type))
         .map(|descriptor| Root {
             tags: tags(&descriptor),

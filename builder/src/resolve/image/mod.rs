@@ -9,7 +9,7 @@ mod import;
 mod layout;
 
 pub use archive::ArchiveError;
-pub use import::{BaseImported, ImportError, import_base, keep_layers};
+pub use import::{BaseImported, ImportError, import_base, import_layer, keep_layers};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -247,6 +247,15 @@ impl LocalImage {
     /// A tag is the whole of `org.opencontainers.image.ref.name` or what follows its last colon; in a docker archive, one of
     /// `RepoTags` likewise.
     pub fn select(&self, tag: Option<&str>) -> Result<Choice, LocalImageError> {
+        match self.roots(tag)?.as_slice() {
+            [one] => self.choice_of(one),
+            several => self.choice(None, several),
+        }
+    }
+
+    /// What points to the image of a tag: one descriptor, or several when a layout lists an image's platforms without an
+    /// index between.
+    pub fn roots(&self, tag: Option<&str>) -> Result<Vec<&Descriptor>, LocalImageError> {
         let fits = |root: &&Root| {
             tag.is_none_or(|tag| {
                 root.tags.iter().any(|name| {
@@ -277,16 +286,27 @@ impl LocalImage {
                 tag: tag.into(),
                 tags: tags(),
             }),
-            ([one], _) => self.choice_of(one),
-            // A layout may list one image's platforms without an index between.
-            (several, _) if several.iter().all(|one| one.platform.is_some()) => {
-                self.choice(None, several)
-            }
+            ([_], _) => Ok(found),
+            (several, _) if several.iter().all(|one| one.platform.is_some()) => Ok(found),
             _ => Err(LocalImageError::NeedsTag {
                 path: self.path.clone(),
                 tags: tags(),
             }),
         }
+    }
+
+    /// Names and tags of what these point to: `1.4.0` or `registry.example.com/shop:1.4.0`.
+    pub fn references(&self, roots: &[&Descriptor]) -> BTreeSet<String> {
+        let is_named = |root: &&Root| {
+            roots
+                .iter()
+                .any(|named| named.digest == root.descriptor.digest)
+        };
+        self.roots
+            .iter()
+            .filter(is_named)
+            .flat_map(|root| root.tags.clone())
+            .collect()
     }
 
     fn choice_of(&self, descriptor: &Descriptor) -> Result<Choice, LocalImageError> {
@@ -299,7 +319,7 @@ impl LocalImage {
                 let entries: Vec<&Descriptor> = index
                     .manifests
                     .iter()
-                    .filter(|entry| !is_attestation(entry))
+                    .filter(|entry| !entry.is_attestation())
                     .collect();
                 self.choice(Some(IndexDigest::new(descriptor.digest)), &entries)
             }
@@ -471,15 +491,6 @@ fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::other("not a regular file"))
     }
-}
-
-/// Is this entry of an index a statement about another (`BuildKit` puts them there) and no image?
-fn is_attestation(entry: &Descriptor) -> bool {
-    entry.annotations.contains_key("vnd.docker.reference.type")
-        || entry
-            .platform
-            .as_ref()
-            .is_some_and(|platform| platform.os == "unknown")
 }
 
 /// Reads a range of a file that others read at the same time.

@@ -282,12 +282,26 @@ impl LocalStore {
         Ok(stat)
     }
 
+    /// All records of a kind, in the order of their keys. Damaged ones are set aside and left out.
+    pub fn records(&self, kind: &str) -> Result<Vec<(Digest, Record)>, StoreError> {
+        let mut records = Vec::new();
+        for directory in list(&self.records_path(kind))? {
+            for path in list(&directory)? {
+                if let Some(named) = self.read_record(&path)? {
+                    records.push((named.key, named.record));
+                }
+            }
+        }
+        records.sort_by_key(|(key, _)| *key);
+        Ok(records)
+    }
+
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.to_hex();
         self.path.join("blobs").join(&hex[..2]).join(hex)
     }
 
-    fn record_path(&self, kind: &str, key: &Digest) -> PathBuf {
+    fn records_path(&self, kind: &str) -> PathBuf {
         assert!(
             !kind.is_empty()
                 && kind
@@ -295,12 +309,12 @@ impl LocalStore {
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'-'),
             "the kind of a record is `[a-z-]+`, not `{kind}`"
         );
+        self.path.join("records").join(kind)
+    }
+
+    fn record_path(&self, kind: &str, key: &Digest) -> PathBuf {
         let hex = key.to_hex();
-        self.path
-            .join("records")
-            .join(kind)
-            .join(&hex[..2])
-            .join(hex)
+        self.records_path(kind).join(&hex[..2]).join(hex)
     }
 
     fn root_path(&self, key: &Digest) -> PathBuf {

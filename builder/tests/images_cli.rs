@@ -1,0 +1,694 @@
+//! `inspect`, `compare`, `verify` and `load` as a person types them: what is printed, and the exit status.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use immbuild::epoch::Epoch;
+use immbuild::image::descriptor::{Descriptor, MEDIA_CONFIG};
+use immbuild::image::{CanonicalJson, Image, ImageLayer, Manifest};
+use immbuild::layer::{Compression, LayerPlan, write_layer};
+use immbuild::output::{Blobs, Names, Subject, write_oci_layout};
+use immbuild::resolve::image::{import_base, open_local};
+use immbuild_cas::digest::Digest;
+use immbuild_cas::store::{MemoryStore, Store as _};
+use immbuild_cas::tree::{Meta, Mode, TreeBuilder, delta};
+use serde_json::{Value, json};
+
+/// A directory with a spec, its files and a store.
+struct Place(tempfile::TempDir);
+
+/// What a command answered.
+struct Answer {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Answer {
+    fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The last line of `--json`.
+    fn result(&self) -> Value {
+        let last = self.stdout.lines().last().expect("a line");
+        serde_json::from_str(last).expect("JSON")
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().expect("a directory"));
+        place.write("site/index.html", "<p>hello\n");
+        place.write("site/style.css", "p { }\n");
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        fs::write(path, text).expect("written");
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_immbuild"));
+        command
+            .args(args)
+            .args(["--store", ".store"])
+            .current_dir(self.path())
+            .env_remove("SOURCE_DATE_EPOCH");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Answer {
+        answer(&mut self.command(args))
+    }
+
+    /// Writes `NAME.toml` with these lines in `[image]`, builds it, and gives the digest. The layout is `out/NAME`.
+    fn build(&self, name: &str, image: &str) -> String {
+        self.spec(name, image);
+        let answer = self.run(&["build", &format!("{name}.toml")]).ok();
+        answer.stdout.trim().to_owned()
+    }
+
+    fn spec(&self, name: &str, image: &str) {
+        self.write(
+            &format!("{name}.toml"),
+            &format!(
+                "immbuild = 1\n\
+                 source.here.path = \".\"\n\
+                 [image]\n\
+                 {image}\n\
+                 [[output]]\n\
+                 kind = \"oci-layout\"\n\
+                 dir = \"out/{name}\"\n"
+            ),
+        );
+    }
+
+    /// What the store's `tmp` still holds.
+    fn left_over(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path().join(".store/tmp")).expect("a directory");
+        entries
+            .map(|entry| entry.expect("an entry").path())
+            .collect()
+    }
+
+    /// A program of this name, first in `PATH`.
+    fn with_program(&self, name: &str, script: &str) -> String {
+        let program = self.path().join("bin").join(name);
+        self.write(&format!("bin/{name}"), script);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+        let path = std::env::var("PATH").expect("there is one");
+        format!("{}:{path}", self.path().join("bin").display())
+    }
+}
+
+fn answer(command: &mut Command) -> Answer {
+    let output = command.output().expect("it runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Answer {
+        code: output.status.code().expect("no signal"),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+const SITE: &str = r#"
+steps = [{ copy = "here:site", to = "/srv" }]
+entrypoint = ["/bin/serve"]
+labels = { stage = "test" }
+"#;
+
+#[test]
+fn a_right_image_is_bit_identical() {
+    let place = Place::new();
+    // The source is the whole directory, with the store, the outputs, the specs and their locks in it.
+    let all = "steps = [{ copy = \"here\", to = \"/all\" }]";
+    let digest = place.build("all", all);
+    let answer = place.run(&["verify", "out/all", "-f", "all.toml"]).ok();
+    assert_eq!(answer.stdout, "bit-identical\n");
+    assert_eq!(
+        answer.stderr,
+        format!(
+            "structure 1 manifest, 1 layer: every digest and size is right\n\
+             rebuilt   {digest}\n"
+        )
+    );
+    let by_spec = place.run(&["verify", "all.toml", "--json"]).ok().result();
+    assert_eq!(by_spec["verdict"], "bit-identical");
+    assert_eq!(by_spec["rebuilt"], json!(digest));
+    assert_eq!(by_spec["structure"]["foreign-layers"], json!([]));
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn another_compression_is_diff_id_identical() {
+    let place = Place::new();
+    place.build("zstd", SITE);
+    place.build("gzip", &format!("{SITE}compression = \"gzip\""));
+    let answer = place.run(&["verify", "out/gzip", "-f", "zstd.toml"]);
+    assert_eq!(answer.code, 10);
+    assert_eq!(
+        answer.stdout,
+        "diff-id-identical: the first difference is in the layer\n\
+         layer       1: the same tar, compressed otherwise\n"
+    );
+    let accepted = [
+        "verify",
+        "out/gzip",
+        "-f",
+        "zstd.toml",
+        "--accept",
+        "diff-id",
+    ];
+    assert_eq!(place.run(&accepted).code, 0);
+    let answer = place.run(&["compare", "out/gzip", "out/zstd", "--json"]);
+    assert_eq!(answer.code, 10);
+    assert_eq!(answer.result()["verdict"], "diff-id-identical");
+}
+
+/// Writes the one-layer image of a layout again, with other times in its tar.
+fn with_other_times(layout: &Path, target: &Path) {
+    let local = open_local(layout).expect("a layout");
+    let choice = local.select(None).expect("one image");
+    let (platform, found) = choice.manifests.first_key_value().expect("one platform");
+    let base = local.base(&found.digest).expect("an image");
+    let store = MemoryStore::new();
+    let tree = import_base(&base, &local, &store, 1 << 30)
+        .expect("a tree")
+        .tree;
+    let nothing = TreeBuilder::new(&store, Meta::root(Mode::DIRECTORY));
+    let nothing = nothing.seal(&store).expect("an empty tree");
+    let changes = delta(&store, &nothing, &tree).expect("a delta");
+    let plan = LayerPlan::new(&store, &tree, &changes).expect("a plan");
+    let later = Epoch::from_seconds(Epoch::DEFAULT.seconds() + 1).expect("an epoch");
+    let mut bytes = Vec::new();
+    let form = Compression::Zstd;
+    let info = write_layer(
+        &plan,
+        &store,
+        later,
+        form,
+        NonZeroUsize::MIN,
+        &mut bytes,
+        &|_| (),
+    );
+    let layer = ImageLayer::own(&info.expect("a layer"), form);
+    store.put_bytes(&bytes).expect("stored");
+    let mut config = base.config;
+    config.diff_ids = vec![*layer.diff_id.digest()];
+    let config = CanonicalJson::of(&config);
+    let manifest = CanonicalJson::of(&Manifest {
+        config: Descriptor::new(MEDIA_CONFIG, config.digest(), config.size()),
+        layers: vec![layer.descriptor()],
+        annotations: std::collections::BTreeMap::new(),
+    });
+    let image = Image {
+        config,
+        manifest,
+        layers: vec![layer],
+        platform: *platform,
+        epoch: Epoch::DEFAULT,
+    };
+    let subject = Subject::One(&image);
+    write_oci_layout(
+        target,
+        subject,
+        &Names::default(),
+        &Blobs(&store),
+        None,
+        &|_| (),
+    )
+    .expect("written");
+}
+
+#[test]
+fn other_times_in_the_tar_are_tree_identical() {
+    let place = Place::new();
+    place.build("site", SITE);
+    with_other_times(
+        &place.path().join("out/site"),
+        &place.path().join("out/later"),
+    );
+    let answer = place.run(&["verify", "out/later", "-f", "site.toml"]);
+    assert_eq!(answer.code, 11);
+    assert_eq!(
+        answer.stdout,
+        "tree-identical: the first difference is in the layer\n\
+         layer       1: another tar\n"
+    );
+    assert!(
+        answer.stderr.contains("foreign   layer sha256:"),
+        "{}",
+        answer.stderr
+    );
+    for (grade, code) in [("diff-id", 11), ("tree", 0)] {
+        let args = ["verify", "out/later", "-f", "site.toml", "--accept", grade];
+        assert_eq!(place.run(&args).code, code);
+    }
+}
+
+#[test]
+fn a_difference_names_paths_and_attributes() {
+    let place = Place::new();
+    place.build("old", SITE);
+    place.write("site/index.html", "<p>built 2026-11-24\n");
+    fs::set_permissions(
+        place.path().join("site/style.css"),
+        fs::Permissions::from_mode(0o755),
+    )
+    .expect("changed");
+    place.write("site/new", "");
+    place.spec("new", &SITE.replace("test", "live"));
+    let answer = place.run(&["verify", "out/old", "-f", "new.toml"]);
+    assert_eq!(answer.code, 12);
+    assert_eq!(
+        answer.stdout,
+        "different: the first difference is in the config\n\
+         config      config.Labels.stage: \"test\" → \"live\"\n\
+         layer       1: another tar\n\
+         path        /srv/index.html  content sha256:13e28dd7cadc (9 bytes) → sha256:461318ec50dc (20 bytes)\n\
+         path        /srv/new  is only in the second\n\
+         path        /srv/style.css  mode 0644 → 0755\n"
+    );
+    place.run(&["build", "new.toml"]).ok();
+    let answer = place.run(&["compare", "out/old", "out/new", "--json"]);
+    assert_eq!(answer.code, 12);
+    let found = answer.result();
+    assert_eq!((&found["ok"], &found["exit"]), (&json!(false), &json!(12)));
+    assert_eq!(found["level"], "config");
+    let platform = &found["platforms"][0];
+    assert_eq!(
+        platform["fields"],
+        json!([{ "level": "config", "field": "config.Labels.stage", "left": "\"test\"", "right": "\"live\"" }])
+    );
+    assert_eq!(
+        platform["paths"][1],
+        json!({ "path": "/srv/new", "only": "right" })
+    );
+    assert_eq!(
+        platform["paths"][2]["attributes"],
+        json!([{ "name": "mode", "left": "0644", "right": "0755" }])
+    );
+}
+
+#[test]
+fn known_causes_of_a_difference_are_named() {
+    let place = Place::new();
+    for day in ["21", "22"] {
+        place.write("site/version", &format!("built 2026-11-{day} by make\n"));
+        place.build(&format!("day{day}"), SITE);
+    }
+    let answer = place.run(&["compare", "day21.toml", "day22.toml"]);
+    assert_eq!(answer.code, 12);
+    let last = answer.stdout.lines().last().expect("a line");
+    assert_eq!(
+        last,
+        "path        /srv/version  text at byte 6 `2026-11-21` → `2026-11-22`"
+    );
+}
+
+#[test]
+fn a_rebuild_without_its_secret_cannot_say() {
+    let place = Place::new();
+    place.build("site", SITE);
+    place.spec(
+        "secret",
+        "tier = \"isolated\"\nsteps = [{ run = [\"/bin/true\"], secrets = [\"token\"] }]",
+    );
+    let answer = place.run(&["verify", "out/site", "-f", "secret.toml"]);
+    assert_eq!(answer.code, 13, "{}", answer.stderr);
+    assert_eq!(answer.stdout, "");
+    assert!(
+        answer
+            .stderr
+            .contains("cannot say whether `out/site` is what `secret.toml` builds")
+            && answer
+                .stderr
+                .contains("step `image.1` needs the secret `token`"),
+        "{}",
+        answer.stderr
+    );
+    let json = place.run(&["verify", "out/site", "-f", "secret.toml", "--json"]);
+    assert_eq!(json.result()["exit"], 13);
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn without_a_spec_only_the_structure_can_be_told() {
+    let place = Place::new();
+    let digest = place.build("site", SITE);
+    let answer = place.run(&["verify", "out/site"]);
+    assert_eq!((answer.code, answer.stdout.as_str()), (13, ""));
+    assert!(answer.stderr.contains("-f SPEC"), "{}", answer.stderr);
+    let answer = place.run(&["verify", "out/site", "--structure-only"]).ok();
+    assert_eq!(answer.stdout, format!("{digest}\n"));
+}
+
+#[test]
+fn a_wrong_spec_is_no_verdict() {
+    let place = Place::new();
+    place.build("site", SITE);
+    place.write("wrong.toml", "immbuild = 1\n[image]\nstep = []\n");
+    assert_eq!(
+        place.run(&["verify", "out/site", "-f", "wrong.toml"]).code,
+        3
+    );
+    let args = ["verify", "out/site", "-f", "site.toml", "--arg", "no=1"];
+    assert_eq!(place.run(&args).code, 2);
+    assert_eq!(place.run(&["verify", "nothing", "-f", "site.toml"]).code, 5);
+}
+
+#[test]
+fn a_damaged_layer_is_named() {
+    let place = Place::new();
+    place.build("site", SITE);
+    let layer = place.run(&["inspect", "--json", "site.toml"]).ok().result();
+    let digest = layer["images"][0]["layers"][0]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let blob = place
+        .path()
+        .join("out/site/blobs/sha256")
+        .join(&digest["sha256:".len()..]);
+    let mut bytes = fs::read(&blob).expect("a layer");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let mode = fs::metadata(&blob).expect("a layer").permissions();
+    fs::remove_file(&blob).expect("removed");
+    fs::write(&blob, bytes).expect("written");
+    fs::set_permissions(&blob, mode).expect("as it was");
+    for more in [&["--structure-only"][..], &["-f", "site.toml"]] {
+        let answer = place.run(&[&["verify", "out/site"][..], more].concat());
+        assert_eq!((answer.code, answer.stdout.as_str()), (6, ""));
+        assert!(
+            answer
+                .stderr
+                .starts_with(&format!("error: {digest} cannot be read\n")),
+            "{}",
+            answer.stderr
+        );
+    }
+    // What the store has is as it was.
+    place.run(&["verify", "site.toml"]).ok();
+}
+
+#[test]
+fn a_docker_archive_is_the_image_without_compression() {
+    let place = Place::new();
+    place.spec("site", SITE);
+    let archive = [
+        "build",
+        "site.toml",
+        "--output",
+        "kind=docker-archive,file=site.tar",
+    ];
+    place.run(&archive).ok();
+    let answer = place
+        .run(&[
+            "verify",
+            "site.tar",
+            "-f",
+            "site.toml",
+            "--accept",
+            "diff-id",
+        ])
+        .ok();
+    assert!(
+        answer.stdout.starts_with("diff-id-identical"),
+        "{}",
+        answer.stdout
+    );
+}
+
+#[test]
+fn an_image_is_listed() {
+    let place = Place::new();
+    let digest = place.build("site", SITE);
+    let answer = place.run(&["inspect", "-f", "site.toml"]).ok();
+    assert!(
+        answer
+            .stdout
+            .starts_with(&format!("manifest    {digest}\n"))
+    );
+    for line in [
+        "platform    linux/amd64\n",
+        "created     2020-01-01T00:00:00Z\n",
+        "entrypoint  [\"/bin/serve\"]\n",
+        "label       stage = test\n",
+        "  1         copy here:site to /srv\n",
+    ] {
+        assert!(answer.stdout.contains(line), "{line}{}", answer.stdout);
+    }
+    let answer = place.run(&["inspect", "out/site", "--files"]).ok();
+    let digest_of = |text: &str| Digest::of(text.as_bytes());
+    let (page, style) = (digest_of("<p>hello\n"), digest_of("p { }\n"));
+    assert_eq!(
+        answer.stdout,
+        format!(
+            "d 0755 0:0 /\n\
+             d 0755 0:0 /srv\n\
+             f 0644 0:0 /srv/index.html {page} 9\n\
+             f 0644 0:0 /srv/style.css {style} 6\n"
+        )
+    );
+    let json = place
+        .run(&["inspect", &digest[..15], "--files", "--json"])
+        .ok()
+        .result();
+    assert_eq!(json["digest"], json!(digest));
+    let image = &json["images"][0];
+    assert_eq!(image["entrypoint"], json!(["/bin/serve"]));
+    assert_eq!(image["files"][3]["path"], "/srv/style.css");
+    assert_eq!(image["files"][3]["size"], 6);
+}
+
+#[test]
+fn an_image_is_found_by_whatever_names_it() {
+    let place = Place::new();
+    let digest = place.build("site", SITE);
+    place.write(
+        "spec.toml",
+        &fs::read_to_string(place.path().join("site.toml")).expect("a spec"),
+    );
+    place.run(&["build"]).ok();
+    let first = format!("manifest    {digest}");
+    for name in [
+        &digest[..],
+        &digest[..11],
+        "out/site",
+        "out/site:latest",
+        "site.toml",
+        ".",
+    ] {
+        let answer = place.run(&["inspect", name]).ok();
+        assert_eq!(answer.stdout.lines().next(), Some(&first[..]), "{name}");
+    }
+    assert_eq!(
+        place.run(&["inspect"]).ok().stdout.lines().next(),
+        Some(&first[..])
+    );
+    let nothing = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    for (name, code, words) in [
+        ("missing", 5, "there is no image `missing`"),
+        (
+            "out/site:other",
+            5,
+            "has no image with the tag `other`; it has `latest`",
+        ),
+        (
+            "sha256:0000",
+            5,
+            "no image of the store begins with `sha256:0000`",
+        ),
+        (nothing, 5, "the store has no image sha256:0000"),
+        ("sha256:xyz", 2, "`sha256:xyz` is no digest"),
+        ("site/index.html", 6, "site/index.html"),
+        ("other.toml", 3, "there is no spec `other.toml`"),
+    ] {
+        let answer = place.run(&["inspect", name]);
+        assert!(answer.stderr.contains(words), "{name}: {}", answer.stderr);
+        assert_eq!(answer.code, code, "{name}: {}", answer.stderr);
+    }
+    place.spec("unbuilt", SITE);
+    let answer = place.run(&["inspect", "unbuilt.toml"]);
+    assert_eq!(answer.code, 5);
+    assert!(
+        answer
+            .stderr
+            .contains("`unbuilt.toml` has built no image yet"),
+        "{}",
+        answer.stderr
+    );
+}
+
+#[test]
+fn directories_are_compared_as_trees() {
+    let place = Place::new();
+    place.build("site", "steps = [{ copy = \"here:site\", to = \"/\" }]");
+    let answer = place.run(&["compare", "site", "site"]).ok();
+    assert_eq!(answer.stdout, "bit-identical\n");
+    fs::create_dir(place.path().join("copy")).expect("made");
+    place.write("copy/index.html", "<p>hello\n");
+    let answer = place.run(&["compare", "site", "copy"]);
+    assert_eq!(answer.code, 12);
+    assert_eq!(
+        answer.stdout,
+        "different: the first difference is in the tree\n\
+         path        /style.css  is only in the first\n"
+    );
+    fs::remove_file(place.path().join("site/style.css")).expect("removed");
+    let answer = place.run(&["compare", "site", "out/site"]);
+    assert!(
+        answer
+            .stdout
+            .ends_with("path        /style.css  is only in the second\n"),
+        "{}",
+        answer.stdout
+    );
+}
+
+const TWO: &str = r#"
+name = "registry.example.com/shop"
+platforms = ["linux/amd64", "linux/arm64"]
+steps = [{ write = "/arch", text = "${arch}\n", expand = true }]
+"#;
+
+#[test]
+fn platforms_are_compared_one_by_one() {
+    let place = Place::new();
+    let digest = place.build("two", TWO);
+    place.build(
+        "other",
+        &TWO.replace("/arch\"", "/arm\"")
+            .replace("arm64\"]", "arm64\"]\nlabels = { a = \"b\" }"),
+    );
+    place.build("one", &TWO.replace(", \"linux/arm64\"", ""));
+    let answer = place.run(&["inspect", "out/two"]).ok();
+    assert!(
+        answer
+            .stdout
+            .starts_with(&format!("index       {digest}\n\nmanifest")),
+        "{}",
+        answer.stdout
+    );
+    let answer = place.run(&["verify", "out/two", "-f", "two.toml"]).ok();
+    assert_eq!(answer.stdout, "bit-identical\n");
+    let answer = place.run(&["compare", "out/two", "out/other"]);
+    assert_eq!(answer.code, 12);
+    for platform in ["linux/amd64", "linux/arm64/v8"] {
+        let lines = format!(
+            "\n{platform}: different\n\
+             config      config.Labels: nothing → {{\"a\":\"b\"}}\n"
+        );
+        assert!(answer.stdout.contains(&lines), "{}", answer.stdout);
+    }
+    let answer = place.run(&["compare", "out/two", "out/one"]);
+    assert_eq!(answer.code, 12);
+    assert_eq!(
+        answer.stdout,
+        "different: the first difference is in the index\n\
+         index       document: an index → no index\n\
+         index       platforms: [\"linux/amd64\",\"linux/arm64/v8\"] → [\"linux/amd64\"]\n"
+    );
+    // One image of several is verified against that platform alone.
+    let image = place.run(&["inspect", "two.toml", "--json"]).ok().result();
+    let manifest = image["images"][1]["manifest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
+    let answer = place.run(&["verify", &manifest, "-f", "two.toml"]).ok();
+    assert_eq!(answer.stdout, "bit-identical\n");
+}
+
+/// An engine that keeps the archive it is given and says what it was asked.
+const ENGINE: &str = "#!/bin/sh\n\
+    echo \"$@\" | sed 's/-i .*/-i/' >> asked\n\
+    if [ \"$1\" = load ]; then cp \"$3\" loaded.tar; fi\n";
+
+#[test]
+fn an_engine_is_given_this_machine_s_platform() {
+    let place = Place::new();
+    place.build("two", TWO);
+    let path = place.with_program("podman", ENGINE);
+    let load = |args: &[&str]| answer(place.command(args).env("PATH", &path)).ok();
+    let answer = load(&["load", "podman", "two.toml"]);
+    let platform = match std::env::consts::ARCH {
+        "aarch64" => "linux/arm64",
+        _ => "linux/amd64",
+    };
+    assert_eq!(
+        answer.stderr,
+        format!(
+            "platform  {platform}, this machine's: an engine takes one\n\
+             loaded    registry.example.com/shop:latest\n"
+        )
+    );
+    let image = place
+        .run(&["inspect", "loaded.tar", "--json"])
+        .ok()
+        .result();
+    assert_eq!(answer.stdout.trim(), image["images"][0]["config"]);
+    // A layout carries the names along.
+    let answer = load(&["load", "podman", "out/two", "--json"]).result();
+    assert_eq!(
+        answer["references"],
+        json!(["registry.example.com/shop:latest"])
+    );
+    let answer = load(&[
+        "load",
+        "podman",
+        "-f",
+        "two.toml",
+        "--tag",
+        "localhost:5000/shop",
+    ]);
+    assert!(
+        answer
+            .stderr
+            .ends_with("loaded    localhost:5000/shop:latest\n"),
+        "{}",
+        answer.stderr
+    );
+    let asked = fs::read_to_string(place.path().join("asked")).expect("asked");
+    assert_eq!(asked, "load -i\nload -i\nload -i\n");
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn an_engine_that_is_missing_or_refuses_is_told() {
+    let place = Place::new();
+    place.build("site", SITE);
+    let answer = crate::answer(
+        place
+            .command(&["load", "docker", "site.toml"])
+            .env("PATH", "/nowhere"),
+    );
+    assert_eq!(answer.code, 5);
+    assert!(
+        answer.stderr.contains("`docker` is not installed"),
+        "{}",
+        answer.stderr
+    );
+    let refuse = "#!/bin/sh\necho 'no daemon' >&2\nexit 1\n";
+    let path = place.with_program("docker", refuse);
+    let answer = crate::answer(
+        place
+            .command(&["load", "docker", "site.toml"])
+            .env("PATH", path),
+    );
+    assert_eq!(answer.code, 5);
+    assert!(answer.stderr.contains("no daemon"), "{}", answer.stderr);
+    let tag = ["load", "docker", "site.toml", "--tag", ":1"];
+    assert_eq!(place.run(&tag).code, 2);
+}

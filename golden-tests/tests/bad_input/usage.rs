@@ -1,0 +1,119 @@
+//! A command line that asks for what is not there.
+
+use golden_tests::lab::Lab;
+
+const SPEC: &str = r#"
+immbuild = 1
+
+[image]
+steps = [
+  { write = "/a", text = "a" },
+]
+"#;
+
+fn refused(arguments: &[&str], exit: i32, message: &str) {
+    Lab::new(SPEC).run(arguments).refused(exit, message);
+}
+
+#[test]
+fn names_that_the_spec_does_not_have() {
+    refused(
+        &["build", "--stage", "test"],
+        2,
+        "error: there is no stage `test`\nhint: the stages are image",
+    );
+    refused(
+        &["build", "--arg", "version=2"],
+        2,
+        "error: the spec declares no argument `version`\nhint: declare it: `args.version = \"…\"` above the first table",
+    );
+    refused(
+        &["build", "--arg", "version"],
+        2,
+        "error: `--arg version` has no `=`",
+    );
+    for platform in ["linux/arm64", "amiga"] {
+        refused(
+            &["build", "--platform", platform],
+            2,
+            &format!(
+                "error: `{platform}` is not a platform of this spec\nhint: it has linux/amd64"
+            ),
+        );
+    }
+}
+
+#[test]
+fn outputs_that_are_none() {
+    for (output, cause) in [
+        (
+            "image.tar",
+            "`image.tar` is none of `kind=…`, `file=…`, `dir=…`",
+        ),
+        ("file=image.tar", "it needs `kind=…`"),
+        ("kind=oci-archive", "kind `oci-archive` needs `file=…`"),
+        ("kind=dir,file=root", "kind `dir` needs `dir=…`"),
+        (
+            "kind=zip,file=a",
+            "there is no kind `zip`: it is one of oci-archive, docker-archive, oci-layout, dir",
+        ),
+        (
+            "kind=function-zip,file=a",
+            "`function-zip` is not supported by this version",
+        ),
+    ] {
+        refused(
+            &["build", "--output", output],
+            2,
+            &format!(
+                "error: `--output {output}` names no output\n  cause: {cause}\nhint: write it as `--output kind=oci-archive,file=out/image.tar`"
+            ),
+        );
+    }
+}
+
+#[test]
+fn what_a_later_version_can() {
+    for flag in [
+        &["--push"][..],
+        &["--executor", "buildkit"],
+        &["--cache-from", "r"],
+        &["--cache-to", "r"],
+    ] {
+        refused(
+            &[&["build"], flag].concat(),
+            2,
+            &format!("error: `{}` is not supported by this version", flag[0]),
+        );
+    }
+    for command in [
+        "push", "copy", "login", "check", "audit", "attest", "sbom", "vendor", "manifest", "why",
+    ] {
+        Lab::new(SPEC).run(&[command]).refused(
+            2,
+            &format!("error: `{command}` is not supported by this version"),
+        );
+    }
+}
+
+#[test]
+fn words_that_are_none() {
+    Lab::new(SPEC)
+        .run(&["biuld"])
+        .refused_with(2, &["error: unrecognized subcommand 'biuld'", "'build'"]);
+    Lab::new(SPEC)
+        .run(&["build", "--lokced"])
+        .refused_with(2, &["error: unexpected argument '--lokced'", "'--locked'"]);
+    Lab::new(SPEC)
+        .run(&["build", "--record", "--locked"])
+        .refused_with(2, &["cannot be used with '--locked'"]);
+}
+
+#[test]
+fn a_spec_that_is_not_there() {
+    refused(
+        &["build", "other.toml"],
+        3,
+        "error: there is no spec `other.toml`\nhint: run `immbuild init` to write one, or name it with `-f FILE`",
+    );
+}
