@@ -25,6 +25,7 @@ use crate::ui::{Progress, Show};
 pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
+    /// Set when the process is asked to stop.
     pub(super) cancel: Arc<AtomicBool>,
     /// By which signal.
     signal: Arc<AtomicUsize>,
@@ -62,11 +63,8 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
-            let mut out = Vec::new();
-            clap_mangen::Man::new(super::command())
-                .render(&mut out)
-                .expect("a vector takes everything");
-            report::data(String::from_utf8_lossy(&out).trim_end());
+            let page = super::manual::manual(super::command()).expect("a vector takes everything");
+            report::raw(&page);
             Ok(ExitCode::SUCCESS)
         }
         Command::Push(_) => Err(not_yet("`push`")),
