@@ -10,7 +10,6 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "bzip2",
     "crun",
-    "dosfstools",
     "e2fsprogs",
     "gcc",
     "git",

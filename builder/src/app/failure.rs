@@ -246,6 +246,9 @@ impl From<LayerError> for Failure {
 
 impl From<HostFsError> for Failure {
     fn from(error: HostFsError) -> Self {
+        if let HostFsError::Store(error) = error {
+            return error.into();
+        }
         let exit = match &error {
             HostFsError::Changed { .. } | HostFsError::Overlay { .. } => Exit::Untrusted,
             HostFsError::Kind { .. }

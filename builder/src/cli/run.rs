@@ -25,6 +25,7 @@ use crate::ui::{Progress, Show};
 pub(super) struct Context<'a> {
     pub(super) cli: &'a Cli,
     pub(super) style: Style,
+    /// Set when the process is asked to stop.
     pub(super) cancel: Arc<AtomicBool>,
     /// By which signal.
     signal: Arc<AtomicUsize>,
@@ -287,7 +288,7 @@ impl Context<'_> {
     }
 
     /// Whatever fails after the process was asked to stop, fails because of that.
-    fn or_interrupted(&self, failure: Failure) -> Failure {
+    pub(super) fn or_interrupted(&self, failure: Failure) -> Failure {
         let terminated = usize::try_from(signal_hook::consts::SIGTERM);
         if !self.cancel.load(Ordering::Relaxed) {
             failure

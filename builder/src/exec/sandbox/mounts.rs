@@ -43,6 +43,7 @@ const FILE: u32 = 0o444;
 
 /// Makes what the mounts need, in the empty scratch directory.
 pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
+    keeps_marks(&request.scratch)?;
     let scratch = Scratch(&request.scratch);
     for name in ["work", "root", "constants", "empty", "stubs"] {
         scratch.directory(name, DIRECTORY)?;
@@ -78,6 +79,13 @@ pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
         settle(&request.scratch.join(name)).at(Stage::Scratch, name)?;
     }
     Ok(())
+}
+
+/// An overlay can also be mounted where it cannot mark what it replaces; a step that does so then fails, or not, and nobody
+/// knows why (overlayfs.rst, "Upper file system").
+fn keeps_marks(directory: &Path) -> Result<(), Failure> {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(directory, "user.immbuild", b"", flags).at(Stage::Overlay, directory)
 }
 
 /// Sets the times of everything we made to 0, so that a step does not see when it runs.
