@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use immbuild::epoch::Epoch;
-use immbuild::image::descriptor::{Descriptor, MEDIA_CONFIG};
-use immbuild::image::{CanonicalJson, Image, ImageLayer, Manifest};
+use immbuild::image::descriptor::{Descriptor, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST};
+use immbuild::image::{CanonicalJson, Image, ImageLayer, Index, Manifest};
 use immbuild::layer::{Compression, LayerPlan, write_layer};
 use immbuild::output::{Blobs, Names, Subject, write_oci_layout};
 use immbuild::resolve::image::{import_base, open_local};
@@ -95,6 +95,10 @@ impl Place {
     }
 
     /// What the store's `tmp` still holds.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the directory is expected to be empty, so there is no order"
+    )]
     fn left_over(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.path().join(".store/tmp")).expect("a directory");
         entries
@@ -102,13 +106,12 @@ impl Place {
             .collect()
     }
 
-    /// A program of this name, first in `PATH`.
+    /// A program of this name, and a `PATH` that it is first in.
     fn with_program(&self, name: &str, script: &str) -> String {
         let program = self.path().join("bin").join(name);
         self.write(&format!("bin/{name}"), script);
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
-        let path = std::env::var("PATH").expect("there is one");
-        format!("{}:{path}", self.path().join("bin").display())
+        format!("{}:/usr/bin:/bin", self.path().join("bin").display())
     }
 }
 
@@ -190,13 +193,13 @@ fn with_other_times(layout: &Path, target: &Path) {
     let nothing = nothing.seal(&store).expect("an empty tree");
     let changes = delta(&store, &nothing, &tree).expect("a delta");
     let plan = LayerPlan::new(&store, &tree, &changes).expect("a plan");
-    let later = Epoch::from_seconds(Epoch::DEFAULT.seconds() + 1).expect("an epoch");
+    let epoch = Epoch::from_seconds(Epoch::DEFAULT.seconds() + 1).expect("an epoch");
     let mut bytes = Vec::new();
     let form = Compression::Zstd;
     let info = write_layer(
         &plan,
         &store,
-        later,
+        epoch,
         form,
         NonZeroUsize::MIN,
         &mut bytes,
@@ -255,6 +258,46 @@ fn other_times_in_the_tar_are_tree_identical() {
         let args = ["verify", "out/later", "-f", "site.toml", "--accept", grade];
         assert_eq!(place.run(&args).code, code);
     }
+}
+
+#[test]
+fn layers_of_a_base_are_told_and_do_not_count() {
+    let place = Place::new();
+    place.build("site", SITE);
+    let base = place.path().join("base");
+    with_other_times(&place.path().join("out/site"), &base);
+    place.build(
+        "top",
+        "from = \"below\"\nsteps = [{ mkdir = \"/new\" }]\n[source.below]\nimage = \"./base\"",
+    );
+    let args = ["verify", "out/top", "-f", "top.toml", "--json"];
+    let found = place.run(&args).ok().result();
+    assert_eq!(found["verdict"], "bit-identical");
+    let layers = &place.run(&["inspect", "base", "--json"]).ok().result()["images"][0]["layers"];
+    assert_eq!(
+        found["structure"]["foreign-layers"],
+        json!([layers[0]["digest"]])
+    );
+}
+
+#[test]
+fn a_rebuild_takes_what_was_downloaded_from_the_store() {
+    let place = Place::new();
+    place.write("elsewhere/tool", "#!/bin/sh\n");
+    let url = format!("file://{}/elsewhere/tool", place.path().display());
+    place.build(
+        "tool",
+        &format!(
+            "steps = [{{ copy = \"tool\", to = \"/tool\" }}]\n[source.tool]\nhttp = \"{url}\""
+        ),
+    );
+    fs::remove_file(place.path().join("elsewhere/tool")).expect("removed");
+    let verify = ["verify", "out/tool", "-f", "tool.toml"];
+    assert_eq!(place.run(&verify).ok().stdout, "bit-identical\n");
+    fs::remove_dir_all(place.path().join(".store")).expect("removed");
+    let answer = place.run(&verify);
+    assert_eq!(answer.code, 13, "{}", answer.stderr);
+    assert!(answer.stderr.contains(&url), "{}", answer.stderr);
 }
 
 #[test]
@@ -403,17 +446,70 @@ fn a_damaged_layer_is_named() {
     place.run(&["verify", "site.toml"]).ok();
 }
 
+/// Puts a document into a layout and gives what points to it.
+fn add(layout: &Path, media_type: &str, text: &str) -> Descriptor {
+    let digest = Digest::of(text.as_bytes());
+    fs::write(layout.join("blobs/sha256").join(digest.to_hex()), text).expect("written");
+    Descriptor::new(media_type, digest, text.len() as u64)
+}
+
+#[test]
+fn a_statement_about_an_image_is_checked_and_is_no_image() {
+    let place = Place::new();
+    place.build("site", SITE);
+    let layout = place.path().join("out/site");
+    let local = open_local(&layout).expect("a layout");
+    let mut image = local.roots(None).expect("one image")[0].clone();
+    image.annotations.clear();
+    let nothing = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+    let descriptor =
+        |kind: &str| format!("{{\"mediaType\":\"{kind}\",\"digest\":\"{nothing}\",\"size\":2}}");
+    let mut statement = add(
+        &layout,
+        MEDIA_MANIFEST,
+        &format!(
+            "{{\"schemaVersion\":2,\"mediaType\":\"{MEDIA_MANIFEST}\",\"config\":{},\"layers\":[{}]}}",
+            descriptor(MEDIA_CONFIG),
+            descriptor("application/vnd.in-toto+json")
+        ),
+    );
+    let about = [("vnd.docker.reference.type", "attestation-manifest")];
+    statement.annotations = about
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+    let blob = layout.join("blobs/sha256").join(statement.digest.to_hex());
+    let digest = statement.digest;
+    let index = |manifests| Index {
+        manifests,
+        annotations: std::collections::BTreeMap::new(),
+    };
+    let inner = CanonicalJson::of(&index(vec![image, statement]));
+    let text = std::str::from_utf8(inner.as_bytes()).expect("UTF-8");
+    let outer = CanonicalJson::of(&index(vec![add(&layout, MEDIA_INDEX, text)]));
+    fs::write(layout.join("index.json"), outer.as_bytes()).expect("written");
+
+    let answer = place.run(&["verify", "out/site", "--structure-only"]).ok();
+    assert_eq!(answer.stdout, format!("{}\n", inner.digest()));
+    let listed = place.run(&["inspect", "out/site", "--json"]).ok().result();
+    assert_eq!(listed["images"].as_array().map(Vec::len), Some(1));
+    fs::write(blob, "{}").expect("written");
+    let answer = place.run(&["verify", "out/site", "--structure-only"]);
+    assert_eq!(answer.code, 6);
+    assert!(
+        answer.stderr.contains(&format!("{digest} cannot be read")),
+        "{}",
+        answer.stderr
+    );
+}
+
 #[test]
 fn a_docker_archive_is_the_image_without_compression() {
     let place = Place::new();
-    place.spec("site", SITE);
-    let archive = [
-        "build",
-        "site.toml",
-        "--output",
-        "kind=docker-archive,file=site.tar",
-    ];
-    place.run(&archive).ok();
+    place.spec(
+        "site",
+        &format!("{SITE}[[output]]\nkind = \"docker-archive\"\nfile = \"site.tar\""),
+    );
+    place.run(&["build", "site.toml"]).ok();
     let answer = place
         .run(&[
             "verify",
@@ -691,4 +787,34 @@ fn an_engine_that_is_missing_or_refuses_is_told() {
     assert!(answer.stderr.contains("no daemon"), "{}", answer.stderr);
     let tag = ["load", "docker", "site.toml", "--tag", ":1"];
     assert_eq!(place.run(&tag).code, 2);
+}
+
+#[test]
+#[ignore = "needs podman and root"]
+fn podman_has_the_image_afterwards() {
+    let place = Place::new();
+    place.build("site", &format!("name = \"localhost/site\"{SITE}"));
+    let podman = format!(
+        "#!/bin/sh\nexec /usr/bin/podman --root={root}/podman-root --runroot={root}/podman-run --storage-driver=vfs \"$@\"\n",
+        root = place.path().join("bin").display()
+    );
+    let path = place.with_program("podman", &podman);
+    let load = ["load", "podman", "-f", "site.toml", "--json"];
+    let loaded = answer(place.command(&load).env("PATH", &path))
+        .ok()
+        .result();
+    let output = Command::new(place.path().join("bin/podman"))
+        .args([
+            "image",
+            "inspect",
+            "localhost/site:latest",
+            "--format",
+            "sha256:{{.Id}}",
+        ])
+        .output()
+        .expect("it runs");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        loaded["config"]
+    );
 }

@@ -61,7 +61,9 @@ pub fn for_build(
                     "there is no lock `{}`",
                     project.lock_path.display()
                 ))
-                .because("`--locked` builds only what a lock pins")
+                .because(
+                    "`--locked`, `explain`, `graph` and `shell` go by the lock and never make one",
+                )
                 .hint("run `immbuild lock` and commit the file"),
             ));
         }

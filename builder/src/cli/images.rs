@@ -121,7 +121,8 @@ impl Context<'_> {
             ..Options::default()
         };
         self.listen_for_signals();
-        let rebuilt = verify::rebuild(&session, &at, &project, &options)?;
+        let rebuilt = verify::rebuild(&session, &at, &project, &options)
+            .map_err(|failure| self.or_interrupted(failure))?;
         let exit = verify::exit_of(rebuilt.compared.verdict, accepted(arguments.accept));
         if self.cli.global.json {
             let mut value = comparison_json(&rebuilt.compared);

@@ -11,6 +11,7 @@
 )]
 mod args;
 mod images;
+mod manual;
 mod report;
 mod run;
 mod tell;

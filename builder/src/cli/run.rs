@@ -63,11 +63,8 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Man => {
-            let mut out = Vec::new();
-            clap_mangen::Man::new(super::command())
-                .render(&mut out)
-                .expect("a vector takes everything");
-            report::data(String::from_utf8_lossy(&out).trim_end());
+            let page = super::manual::manual(super::command()).expect("a vector takes everything");
+            report::raw(&page);
             Ok(ExitCode::SUCCESS)
         }
         Command::Push(_) => Err(not_yet("`push`")),
@@ -291,7 +288,7 @@ impl Context<'_> {
     }
 
     /// Whatever fails after the process was asked to stop, fails because of that.
-    fn or_interrupted(&self, failure: Failure) -> Failure {
+    pub(super) fn or_interrupted(&self, failure: Failure) -> Failure {
         let terminated = usize::try_from(signal_hook::consts::SIGTERM);
         if !self.cancel.load(Ordering::Relaxed) {
             failure

@@ -1,15 +1,16 @@
 //! The commands one works with around a build: what would happen, what happened, the machine, the store, a first spec.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use immbuild_cas::store::{Count, LocalStore};
+use immbuild_cas::store::{Count, FsckReport, LocalStore};
 use serde_json::{Value, json};
 
 use super::args;
 use super::report::{self, bytes, say};
 use super::run::{Context, pairs, secrets, usage};
-use crate::app::cache::{self, Kept};
+use crate::app::cache::{self, Collected, Kept};
 use crate::app::doctor::{self, Check, Health};
 use crate::app::explain::{self, Explained, Fate, Reason};
 use crate::app::graph::{self, Vertex};
@@ -25,7 +26,7 @@ impl Context<'_> {
     pub(super) fn explain(&self, arguments: &args::Explain) -> Result<ExitCode, Failure> {
         let at = arguments.at.as_deref().map(At::parse).transpose()?;
         let project = self.project(None)?;
-        let options = self.options(&arguments.args, arguments.dirty)?;
+        let options = options(&arguments.args, arguments.dirty)?;
         // Keys depend on the ids that steps have here, so this asks for them as a build does.
         let settings = self.settings(self.ids(project.executes())?)?;
         let progress = self.progress();
@@ -33,25 +34,25 @@ impl Context<'_> {
         let explained = explain::explain(&session, &project, at.as_ref(), &options)?;
         if self.cli.global.json {
             let ops: Vec<Value> = explained.iter().map(explained_json).collect();
-            self.result(&json!({ "ops": ops }));
+            result(&json!({ "ops": ops }));
         } else {
-            explained_lines(&explained)
-                .iter()
-                .for_each(|line| report::data(line));
+            for line in explained_lines(&explained) {
+                report::data(&line);
+            }
         }
         Ok(ExitCode::SUCCESS)
     }
 
     pub(super) fn graph(&self, arguments: &args::Graph) -> Result<ExitCode, Failure> {
         let project = self.project(arguments.file.as_deref())?;
-        let options = self.options(&arguments.args, arguments.dirty)?;
+        let options = options(&arguments.args, arguments.dirty)?;
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let vertices = graph::graph(&session, &project, &options)?;
         if self.cli.global.json {
             let ops: Vec<Value> = vertices.iter().map(vertex_json).collect();
-            self.result(&json!({ "ops": ops }));
+            result(&json!({ "ops": ops }));
         } else {
             let text = match arguments.format {
                 args::GraphFormat::Text => graph::to_text(&vertices),
@@ -72,7 +73,7 @@ impl Context<'_> {
                 .collect(),
             options: Options {
                 secrets: secrets(&arguments.secret)?,
-                ..self.options(&arguments.args, arguments.dirty)?
+                ..options(&arguments.args, arguments.dirty)?
             },
         };
         let project = self.project(None)?;
@@ -105,7 +106,7 @@ impl Context<'_> {
                 Status::Signalled(signal) => (None, Some(signal)),
                 Status::TimedOut => (None, None),
             };
-            self.result(&json!({
+            result(&json!({
                 "at": found.label, "failed": found.failed, "exited": exited, "signal": signal,
             }));
         }
@@ -120,15 +121,11 @@ impl Context<'_> {
         let bad = worst == Some(Health::Bad);
         if self.cli.global.json {
             let checks: Vec<Value> = checks.iter().map(check_json).collect();
-            report::data(
-                &json!({
-                    "event": "result",
-                    "ok": !bad,
-                    "exit": if bad { Exit::Machine as u8 } else { 0 },
-                    "checks": checks,
-                })
-                .to_string(),
-            );
+            result(&json!({
+                "ok": !bad,
+                "exit": if bad { Exit::Machine as u8 } else { 0 },
+                "checks": checks,
+            }));
         } else {
             checks
                 .iter()
@@ -143,111 +140,80 @@ impl Context<'_> {
     }
 
     pub(super) fn cache(&self, command: &args::Cache) -> Result<ExitCode, Failure> {
-        if let args::Cache::Log { digest } = command {
-            let log = cache::log(&self.open_store()?, digest)?;
-            report::raw(&log);
-            return Ok(ExitCode::SUCCESS);
+        if !matches!(command, args::Cache::Log { .. }) {
+            // Snapshots hold files of users that only the user namespace of a build has. Where there is none, what is
+            // left is told.
+            let _ = self.ids(true);
         }
-        // Snapshots hold files of users that only the user namespace of a build has. Where there is none, what is left is
-        // told.
-        let _ = self.ids(true);
-        let mut store = self.open_store()?;
+        let mut store = LocalStore::open(&self.store_path()?)?;
         match command {
-            args::Cache::Log { .. } => unreachable!("it was done above"),
+            args::Cache::Log { digest } => report::raw(&cache::log(&store, digest)?),
             args::Cache::Stat => {
                 let kept = cache::stat(&store)?;
                 if self.cli.global.json {
-                    self.result(&kept_json(&kept));
+                    result(&kept_json(&kept));
                 } else {
-                    kept_lines(&store, &kept)
-                        .iter()
-                        .for_each(|line| report::data(line));
+                    for line in kept_lines(&store, &kept) {
+                        report::data(&line);
+                    }
                 }
             }
             args::Cache::Gc { max_size } => {
                 let cap = max_size.as_deref().map(size).transpose()?;
                 let collected = cache::gc(&mut store, cap)?;
-                let gc = &collected.store;
                 if self.cli.global.json {
-                    self.result(&json!({
-                        "objects": { "kept": gc.objects_kept, "removed": gc.objects_removed },
-                        "records": { "kept": gc.records_kept, "removed": gc.records_dropped },
-                        "snapshots": { "kept": gc.snapshots_kept, "removed": gc.snapshots_removed },
-                        "directories": { "kept": collected.kept.count, "removed": collected.dropped.count },
-                        "bytes": {
-                            "kept": gc.bytes_kept + collected.kept.bytes,
-                            "removed": gc.bytes_removed + collected.dropped.bytes,
-                        },
-                        "left": gc.stale_left,
-                    }));
+                    result(&collected_json(&collected));
                 } else if !self.cli.global.quiet {
-                    say(&format!(
-                        "removed   {} objects, {} records, {} snapshots, {} directories: {}",
-                        gc.objects_removed,
-                        gc.records_dropped,
-                        gc.snapshots_removed,
-                        collected.dropped.count,
-                        bytes(gc.bytes_removed + collected.dropped.bytes)
-                    ));
-                    say(&format!(
-                        "kept      {} objects, {} records, {} snapshots, {} directories: {}",
-                        gc.objects_kept,
-                        gc.records_kept,
-                        gc.snapshots_kept,
-                        collected.kept.count,
-                        bytes(gc.bytes_kept + collected.kept.bytes)
-                    ));
-                    if gc.stale_left > 0 {
-                        say(&format!(
-                            "left      {} directories with files of users that this process cannot act for",
-                            gc.stale_left
-                        ));
+                    for line in collected_lines(&collected) {
+                        say(&line);
                     }
                 }
             }
             args::Cache::Fsck => {
                 let found = cache::fsck(&store)?;
-                if self.cli.global.json {
-                    let damaged: Vec<String> =
-                        found.damaged.iter().map(ToString::to_string).collect();
-                    report::data(
-                        &json!({
-                            "event": "result",
-                            "ok": found.is_clean(),
-                            "objects": found.objects,
-                            "records": found.records,
-                            "damaged": damaged,
-                            "damaged-records": found.damaged_records,
-                        })
-                        .to_string(),
-                    );
-                } else {
-                    for digest in &found.damaged {
-                        report::data(&digest.to_string());
-                    }
-                    if !self.cli.global.quiet || !found.is_clean() {
-                        say(&format!(
-                            "checked   {} objects, {} records",
-                            found.objects, found.records
-                        ));
-                        say(&format!(
-                            "damaged   {} objects, {} records{}",
-                            found.damaged.len(),
-                            found.damaged_records,
-                            if found.is_clean() {
-                                ""
-                            } else {
-                                ": set aside, the next build makes them anew"
-                            }
-                        ));
-                    }
-                }
+                self.tell_fsck(&found);
                 if !found.is_clean() {
                     return Ok(ExitCode::from(Exit::Local as u8));
                 }
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Damaged objects are data, the summary is for people.
+    fn tell_fsck(&self, found: &FsckReport) {
+        if self.cli.global.json {
+            let damaged: Vec<String> = found.damaged.iter().map(ToString::to_string).collect();
+            result(&json!({
+                "ok": found.is_clean(),
+                "objects": found.objects,
+                "records": found.records,
+                "damaged": damaged,
+                "damaged-records": found.damaged_records,
+            }));
+            return;
+        }
+        for digest in &found.damaged {
+            report::data(&digest.to_string());
+        }
+        if self.cli.global.quiet && found.is_clean() {
+            return;
+        }
+        let fate = if found.is_clean() {
+            ""
+        } else {
+            ": set aside, the next build makes them anew"
+        };
+        say(&format!(
+            "checked   {}, {}",
+            counted(found.objects, "object", "objects"),
+            counted(found.records, "record", "records")
+        ));
+        say(&format!(
+            "damaged   {}, {}{fate}",
+            counted(found.damaged.len() as u64, "object", "objects"),
+            counted(found.damaged_records, "record", "records")
+        ));
     }
 
     pub(super) fn init(&self, arguments: &args::Init) -> Result<ExitCode, Failure> {
@@ -261,7 +227,7 @@ impl Context<'_> {
         let done = init::init(&spec, template)?;
         if self.cli.global.json {
             let written: Vec<String> = done.written.iter().map(|path| shown(path)).collect();
-            self.result(&json!({ "written": written, "next": done.next }));
+            result(&json!({ "written": written, "next": done.next }));
         } else if !self.cli.global.quiet {
             for path in &done.written {
                 say(&format!("written   {}", path.display()));
@@ -272,27 +238,24 @@ impl Context<'_> {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
 
-    fn options(&self, given: &[String], dirty: bool) -> Result<Options, Failure> {
-        Ok(Options {
-            args: pairs(given, "--arg")?,
-            dirty,
-            ..Options::default()
-        })
-    }
+/// How sources are read where nothing is built.
+fn options(given: &[String], dirty: bool) -> Result<Options, Failure> {
+    Ok(Options {
+        args: pairs(given, "--arg")?,
+        dirty,
+        ..Options::default()
+    })
+}
 
-    fn open_store(&self) -> Result<LocalStore, Failure> {
-        Ok(LocalStore::open(&self.store_path()?)?)
+/// The last line of `--json`.
+fn result(fields: &Value) {
+    let mut value = json!({ "event": "result", "ok": true });
+    if let (Some(value), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
+        value.extend(fields.clone());
     }
-
-    /// The last line of `--json`.
-    fn result(&self, fields: &Value) {
-        let mut value = json!({ "event": "result", "ok": true });
-        if let (Some(value), Some(fields)) = (value.as_object_mut(), fields.as_object()) {
-            value.extend(fields.clone());
-        }
-        report::data(&value.to_string());
-    }
+    report::data(&value.to_string());
 }
 
 fn shown(path: &Path) -> String {
@@ -328,11 +291,16 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
             let mut why: Vec<String> = Vec::new();
             if let Fate::Waits(others) = &op.fate {
                 let others: Vec<String> = others.iter().map(|label| format!("`{label}`")).collect();
-                why.push(format!(
-                    "runs if {} {} another result",
-                    others.join(" or "),
-                    if others.len() == 1 { "gives" } else { "give" }
-                ));
+                let another = |reason: &Reason| !matches!(reason, Reason::Input(_));
+                why.push(if op.reasons.iter().any(another) {
+                    format!("after {}", others.join(" and "))
+                } else {
+                    format!(
+                        "runs if {} {} another result",
+                        others.join(" or "),
+                        if others.len() == 1 { "gives" } else { "give" }
+                    )
+                });
             }
             // That nothing is remembered is told of what runs; of what is there already it is no news.
             let news = |found: &&Reason| op.fate == Fate::Runs || **found != Reason::FirstBuild;
@@ -350,7 +318,7 @@ fn explained_lines(all: &[Explained]) -> Vec<String> {
                 } else {
                     ""
                 };
-                line.push_str(&format!("  ({also}{})", why.join("; ")));
+                let _ = write!(line, "  ({also}{})", why.join("; "));
             }
             line
         })
@@ -389,6 +357,73 @@ fn vertex_json(vertex: &Vertex) -> Value {
         "label": vertex.label,
         "text": vertex.text,
         "inputs": inputs,
+    })
+}
+
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn collected_lines(collected: &Collected) -> Vec<String> {
+    let Collected {
+        store: gc,
+        dropped,
+        kept,
+    } = collected;
+    let line =
+        |what: &str, objects: u64, records: u64, snapshots: u64, others: Count, size: u64| {
+            format!(
+                "{what:10}{}, {}, {}, {}: {}",
+                counted(objects, "object", "objects"),
+                counted(records, "record", "records"),
+                counted(snapshots, "snapshot", "snapshots"),
+                counted(others.count, "directory", "directories"),
+                bytes(size + others.bytes)
+            )
+        };
+    let mut lines = vec![
+        line(
+            "removed",
+            gc.objects_removed,
+            gc.records_dropped,
+            gc.snapshots_removed,
+            *dropped,
+            gc.bytes_removed,
+        ),
+        line(
+            "kept",
+            gc.objects_kept,
+            gc.records_kept,
+            gc.snapshots_kept,
+            *kept,
+            gc.bytes_kept,
+        ),
+    ];
+    if gc.stale_left > 0 {
+        lines.push(format!(
+            "left      {} with files of users that this process cannot act for",
+            counted(gc.stale_left, "directory", "directories")
+        ));
+    }
+    lines
+}
+
+fn collected_json(collected: &Collected) -> Value {
+    let Collected {
+        store: gc,
+        dropped,
+        kept,
+    } = collected;
+    json!({
+        "objects": { "kept": gc.objects_kept, "removed": gc.objects_removed },
+        "records": { "kept": gc.records_kept, "removed": gc.records_dropped },
+        "snapshots": { "kept": gc.snapshots_kept, "removed": gc.snapshots_removed },
+        "directories": { "kept": kept.count, "removed": dropped.count },
+        "bytes": {
+            "kept": gc.bytes_kept + kept.bytes,
+            "removed": gc.bytes_removed + dropped.bytes,
+        },
+        "left": gc.stale_left,
     })
 }
 

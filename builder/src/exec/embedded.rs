@@ -1,4 +1,4 @@
-//! Runs one action of a graph in the [sandbox](super::sandbox): snapshots in, a tree out.
+//! Runs one action of a graph in the sandbox: snapshots in, a tree out.
 #![allow(clippy::disallowed_methods, reason = "is a directory empty")]
 
 use std::collections::{BTreeMap, BTreeSet};

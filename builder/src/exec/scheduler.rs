@@ -466,6 +466,7 @@ static NEXT_WORK: AtomicU64 = AtomicU64::new(1);
 
 impl Known {
     /// The same root, one step on.
+    #[must_use]
     pub fn followed_by(&self, tree: TreeId, action: ActionId, cached: bool, taint: Taint) -> Self {
         Self {
             realised: Realised {

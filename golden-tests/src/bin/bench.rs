@@ -3,6 +3,8 @@
 //! `cargo run --release -p golden-tests --bin bench -- --dir DIR` makes its inputs below DIR, which should be on a disk
 //! with 8 GB free. Figures are medians; what is printed are ratios, since seconds belong to one machine.
 
+#![allow(clippy::print_stdout, reason = "a table is what it is for")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -155,6 +155,8 @@ fn everything_is_there_after_reopening() {
     assert_eq!(store.read(&small).unwrap(), b"small");
     assert_eq!(store.read(&big).unwrap(), large(1));
     assert_eq!(store.record("action", &key).unwrap(), Some(record.clone()));
+    assert_eq!(store.records("action").unwrap(), [(key, record.clone())]);
+    assert_eq!(store.records("other").unwrap(), []);
     let roots = store.roots().unwrap();
     assert_eq!(
         roots.into_iter().collect::<Vec<_>>(),
