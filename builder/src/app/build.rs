@@ -15,6 +15,7 @@ use super::planned::{Planned, planned};
 use super::project::Project;
 use super::realise::{self, Options};
 use super::session::Session;
+use super::until::Until;
 use crate::diag::{Diagnostic, Place};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::graph::op::{OpId, OpKind, Pin};
@@ -343,6 +344,7 @@ impl Maker<'_> {
         let lineage = self.graph.lineage(root);
         let base = self.base(lineage[0])?;
         let blobs = self.pinned.blobs(&self.session.store);
+        let blobs = Until::new(&blobs, self.session.cancel);
         let maker = LayerMaker {
             store: &self.session.store,
             blobs: &blobs,

@@ -23,6 +23,7 @@ pub mod scratch;
 pub mod session;
 pub mod shell;
 pub mod step_failure;
+pub mod until;
 pub mod verify;
 
 pub use failure::{Exit, Failure};

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
@@ -15,6 +16,7 @@ use super::memory::Built;
 use super::pins::Pinned;
 use super::project::Project;
 use super::session::Session;
+use super::until::Until;
 use crate::diag::{Diagnostic, Place, Span};
 use crate::hostfs::materialise::{Materialise, Purpose, Times};
 use crate::hostfs::scan::{Scan, would_take};
@@ -234,17 +236,22 @@ impl PlannedOutput {
     }
 }
 
-/// The store as the source of layers. Layers that this process wrote are copied by the kernel.
-pub struct StoreLayers<'a>(pub &'a LocalStore);
+/// The store as the source of layers, until the process is asked to stop. Layers that this process wrote are copied by
+/// the kernel.
+struct StoreLayers<'a> {
+    store: &'a LocalStore,
+    stop: &'a AtomicBool,
+}
 
 impl LayerSource for StoreLayers<'_> {
     fn open(&self, digest: &LayerDigest) -> Result<Box<dyn Read + Send + '_>, StoreError> {
-        self.0.open(&BlobId::new(*digest.digest()))
+        Until::new(self.store, self.stop).reader(&BlobId::new(*digest.digest()))
     }
 
     fn file(&self, digest: &LayerDigest) -> Result<Option<File>, StoreError> {
-        if self.0.wrote(&BlobId::new(*digest.digest())) {
-            self.0.blob_file(&BlobId::new(*digest.digest()))
+        let blob = BlobId::new(*digest.digest());
+        if self.store.wrote(&blob) && !self.stop.load(Ordering::Relaxed) {
+            self.store.blob_file(&blob)
         } else {
             Ok(None)
         }
@@ -382,7 +389,10 @@ fn write_one(
     tree: TreeId,
     progress: &dyn Fn(u64),
 ) -> Result<(), Failure> {
-    let layers = StoreLayers(&session.store);
+    let layers = StoreLayers {
+        store: &session.store,
+        stop: session.cancel,
+    };
     if let Some(parent) = output.path.parent() {
         std::fs::create_dir_all(parent)
             .map_err(|error| super::project::io_failure("make", parent, &error))?;
@@ -399,6 +409,7 @@ fn write_one(
         }
         OutputKind::Dir => {
             let blobs = pinned.blobs(&session.store);
+            let blobs = Until::new(&blobs, session.cancel);
             let materialise = Materialise {
                 directories: &session.store,
                 blobs: &blobs,

@@ -12,6 +12,7 @@ use super::outputs::PlannedOutput;
 use super::project::Project;
 use super::realise::Options;
 use super::session::Session;
+use super::until::Until;
 use crate::diag::{Diagnostic, Place, Span};
 use crate::graph::op::Pin;
 use crate::graph::plan::{sources_in_use, unpacking};
@@ -184,8 +185,8 @@ impl Pinner<'_> {
             threads: self.session.settings.threads,
             started: self.session.settings.started,
         };
-        let scanned =
-            scan(&request, &known, &self.session.store).map_err(|error| at(error.into()))?;
+        let until = Until::new(&self.session.store, self.session.cancel);
+        let scanned = scan(&request, &known, &until).map_err(|error| at(error.into()))?;
         if scanned.report.bytes_hashed > 0 || scanned.report.cached < scanned.report.files {
             scanned.stat_cache.save(&self.session.store, &key)?;
         }

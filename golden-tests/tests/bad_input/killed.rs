@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ fn a_build_that_is_killed_at_any_moment_loses_nothing() {
     let whole = start.elapsed();
     let new = reference.listing();
 
-    let moments = 12;
+    let moments = 8;
     let (mut killed, mut cleaned) = (0, 0);
     for moment in 0..=moments {
         let (lab, old) = old_lab();
@@ -173,6 +174,57 @@ fn a_build_that_is_killed_at_any_moment_loses_nothing() {
         "only {killed} builds were killed before their end"
     );
     println!("{killed} builds were killed, {cleaned} left a directory");
+}
+
+#[test]
+fn a_build_that_is_interrupted_at_any_moment_tidies_up() {
+    let data = || {
+        let lab = Lab::with_shell("", "");
+        write_data(&lab);
+        lab.write(
+            "spec.toml",
+            every_output(
+                "{ copy = \"data\", to = \"/data\" },\n  { shell = \"echo new > /text\" },",
+            ),
+        );
+        lab
+    };
+    let reference = data();
+    let start = Instant::now();
+    let digest = reference.run(&["build"]).digest();
+    let whole = start.elapsed();
+    let moments = 8;
+    let mut interrupted = 0;
+    for moment in 1..moments {
+        let lab = data();
+        fs::create_dir(lab.file("out")).expect("it can be made");
+        let running = lab.start(&["build"]);
+        std::thread::sleep(whole * moment / moments);
+        running.signal(Signal::INT);
+        let ended = running.wait();
+        let what = format!("{moment}/{moments}: {}: {}", ended.status(), ended.said());
+        if ended.status().success() {
+            assert_eq!(ended.digest(), digest, "{what}");
+        } else if ended.status().code() == Some(130) {
+            interrupted += 1;
+            assert!(ended.said().ends_with("error: interrupted\n"), "{what}");
+            // Outputs that were done are there, none is there by half.
+            let whole = reference.listing();
+            for (path, content) in lab.listing() {
+                assert_eq!(whole.get(&path), Some(&content), "{path}: {what}");
+            }
+        } else {
+            // Before anybody listens the signal does what it always does.
+            assert_eq!(ended.status().signal(), Some(2), "{what}");
+        }
+        nothing_left_running(&lab);
+        assert_eq!(lab.run(&["build"]).digest(), digest);
+        assert!(lab.listing() == reference.listing(), "{what}");
+    }
+    assert!(
+        interrupted > 2,
+        "only {interrupted} builds were interrupted"
+    );
 }
 
 #[test]
@@ -228,6 +280,31 @@ fn builds_beside_each_other_on_one_store_do_not_disturb_each_other() {
             "spec.toml"
         ]
     );
+}
+
+#[test]
+fn fsck_finds_damage_and_the_next_build_makes_it_good() {
+    let lab = Lab::with_shell("{ shell = \"echo a > /a\" },", "");
+    let digest = lab.run(&OUTPUT).digest();
+    assert!(lab.run(&["cache", "fsck"]).status().success());
+    let blob = objects(&lab.store)
+        .into_iter()
+        .find(|path| path.starts_with("blobs"));
+    let blob = lab
+        .store
+        .join(blob.expect("a layer of a megabyte is a blob"));
+    let mut bytes = fs::read(&blob).expect("it can be read");
+    bytes[9] ^= 1;
+    fs::remove_file(&blob)
+        .and_then(|()| fs::write(&blob, &bytes))
+        .expect("root may write");
+    assert_eq!(lab.run(&["cache", "fsck"]).status().code(), Some(9));
+    assert!(
+        lab.run(&["cache", "fsck"]).status().success(),
+        "it was set aside"
+    );
+    fs::remove_file(lab.file("image.tar")).expect("it is there");
+    assert_eq!(lab.run(&OUTPUT).digest(), digest);
 }
 
 /// Every file that holds what was computed.
