@@ -285,6 +285,39 @@ fn explain_says_what_is_lost() {
     );
 }
 
+/// What is locked and not here yet is brought by a build; to explain brings nothing and locks nothing.
+#[test]
+fn explain_says_what_is_still_to_be_fetched() {
+    let desk = Desk::with(FILES);
+    desk.write("a", "1\n");
+    desk.run(&["build", "--output", "kind=oci-layout,dir=base"])
+        .out();
+    desk.write(
+        "spec.toml",
+        "immbuild = 1\nsource.base.image = \"./base\"\n\n[image]\nfrom = \"base\"\nsteps = [{ mkdir = \"/d\" }]\n",
+    );
+    let done = desk.run(&["explain"]);
+    assert_eq!(done.code, 4, "{}", done.err);
+    assert!(
+        done.err.starts_with("error: there is no lock `spec.lock`"),
+        "{}",
+        done.err
+    );
+    assert!(!desk.path("spec.lock").exists());
+
+    desk.run(&["lock"]).out();
+    // The last build remembered for this file is that of another spec.
+    assert_eq!(
+        desk.explained(&[]),
+        [
+            "source:base fetch new",
+            "image.1 wait input=source:base after=source base",
+        ]
+    );
+    desk.run(&["build"]).out();
+    assert_eq!(desk.explained(&[]), ["source:base here", "image.1 cached"]);
+}
+
 #[test]
 fn explain_names_a_step_that_is_not_there() {
     let desk = Desk::with(FILES);

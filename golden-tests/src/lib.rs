@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 pub mod elf;
 pub mod examples;
+pub mod goldens;
 pub mod lab;
+pub mod listing;
 pub mod machine;
+pub mod material;
 pub mod matrix;
 pub mod packages;
 pub mod pairwise;

@@ -29,20 +29,40 @@ pub struct Compared {
     pub verdict: Verdict,
     /// What the indexes say differently.
     pub index: Vec<FieldDifference>,
-    /// Each platform that both have, and what differs there. Trees have none.
-    pub platforms: Vec<(Option<PlatformText>, Comparison)>,
+    /// What differs for each platform that both have; of trees, for none in particular.
+    pub platforms: Vec<ComparedPlatform>,
     /// Owners were not compared: a directory of somebody who is not root can have no others.
     pub without_owners: bool,
 }
 
+/// All differences for one platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComparedPlatform {
+    /// Which. Trees have none.
+    pub platform: Option<PlatformText>,
+    /// What differs.
+    pub comparison: Comparison,
+    /// For each layer of the image on the left, the step that its history names.
+    pub steps: Vec<Option<String>>,
+}
+
 impl Compared {
+    /// The verdict in a word. Trees have no bits that could be compared, only entries.
+    pub fn word(&self) -> &'static str {
+        let is_trees = self.platforms.iter().any(|one| one.platform.is_none());
+        match self.verdict {
+            Verdict::Identical if is_trees => "identical",
+            verdict => verdict.as_str(),
+        }
+    }
+
     /// The outermost level with a difference, if there is one.
     pub fn level(&self) -> Option<Level> {
         let index = self.index.first().map(|field| field.level);
         let inner = self
             .platforms
             .iter()
-            .filter_map(|(_, comparison)| comparison.level());
+            .filter_map(|one| one.comparison.level());
         index.or(inner.min())
     }
 }
@@ -81,10 +101,11 @@ pub fn images(
     }
     compared.index = index_differences(&left_documents, &right_documents);
     for (left_image, right_image) in pairs(&left_documents.images, &right_documents.images) {
-        let comparison = one_platform(session, (left, left_image), (right, right_image))?;
-        compared
-            .platforms
-            .push((Some(left_image.platform.clone()), comparison));
+        compared.platforms.push(ComparedPlatform {
+            platform: Some(left_image.platform.clone()),
+            comparison: one_platform(session, (left, left_image), (right, right_image))?,
+            steps: steps(left_image),
+        });
     }
     compared.verdict = if compared.index.is_empty() {
         // Equal images below indexes that differ in nothing they say: the same in another JSON text.
@@ -97,7 +118,7 @@ pub fn images(
         compared
             .platforms
             .iter()
-            .map(|(_, comparison)| comparison.verdict)
+            .map(|one| one.comparison.verdict)
             .fold(least, Verdict::max)
     } else {
         Verdict::Different
@@ -129,7 +150,38 @@ fn index_differences(left: &Documents, right: &Documents) -> Vec<FieldDifference
         });
     }
     differences.extend(compare_indexes(&as_index(left), &as_index(right)));
+    // An index may say other platforms than the configs do: what has no partner is never passed over.
+    let platforms = |documents: &Documents| {
+        let all: Vec<String> = documents
+            .images
+            .iter()
+            .map(|one| one.platform.to_string())
+            .collect();
+        Some(all.join(", "))
+    };
+    if differences.is_empty() && platforms(left) != platforms(right) {
+        differences.push(FieldDifference {
+            level: Level::Index,
+            field: "platforms in configs".into(),
+            left: platforms(left),
+            right: platforms(right),
+        });
+    }
     differences
+}
+
+/// What made each layer, as far as the history says. A history of other lines than one per layer says nothing.
+fn steps(one: &ImageDocuments) -> Vec<Option<String>> {
+    let history = one.image.config.history.iter();
+    let steps: Vec<Option<String>> = history
+        .filter(|line| !line.empty_layer)
+        .map(|line| line.created_by.clone())
+        .collect();
+    if steps.len() == one.image.layers.len() {
+        steps
+    } else {
+        vec![None; one.image.layers.len()]
+    }
 }
 
 /// The index, or the one that would say the same.
@@ -279,7 +331,11 @@ fn trees(
     Ok(Compared {
         verdict,
         index: Vec::new(),
-        platforms: vec![(None, comparison)],
+        platforms: vec![ComparedPlatform {
+            platform: None,
+            comparison,
+            steps: Vec::new(),
+        }],
         without_owners,
     })
 }

@@ -196,22 +196,24 @@ fn changes(graph: &Graph, ids: &[OpId], last: Option<&Remembered>) -> BTreeMap<O
         }
         let op = graph.op(*id);
         let mut reasons: Vec<Reason> = Vec::new();
-        let mut inputs = Vec::new();
+        let mut before_inputs = Some(Vec::new());
         for input in &op.inputs {
-            let was = last.get(&labels[input]).copied().unwrap_or(*input);
-            if was != *input {
+            let was = last.get(&labels[input]).copied();
+            if was != Some(*input) {
                 reasons.push(Reason::Input(labels[input].0.clone()));
             }
-            inputs.push(was);
+            before_inputs = before_inputs.zip(was).map(|(mut inputs, was)| {
+                inputs.push(was);
+                inputs
+            });
         }
         // An id is made of a definition and of inputs: with the inputs of then it is the id of then, unless the
-        // definition is another.
-        let as_it_was = Op {
-            kind: op.kind.clone(),
-            inputs,
-        };
-        if as_it_was.id() != *before {
-            reasons.push(Reason::Changed);
+        // definition is another. What an input is that there was not then cannot be told apart.
+        if let Some(inputs) = before_inputs {
+            let kind = op.kind.clone();
+            if (Op { kind, inputs }).id() != *before {
+                reasons.push(Reason::Changed);
+            }
         }
         reasons.sort();
         reasons.dedup();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::store::{BlobSource as _, LocalStore, Store as _};
-use immbuild_cas::tree::{Meta, Mode, TreeBuilder, delta};
+use immbuild_cas::tree::{Meta, Mode, Tree, TreeBuilder, delta};
 
 use super::build::{self, BuildRequest};
 use super::compare::{self, Compared};
@@ -18,10 +18,11 @@ use super::scratch::ScratchPlace;
 use super::session::{Session, Settings};
 use crate::compare::Verdict;
 use crate::diag::Diagnostic;
+use crate::epoch::Epoch;
 use crate::image::BaseImage;
 use crate::image::verify::verify_structure;
 use crate::layer::{
-    Compression, LayerDigest, LayerError, LayerPlan, Mtimes, UntarTarget, write_layer,
+    Compression, DiffId, LayerDigest, LayerError, LayerPlan, Mtimes, UntarTarget, write_layer,
 };
 use crate::lock::model::Pin;
 use crate::resolve::image::import_layer;
@@ -112,27 +113,9 @@ fn foreign_layers_of(
         };
         import_layer(layer, at, target, IMAGE_MAX)?;
         let tree = builder.seal(store)?;
-        let changes = delta(store, &below, &tree)?;
         let written = match image.date() {
+            Some(epoch) => rewritten(session, store, (&below, &tree), epoch)?,
             None => None,
-            Some(epoch) => {
-                let plan = LayerPlan::new(store, &tree, &changes)?;
-                let threads = session.settings.threads;
-                match write_layer(
-                    &plan,
-                    store,
-                    epoch,
-                    Compression::None,
-                    threads,
-                    &mut io::sink(),
-                    &|_| (),
-                ) {
-                    Ok(written) => Some(written.diff_id),
-                    // Something that our own layers never hold.
-                    Err(LayerError::WhiteoutName(_) | LayerError::Device(_)) => None,
-                    Err(error) => return Err(error.into()),
-                }
-            }
         };
         if written != Some(layer.diff_id) {
             foreign.push(layer.digest);
@@ -140,6 +123,34 @@ fn foreign_layers_of(
         below = tree;
     }
     Ok(foreign)
+}
+
+/// The diff id of the layer that format 1 writes for this change; none for a change that our own layers never hold.
+fn rewritten(
+    session: &Session<'_>,
+    store: &LocalStore,
+    (below, tree): (&Tree, &Tree),
+    epoch: Epoch,
+) -> Result<Option<DiffId>, Failure> {
+    let changes = delta(store, below, tree)?;
+    let threads = session.settings.threads;
+    let written = LayerPlan::new(store, tree, &changes).and_then(|plan| {
+        let mut nowhere = io::sink();
+        write_layer(
+            &plan,
+            store,
+            epoch,
+            Compression::None,
+            threads,
+            &mut nowhere,
+            &|_| (),
+        )
+    });
+    match written {
+        Ok(written) => Ok(Some(written.diff_id)),
+        Err(LayerError::WhiteoutName(_) | LayerError::Device(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a rebuild showed.

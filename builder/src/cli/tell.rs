@@ -8,12 +8,11 @@ use immbuild_cas::tree::{Meta, SpecialKind, TreeError, Visit, walk};
 use serde_json::{Value, json};
 
 use super::report::bytes;
-use crate::app::compare::Compared;
+use crate::app::compare::{Compared, ComparedPlatform};
 use crate::app::inspect::Files;
 use crate::app::locate::{Documents, ImageDocuments};
 use crate::compare::{
-    AttributeDifference, Comparison, FieldDifference, Hint, Level, PathChange, PathDifference,
-    Verdict,
+    AttributeDifference, FieldDifference, Hint, Level, PathChange, PathDifference, Verdict,
 };
 use crate::image::{ContainerConfig, History, ImageLayer, LayerMedia};
 
@@ -89,7 +88,7 @@ fn image(out: &mut String, one: &ImageDocuments) {
             layer += 1;
             format!("  {layer}")
         };
-        line(out, &head, history_text(history));
+        line(out, &head, &history_text(history));
     }
 }
 
@@ -149,13 +148,27 @@ fn form(media: LayerMedia) -> &'static str {
     }
 }
 
-fn history_text(history: &History) -> &str {
+fn history_text(history: &History) -> String {
     let texts = [&history.created_by, &history.comment];
     texts
         .into_iter()
         .flatten()
         .next()
-        .map_or("(nothing said)", String::as_str)
+        .map_or_else(|| "(nothing said)".into(), |text| in_short(text))
+}
+
+/// Most characters of a step that are shown: with what stands before them, a line of a terminal.
+const STEP_MAX: usize = 60;
+
+/// A step's text on one line; a script can have many.
+fn in_short(text: &str) -> String {
+    let mut words = text.lines().map(str::trim_end);
+    let first = words.next().unwrap_or_default();
+    let mut short: String = first.chars().take(STEP_MAX).collect();
+    if short.len() < first.len() || words.next().is_some() {
+        short.push('…');
+    }
+    escaped(short.as_bytes())
 }
 
 /// The same for machines.
@@ -300,7 +313,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The verdict, and every difference.
 pub(super) fn comparison(compared: &Compared) -> String {
-    let mut out = compared.verdict.as_str().to_owned();
+    let mut out = compared.word().to_owned();
     if compared.level().is_none() && compared.verdict != Verdict::Identical {
         out.push_str(": only the JSON text of documents differs");
     }
@@ -313,17 +326,18 @@ pub(super) fn comparison(compared: &Compared) -> String {
         field_line(&mut out, field);
     }
     let several = compared.platforms.len() > 1;
-    for (platform, comparison) in &compared.platforms {
-        if let Some(platform) = platform.as_ref().filter(|_| several) {
-            writeln!(out, "\n{platform}: {}", comparison.verdict.as_str())
+    for one in &compared.platforms {
+        if let Some(platform) = one.platform.as_ref().filter(|_| several) {
+            writeln!(out, "\n{platform}: {}", one.comparison.verdict.as_str())
                 .expect("a string takes everything");
         }
-        differences(&mut out, comparison);
+        differences(&mut out, one);
     }
     out
 }
 
-fn differences(out: &mut String, comparison: &Comparison) {
+fn differences(out: &mut String, one: &ComparedPlatform) {
+    let comparison = &one.comparison;
     for field in &comparison.fields {
         field_line(out, field);
     }
@@ -333,7 +347,9 @@ fn differences(out: &mut String, comparison: &Comparison) {
         } else {
             "another tar"
         };
-        line(out, "layer", &format!("{}: {what}", layer.number + 1));
+        let step = one.steps[layer.number].as_deref();
+        let step = step.map_or_else(String::new, |step| format!("   ({})", in_short(step)));
+        line(out, "layer", &format!("{}: {what}{step}", layer.number + 1));
     }
     for path in &comparison.paths {
         path_lines(out, path);
@@ -452,14 +468,21 @@ pub(super) fn comparison_json(compared: &Compared) -> Value {
     let platforms: Vec<Value> = compared
         .platforms
         .iter()
-        .map(|(platform, comparison)| {
+        .map(|one| {
+            let comparison = &one.comparison;
             let layers: Vec<Value> = comparison
                 .layers
                 .iter()
-                .map(|layer| json!({ "number": layer.number + 1, "same-diff-id": layer.same_diff_id }))
+                .map(|layer| {
+                    json!({
+                        "number": layer.number + 1,
+                        "same-diff-id": layer.same_diff_id,
+                        "step": one.steps[layer.number],
+                    })
+                })
                 .collect();
             json!({
-                "platform": platform.as_ref().map(ToString::to_string),
+                "platform": one.platform.as_ref().map(ToString::to_string),
                 "verdict": comparison.verdict.as_str(),
                 "fields": fields_json(&comparison.fields),
                 "layers": layers,
@@ -468,7 +491,7 @@ pub(super) fn comparison_json(compared: &Compared) -> Value {
         })
         .collect();
     json!({
-        "verdict": compared.verdict.as_str(),
+        "verdict": compared.word(),
         "level": compared.level().map(Level::as_str),
         "index": fields_json(&compared.index),
         "platforms": platforms,
