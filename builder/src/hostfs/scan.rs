@@ -953,6 +953,29 @@ mod tests {
     const HELLO: &str = "sha256:5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03 6";
 
     #[test]
+    fn what_would_be_taken_next_time_is_known_before_it_is_there() {
+        let directory = directory("mkdir out; echo '*.tar' > out/.immignore");
+        let root = directory.path();
+        let selection = Selection::new(&[], &["/build".to_owned()]).unwrap();
+        let ignore = [".immignore".to_owned()];
+        let scan = Scan {
+            selection: Some(&selection),
+            ignore: &ignore,
+            ..plainly(root)
+        };
+        let taken =
+            |path: &str, is_directory| would_take(&scan, &root.join(path), is_directory).unwrap();
+        assert!(taken("image.tar", false));
+        assert!(taken("new/directory/image.tar", false));
+        assert!(taken("out/layout", true));
+        assert!(!taken("out/image.tar", false), "ignored");
+        assert!(!taken("out/a/image.tar", false), "ignored");
+        assert!(!taken("build/image.tar", false), "excluded");
+        assert!(!taken(".git/image.tar", false));
+        assert!(!taken("../image.tar", false), "outside");
+    }
+
+    #[test]
     fn modes_owners_and_links_of_a_checkout_do_not_count() {
         let expected = format!(
             "d 0755 0:0 /\n\
