@@ -320,7 +320,12 @@ pub fn nothing_left_running(lab: &Lab) {
     let top = lab.top.path().display().to_string();
     let still = || {
         let mut found = Vec::new();
-        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        for entry in walkdir::WalkDir::new("/proc")
+            .min_depth(1)
+            .max_depth(1)
+            .into_iter()
+            .flatten()
+        {
             let Ok(id) = entry.file_name().to_string_lossy().parse::<u32>() else {
                 continue;
             };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource as _, LocalStore, Record, Store as _, StoreError};
+use immbuild_cas::store::{LocalStore, Record, Store as _, StoreError};
 
 use super::failure::{Exit, Failure};
 use super::memory::Built;
@@ -399,7 +399,7 @@ fn write_one(
     }
     match output.kind {
         OutputKind::OciArchive => {
-            write_oci_archive(&output.path, subject, names, &layers, progress)?
+            write_oci_archive(&output.path, subject, names, &layers, progress)?;
         }
         OutputKind::DockerArchive => {
             write_docker_archive(&output.path, subject, names, &layers, progress)?;
