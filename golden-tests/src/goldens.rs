@@ -17,6 +17,7 @@ use immbuild::app::build::{BuildRequest, build};
 use immbuild::app::{Failure, Project, Session, Settings};
 use immbuild::diag::{Style, render_all};
 use immbuild::exec::sandbox::IdMap;
+use immbuild::image::descriptor::PlatformText;
 use immbuild::image::read::{Document, document};
 use immbuild::image::{Descriptor, Manifest};
 use immbuild::ports::Silent;
@@ -123,6 +124,10 @@ impl Case {
     }
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "it is what `map_err` hands over"
+)]
 fn told(failure: Failure) -> anyhow::Error {
     anyhow!(render_all(&failure.diagnostics, Style::Plain))
 }
@@ -148,7 +153,7 @@ fn files(session: &Session<'_>, digest: Digest) -> Result<Files> {
             exact.push(("index.json".to_owned(), top));
             let platforms = index.manifests.into_iter().map(|descriptor| {
                 let platform = descriptor.platform.as_ref();
-                let platform = platform.and_then(|platform| platform.known());
+                let platform = platform.and_then(PlatformText::known);
                 let platform = platform.context("a manifest of no platform")?;
                 Ok((
                     format!("-{}", platform.to_string().replace('/', "-")),

@@ -98,6 +98,10 @@ pub fn archive(into: &Path) -> Result<()> {
     every_kind(false).finish(&into.join("src/plain.tar"))
 }
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "one entry after the other, nothing else"
+)]
 fn every_kind(pipe: bool) -> Tar {
     let long = "l".repeat(101);
     let longer = vec!["d".repeat(99); 4].join("/");
@@ -234,6 +238,10 @@ fn every_kind(pipe: bool) -> Tar {
 }
 
 /// `base`: an image with what the cases remove, replace and change.
+#[allow(
+    clippy::too_many_lines,
+    reason = "one entry after the other, nothing else"
+)]
 pub fn base(into: &Path) -> Result<()> {
     let mut tar = Tar::default();
     let mut add = |flag: u8, name: &str, member: Member<'_>| {

@@ -380,7 +380,7 @@ impl Maker<'_> {
         }
         let mut changes = delivery.changes.clone();
         if let Some((user, place)) = &delivery.user {
-            changes.user = Some(self.user(user, place, self.realised[&root].tree)?);
+            changes.user = Some(self.user(user, place.as_ref(), self.realised[&root].tree)?);
         }
         Ok(assemble(&ImageSpec {
             base: base.as_ref(),
@@ -420,7 +420,7 @@ impl Maker<'_> {
     fn user(
         &self,
         owner: &model::Owner,
-        place: &Option<Place>,
+        place: Option<&Place>,
         tree: TreeId,
     ) -> Result<String, Failure> {
         let owner = crate::graph::plan::owner(owner);
@@ -432,7 +432,7 @@ impl Maker<'_> {
                 let mut diagnostic = diagnostic_of(&error);
                 diagnostic.message =
                     format!("cannot tell who runs the container: {}", diagnostic.message);
-                diagnostic.place.clone_from(place);
+                diagnostic.place = place.cloned();
                 Failure::new(Exit::Spec, diagnostic).hint(
                     "make the account with a `user` step, or write numbers, `user = \"10001\"`",
                 )
@@ -581,7 +581,7 @@ fn set_of_ids(reports: &BTreeMap<Platform, ImageReport>) -> Digest {
     let mut out = immbuild_cas::canonical::Encoder::default();
     out.str("image-set");
     out.sequence(reports.values(), |out, report| {
-        out.digest(report.id.digest())
+        out.digest(report.id.digest());
     });
     Digest::of(&out.into_bytes())
 }

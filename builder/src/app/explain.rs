@@ -435,8 +435,10 @@ mod tests {
 
     #[test]
     fn what_changed_is_told_from_what_only_follows() {
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [&'a [Reason]]);
+
         let input = |label: &str| Reason::Input(label.into());
-        let table: [(&[&str], &[&str], &[&[Reason]]); 5] = [
+        let table: [Case<'_>; 5] = [
             (&["a", "b"], &["a", "b"], &[&[], &[]]),
             (
                 &["a", "b"],

@@ -256,7 +256,7 @@ impl Provider<'_> {
                 };
                 let fetched =
                     http::fetch(&request, &http::Policy::default(), store, &|done, _| {
-                        progress(done)
+                        progress(done);
                     })?;
                 let tree = match how {
                     Some(how) => self.unpack(&fetched.blob, *how)?,
@@ -352,7 +352,7 @@ impl Sources for Provider<'_> {
         let progress = |done| {
             self.session
                 .events
-                .event(Event::Advanced { id: work, done })
+                .event(Event::Advanced { id: work, done });
         };
         let outcome = self.fetch(pin, fetch, &progress);
         self.session.events.event(Event::Finished {

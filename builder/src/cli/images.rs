@@ -90,7 +90,7 @@ impl Context<'_> {
         }
         let project = self.spec_to_verify(arguments)?;
         let executes = project.as_ref().is_some_and(Project::executes);
-        let settings = self.settings(self.ids(executes)?)?;
+        let settings = self.settings(Self::ids(executes)?)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let at = locate::image(&session, &arguments.image)?;

@@ -134,7 +134,7 @@ impl Context<'_> {
     }
 
     /// Whoever executes steps needs the ids that files of an image have. This may start the program again, once.
-    pub(super) fn ids(&self, executes: bool) -> Result<IdMap, Failure> {
+    pub(super) fn ids(executes: bool) -> Result<IdMap, Failure> {
         if !executes {
             return Ok(IdMap::Single);
         }
@@ -207,7 +207,7 @@ impl Context<'_> {
                 forget: false,
             },
         };
-        let settings = self.settings(self.ids(project.executes())?)?;
+        let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;

@@ -28,7 +28,7 @@ impl Context<'_> {
         let project = self.project(None)?;
         let options = options(&arguments.args, arguments.dirty)?;
         // Keys depend on the ids that steps have here, so this asks for them as a build does.
-        let settings = self.settings(self.ids(project.executes())?)?;
+        let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
         let explained = explain::explain(&session, &project, at.as_ref(), &options)?;
@@ -77,7 +77,7 @@ impl Context<'_> {
             },
         };
         let project = self.project(None)?;
-        let settings = self.settings(self.ids(true)?)?;
+        let settings = self.settings(Self::ids(true)?)?;
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
@@ -143,7 +143,7 @@ impl Context<'_> {
         if !matches!(command, args::Cache::Log { .. }) {
             // Snapshots hold files of users that only the user namespace of a build has. Where there is none, what is
             // left is told.
-            let _ = self.ids(true);
+            let _ = Self::ids(true);
         }
         let mut store = LocalStore::open(&self.store_path()?)?;
         match command {

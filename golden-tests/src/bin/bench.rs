@@ -121,7 +121,7 @@ impl Bench {
         Ok(())
     }
 
-    fn row(&self, name: &str, ours: Took, beside: &str, theirs: Took, goal: &str) {
+    fn row(name: &str, ours: Took, beside: &str, theirs: Took, goal: &str) {
         println!(
             "| {name} | {:.3} s, {:.2} CPU-s, {} MB | {beside} {:.3} s, {:.2} CPU-s | **{:.2}** | {goal} |",
             ours.wall,
@@ -134,7 +134,7 @@ impl Bench {
         let _ = std::io::stdout().flush();
     }
 
-    fn alone(&self, name: &str, ours: Took, goal: &str) {
+    fn alone(name: &str, ours: Took, goal: &str) {
         println!(
             "| {name} | {:.3} s, {:.2} CPU-s, {} MB | | | {goal} |",
             ours.wall,
@@ -144,7 +144,7 @@ impl Bench {
         let _ = std::io::stdout().flush();
     }
 
-    fn build(&self, spec: &str) -> String {
+    fn build(spec: &str) -> String {
         format!(
             "{} build {spec} --quiet --store store",
             immbuild().display()
@@ -200,21 +200,21 @@ impl Bench {
                 continue;
             }
             self.spec(compression, "large", compression)?;
-            let ours = self.time(&self.build(&format!("{compression}.toml")), fresh)?;
+            let ours = self.time(&Self::build(&format!("{compression}.toml")), fresh)?;
             let theirs = self.time(&format!("{pipe} && {sums}"), fresh)?;
-            self.row(&name, ours, "pipe", theirs, goal);
+            Self::row(&name, ours, "pipe", theirs, goal);
             if compression == "zstd" {
                 self.peers("large", &name, ours)?;
             }
         }
         self.spec("zstd", "large", "zstd")?;
-        let build = self.build("zstd.toml");
+        let build = Self::build("zstd.toml");
         self.shell(&build)?;
         // What was touched two seconds before a scan is read again by the next: wait, and let one scan see it.
         std::thread::sleep(std::time::Duration::from_secs(3));
         self.shell(&build)?;
         if self.wants("large again") {
-            self.alone(
+            Self::alone(
                 "large again, nothing changed",
                 self.time(&build, "true")?,
                 "≤ 0.5 s",
@@ -222,7 +222,7 @@ impl Bench {
         }
         if self.wants("large changed") {
             let change = "date +%N > large/changed-file; sleep 0.1";
-            self.alone(
+            Self::alone(
                 "large again, one file changed",
                 self.time(&build, change)?,
                 "≤ 3 s",
@@ -251,13 +251,13 @@ impl Bench {
             }
         }
         self.spec("tiny", "tiny", "none")?;
-        let build = self.build("tiny.toml");
+        let build = Self::build("tiny.toml");
         let fresh = "rm -rf store out pipe.out sums";
         if self.wants("tiny cold") {
             let pipe = "tar -cf - tiny | sha256sum > pipe.out && find tiny -type f -print0 | xargs -0 sha256sum > sums";
             let ours = self.time(&build, fresh)?;
             let theirs = self.time(pipe, fresh)?;
-            self.row("tiny cold", ours, "pipe", theirs, "≤ 2");
+            Self::row("tiny cold", ours, "pipe", theirs, "≤ 2");
             self.peers("tiny", "tiny cold", ours)?;
         }
         self.shell(&build)?;
@@ -267,7 +267,7 @@ impl Bench {
         if self.wants("tiny again") {
             let ours = self.time(&build, "true")?;
             let theirs = self.time(walk, "true")?;
-            self.row(
+            Self::row(
                 "tiny again, nothing changed",
                 ours,
                 "sorted walk",
@@ -278,7 +278,7 @@ impl Bench {
         if self.wants("tiny changed") {
             let ours = self.time(&build, "date +%N > tiny/000/file-0; sleep 0.1")?;
             let theirs = self.time(walk, "true")?;
-            self.row(
+            Self::row(
                 "tiny again, one file changed",
                 ours,
                 "sorted walk",
@@ -295,23 +295,24 @@ impl Bench {
             return Ok(());
         }
         let layout = roots::debian()?;
-        let steps: String = (0..30)
-            .map(|number| format!("  {{ run = [\"/bin/touch\", \"/step-{number}\"] }},\n"))
-            .collect();
+        let steps = (0..30)
+            .map(|number| format!("  {{ run = [\"/bin/touch\", \"/step-{number}\"] }},"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let text = format!(
             "immbuild = 1\ntier = \"isolated\"\nsource.debian.image = \"{}\"\n\n[image]\nfrom = \"debian\"\nsteps = [\n{steps}]\n",
             layout.display()
         );
         fs::write(self.dir.join("steps.toml"), text)?;
         // The base is imported and materialised once; what is timed are the steps.
-        let build = self.build("steps.toml");
+        let build = Self::build("steps.toml");
         self.shell(&format!("rm -rf store steps.lock; {build}"))?;
         if self.wants("steps cold") {
             let ours = self.time(&format!("{build} --rerun"), "true")?;
-            self.alone("30 run steps, cold", ours, "≤ 0.6 s");
+            Self::alone("30 run steps, cold", ours, "≤ 0.6 s");
         }
         if self.wants("steps cached") {
-            self.alone(
+            Self::alone(
                 "30 run steps, cached",
                 self.time(&build, "true")?,
                 "≤ 0.05 s",
@@ -336,17 +337,17 @@ impl Bench {
             fs::write(&file, bytes)?;
         }
         self.spec("one", "program", "zstd")?;
-        let build = self.build("one.toml");
+        let build = Self::build("one.toml");
         if self.wants("one cold") {
             let ours = self.time(&build, "rm -rf store out")?;
-            self.alone("one 12 MB file, cold", ours, "≤ 0.06 s");
+            Self::alone("one 12 MB file, cold", ours, "≤ 0.06 s");
             self.peers("program", "one cold", ours)?;
         }
         if self.wants("one again") {
             self.shell(&build)?;
             std::thread::sleep(std::time::Duration::from_secs(3));
             self.shell(&build)?;
-            self.alone(
+            Self::alone(
                 "one 12 MB file, again",
                 self.time(&build, "true")?,
                 "≤ 0.03 s",
@@ -378,7 +379,7 @@ impl Bench {
                  buildah {storage} push --quiet bench oci-archive:peer.tar"
             );
             let theirs = self.time(&line, "rm -rf buildah-root buildah-run peer.tar")?;
-            self.row(name, ours, "buildah", theirs, "");
+            Self::row(name, ours, "buildah", theirs, "");
             self.shell("rm -rf buildah-root buildah-run peer.tar")?;
         }
         if has("umoci") {
@@ -386,7 +387,7 @@ impl Bench {
                 "umoci init --layout peer && umoci new --image peer:bench && umoci insert --image peer:bench {input} /srv"
             );
             let theirs = self.time(&line, "rm -rf peer")?;
-            self.row(name, ours, "umoci", theirs, "");
+            Self::row(name, ours, "umoci", theirs, "");
             self.shell("rm -rf peer")?;
         }
         Ok(())
