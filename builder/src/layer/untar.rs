@@ -167,6 +167,9 @@ pub enum Refusal {
     /// A whiteout of nothing.
     #[error("is a whiteout without a name")]
     Whiteout,
+    /// Something in a whiteout.
+    #[error("is in `{0}`, and in a layer that name means a deletion")]
+    BelowWhiteout(RelPath),
 }
 
 /// Applies a layer of an image to the tree of the layers below it: [`untar`] with [`UntarOptions::LAYER`].
@@ -234,6 +237,13 @@ impl<T: Into<Refusal>> From<T> for Failure {
     }
 }
 
+/// Names that begin with `.wh..wh.` are marks of aufs, which mean nothing to anybody else: old layers have directories of
+/// them.
+fn is_aufs_mark(name: &[u8]) -> bool {
+    name.strip_prefix(WHITEOUT)
+        .is_some_and(|rest| rest.starts_with(WHITEOUT))
+}
+
 struct Untar<'o, 't, 'a> {
     options: &'o UntarOptions,
     target: UntarTarget<'t, 'a>,
@@ -253,6 +263,9 @@ impl Untar<'_, '_, '_> {
             && let Some(hidden) = name.as_bytes().strip_prefix(WHITEOUT)
         {
             return self.whiteout(&parent, hidden);
+        }
+        if self.options.whiteouts && parent.names().any(is_aufs_mark) {
+            return Ok(());
         }
         let directory = self.resolve(&parent, true)?;
         let path = directory.join(&name)?;
@@ -310,6 +323,7 @@ impl Untar<'_, '_, '_> {
                 }
                 _ => {}
             }
+            let is_whiteout = name.starts_with(WHITEOUT);
             let next = at.join(&Name::new(name)?)?;
             match self.kind(&next)? {
                 Some(EntryKind::Directory) => at = next,
@@ -323,6 +337,9 @@ impl Untar<'_, '_, '_> {
                         at = RelPath::root();
                     }
                     ahead.extend(text.split(|byte| *byte == b'/').rev().map(Into::into));
+                }
+                None if make && self.options.whiteouts && is_whiteout => {
+                    return Err(Refusal::BelowWhiteout(next).into());
                 }
                 None if make => {
                     self.in_tree(&next, |tree| {
@@ -507,7 +524,7 @@ impl Untar<'_, '_, '_> {
             return self.hide_below(&directory);
         }
         if hidden.starts_with(WHITEOUT) {
-            // Marks of aufs, which mean nothing to anybody else.
+            // See `is_aufs_mark`.
             return Ok(());
         }
         if hidden.is_empty() {

@@ -143,6 +143,24 @@ fn a_whiteout_of_a_directory_spares_what_the_layer_put_into_it() {
 }
 
 #[test]
+fn nothing_is_below_a_whiteout() {
+    let below = "`.wh.a/b` at byte 0 of the archive is in `/.wh.a`, and in a layer that name means a deletion";
+    assert_eq!(refused(&[member(b'0', ".wh.a/b", b"x")]), below);
+    // A link to such a name makes no directory of it either.
+    assert_eq!(
+        refused(&[link(b'2', "l", "x/.wh.a"), member(b'0', "l/b", b"x")]),
+        "`l/b` at byte 512 of the archive is in `/x/.wh.a`, and in a layer that name means a deletion"
+    );
+    // What aufs kept for itself is passed over.
+    let marks = [
+        member(b'5', ".wh..wh.plnk", b""),
+        member(b'0', ".wh..wh.plnk/1.2", b"x"),
+        member(b'0', "a", b"x"),
+    ];
+    assert_eq!(applied("", &marks), "d 0755 0:0 /\nf 0644 0:0 /a 1\n");
+}
+
+#[test]
 fn without_whiteouts_their_names_are_names() {
     let options = UntarOptions::archive(0, false);
     assert_eq!(
