@@ -41,6 +41,23 @@ const CHECKS: &[Check] = &[
     }),
     ("dependencies", |_| deny()),
     ("tests", |_| cargo(&["test", "--workspace", "--locked"])),
+    ("real readers", |_| {
+        cargo(&[
+            "test",
+            "--locked",
+            "-p",
+            "immbuild",
+            "--lib",
+            "--test",
+            "consumers",
+            "--test",
+            "images",
+            "--test",
+            "images_cli",
+            "--",
+            "--ignored",
+        ])
+    }),
     ("documentation", |_| {
         run(Command::new("cargo")
             .args(["doc", "--workspace", "--no-deps", "--locked", "--quiet"])

@@ -121,7 +121,7 @@ fn slow_lab() -> Lab {
 fn a_file_that_changes_while_it_is_used_is_an_error() {
     need_root();
     let lab = slow_lab();
-    let output = changed_meanwhile(&lab, &[b'a'; 1 << 20], &[b'b'; 1 << 20]);
+    let output = changed_meanwhile(&lab, &vec![b'a'; 1 << 20], &vec![b'b'; 1 << 20]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(6), "{said}");
     let data = lab.file("data").display().to_string();
@@ -302,9 +302,10 @@ from = "base"
 
 /// The blobs of the base, the largest first: layer, config, manifest.
 fn blobs(lab: &Lab) -> Vec<PathBuf> {
-    let mut blobs: Vec<PathBuf> = fs::read_dir(lab.file("base/blobs/sha256"))
-        .expect("it is there")
-        .map(|entry| entry.expect("it can be read").path())
+    let mut blobs: Vec<PathBuf> = walkdir::WalkDir::new(lab.file("base/blobs/sha256"))
+        .min_depth(1)
+        .into_iter()
+        .map(|entry| entry.expect("it can be read").into_path())
         .collect();
     blobs.sort_by_key(|path| std::cmp::Reverse(fs::metadata(path).expect("it is there").len()));
     blobs
@@ -312,7 +313,8 @@ fn blobs(lab: &Lab) -> Vec<PathBuf> {
 
 #[test]
 fn a_base_image_with_a_changed_byte_is_an_error() {
-    for (at, name) in ["layer", "config", "manifest"].into_iter().enumerate() {
+    // The layer, the config, the manifest.
+    for at in 0..3 {
         let mut lab = on_a_base();
         // Nothing of it may be in the store already.
         lab.store = lab.beside("other-store");
@@ -323,7 +325,6 @@ fn a_base_image_with_a_changed_byte_is_an_error() {
         fs::write(blob, bytes).expect("it can be written");
         let digest = blob.file_name().expect("it has a name").to_string_lossy();
         let ended = lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"]);
-        println!("{name}:\n{}", ended.said());
         ended.refused_with(
             6,
             &[
@@ -413,11 +414,11 @@ fn names_that_differ_only_by_case_cannot_be_a_directory() {
     lab.run(&["build", "--output", "kind=dir,dir=root"])
         .refused(
             9,
-            r#"
+            r"
 error: cannot write the tree to `DIR/project/root`
   cause: `/data/README` and `/data/readme` differ only by case
 hint: write an archive instead: in a tar both have their place
-"#,
+",
         );
     lab.run(&["build", "--output", "kind=oci-archive,file=image.tar"])
         .digest();
@@ -460,10 +461,10 @@ fn a_store_of_somebody_else_is_refused() {
     lab.run_as_nobody(&["build"]).refused(
         9,
         &format!(
-            r#"
+            r"
 error: the store `DIR/store` belongs to user 0, not to user {NOBODY}
 hint: a store belongs to one user: name another with `--store DIR`
-"#
+"
         ),
     );
 }

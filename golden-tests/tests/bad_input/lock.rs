@@ -44,7 +44,7 @@ fn a_lock_is_needed_under_locked() {
         4,
         r"
 error: there is no lock `spec.lock`
-  cause: `--locked` builds only what a lock pins
+  cause: `--locked`, `explain`, `graph` and `shell` go by the lock and never make one
 hint: run `immbuild lock` and commit the file
 ",
     );
