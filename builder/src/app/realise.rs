@@ -106,6 +106,7 @@ pub fn sandbox<'a>(
         ids: session.settings.ids,
         threads: session.settings.threads,
         making: Mutex::new(()),
+        tables: Mutex::default(),
     }
 }
 

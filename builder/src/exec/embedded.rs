@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use immbuild_cas::canonical::{Canonical as _, Encoder};
+use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
@@ -55,6 +55,8 @@ pub struct Embedded<'a> {
     pub threads: NonZeroUsize,
     /// One snapshot is made at a time, so that two steps on one root do not both make it.
     pub making: Mutex<()>,
+    /// The times of base images that were decoded.
+    pub tables: Mutex<BTreeMap<BlobId, Arc<Mtimes>>>,
 }
 
 /// Why a step failed, or could not be run.
@@ -124,7 +126,7 @@ pub struct Stack {
     /// The tree they show.
     pub tree: Tree,
     /// The times files of it have.
-    times: Option<(Tree, Mtimes)>,
+    times: Option<BaseTimes>,
 }
 
 impl Embedded<'_> {
@@ -135,22 +137,12 @@ impl Embedded<'_> {
         times: Option<BaseTimes>,
         epoch: Epoch,
     ) -> Result<Stack, RunError> {
-        let times = times
-            .map(|times| {
-                let table = self.store.read(&times.mtimes)?;
-                let table = Mtimes::decode_strict(&table).map_err(|source| StoreError::Decode {
-                    digest: *times.mtimes.digest(),
-                    source,
-                })?;
-                Ok::<_, StoreError>((self.store.tree(&times.tree)?, table))
-            })
-            .transpose()?;
         let mut points = lineage.to_vec();
         points.dedup();
-        let _one_at_a_time = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = lock(&self.making);
         let maker = SnapshotMaker {
             embedded: self,
-            times: times.as_ref(),
+            times,
             epoch,
         };
         let top = points.len() - 1;
@@ -168,6 +160,22 @@ impl Embedded<'_> {
             tree: self.store.tree(&points[top])?,
             times,
         })
+    }
+
+    /// The times of a base image's files. A base has tens of thousands, and every step on it asks.
+    fn table(&self, id: &BlobId) -> Result<Arc<Mtimes>, StoreError> {
+        let mut tables = lock(&self.tables);
+        if let Some(table) = tables.get(id) {
+            return Ok(Arc::clone(table));
+        }
+        let table =
+            Mtimes::decode_strict(&self.store.read(id)?).map_err(|source| StoreError::Decode {
+                digest: *id.digest(),
+                source,
+            })?;
+        let table = Arc::new(table);
+        tables.insert(*id, Arc::clone(&table));
+        Ok(table)
     }
 
     fn secrets_of(&self, op: &ExecOp) -> Result<Vec<(String, Vec<u8>)>, RunError> {
@@ -188,17 +196,18 @@ impl Embedded<'_> {
         &self,
         op: &ExecOp,
         origin: &Origin,
-        empty: &Path,
+        empty: Option<&Scratch>,
     ) -> Result<Vec<(RelPath, PathBuf)>, RunError> {
         let mut directories = Vec::new();
         for (at, number) in op.caches.iter().zip(0..) {
-            let directory = match &self.caches {
-                Some(owner) => self
+            let directory = match (&self.caches, empty) {
+                (Some(owner), _) => self
                     .store
                     .path()
                     .join("caches")
                     .join(cache_key(owner, origin, at, self.ids).to_hex()),
-                None => empty.join(format!("cache-{number}")),
+                (None, Some(empty)) => empty.path().join(format!("cache-{number}")),
+                (None, None) => unreachable!("there is a place for caches that are empty"),
             };
             std::fs::create_dir_all(&directory).map_err(|source| RunError::Cache {
                 path: directory.clone(),
@@ -280,7 +289,9 @@ impl Sandbox for Embedded<'_> {
         let (uid, gid) =
             resolve_owner(&op.user, &stack.tree, self.store, self.blobs).map_err(RunError::User)?;
         let scratch = self.store.scratch("step")?;
-        let empty = self.store.scratch("caches")?;
+        let empty = (self.caches.is_none() && !op.caches.is_empty())
+            .then(|| self.store.scratch("caches"))
+            .transpose()?;
         let job = Job {
             lowers: &stack.lowers,
             scratch: scratch.path(),
@@ -297,7 +308,7 @@ impl Sandbox for Embedded<'_> {
             directory: op.directory.clone(),
             uid,
             gid,
-            caches: self.cache_directories(op, run.origin, empty.path())?,
+            caches: self.cache_directories(op, run.origin, empty.as_ref())?,
             secrets: secrets.clone(),
             timeout: op.timeout,
             terminal: false,
@@ -331,7 +342,7 @@ impl Sandbox for Embedded<'_> {
         if !changes.changes.is_empty() {
             let maker = SnapshotMaker {
                 embedded: self,
-                times: stack.times.as_ref(),
+                times: stack.times,
                 epoch: op.epoch,
             };
             let known = maker.known(&ingested.tree)?;
@@ -342,6 +353,7 @@ impl Sandbox for Embedded<'_> {
             // Where it cannot be sealed it is written anew when a later step needs it.
             if seal_upper(&ended.upper, &changes, times)? {
                 let key = maker.key(Some(stack.tree.id()), ingested.tree.id());
+                scratch.keep_only(sandbox::UPPER)?;
                 self.store.publish_snapshot(&key, scratch)?;
             }
         }
@@ -352,7 +364,7 @@ impl Sandbox for Embedded<'_> {
 /// Finds snapshots or makes them.
 struct SnapshotMaker<'a> {
     embedded: &'a Embedded<'a>,
-    times: Option<&'a (Tree, Mtimes)>,
+    times: Option<BaseTimes>,
     epoch: Epoch,
 }
 
@@ -364,8 +376,12 @@ impl SnapshotMaker<'_> {
         tree: &Tree,
     ) -> Result<impl Fn(&RelPath) -> Option<(i64, u32)> + Sync + use<'_>, RunError> {
         let mut changed = BTreeSet::new();
-        if let Some((base, _)) = self.times {
-            for path in delta(self.embedded.store, base, tree)?.changes.into_keys() {
+        let mut table = None;
+        if let Some(times) = self.times {
+            let store = self.embedded.store;
+            table = Some(self.embedded.table(&times.mtimes)?);
+            let base = store.tree(&times.tree)?;
+            for path in delta(store, &base, tree)?.changes.into_keys() {
                 let mut above = path.parent();
                 while let Some(directory) = above {
                     above = directory.parent();
@@ -377,8 +393,7 @@ impl SnapshotMaker<'_> {
             }
         }
         Ok(move |path: &RelPath| {
-            let (_, table) = self.times?;
-            let time = table.get(path).filter(|_| !changed.contains(path))?;
+            let time = table.as_ref()?.get(path).filter(|_| !changed.contains(path))?;
             Some((time.seconds(), time.nanoseconds()))
         })
     }
@@ -411,9 +426,9 @@ impl SnapshotMaker<'_> {
         out.str(sandbox::POLICY);
         out.option(lower, |out, lower| out.digest(lower.digest()));
         out.digest(upper.digest());
-        out.option(self.times, |out, (tree, table)| {
-            out.digest(tree.id().digest());
-            out.digest(&table.canonical_digest());
+        out.option(self.times, |out, times| {
+            out.digest(times.tree.digest());
+            out.digest(times.mtimes.digest());
         });
         out.i64(self.epoch.seconds());
         out.str(self.embedded.ids.name());
@@ -462,6 +477,10 @@ impl SnapshotMaker<'_> {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// One directory for each spec, stage and path.
 fn cache_key(owner: &str, origin: &Origin, at: &RelPath, ids: IdMap) -> Digest {
     let stage = match origin {
@@ -495,6 +514,7 @@ fn keep_failed(
 ) -> Result<BlobId, StoreError> {
     let log = store.put_bytes(log)?;
     let key = failed_key(action);
+    scratch.keep_only(sandbox::UPPER)?;
     store.publish_snapshot(&key, scratch)?;
     let record = Record {
         value: Vec::new(),

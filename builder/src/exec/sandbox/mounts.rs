@@ -1,11 +1,11 @@
 //! The mount table of a step.
 //!
 //! Two halves. [`prepare`] makes directories in the scratch directory, outside. [`enter`] runs in the
-//! new namespaces and mounts everything; when it returns, `/` is the step's root and nothing of the
+//! new namespaces, makes the rest in memory and mounts everything; when it returns, `/` is the step's root and nothing of the
 //! host can be reached.
 //!
 //! `/proc/self/mountinfo` is readable inside, so nothing in it may tell where the store is: every disk
-//! directory comes in through an overlay with names relative to the scratch directory (a bind mount
+//! directory comes in through an overlay with short relative names (a bind mount
 //! shows the path of its source), and what is in memory is a `ramfs`, because a `tmpfs` shows the host
 //! ids of its owner. Left over, because the kernel offers no way: mount ids, anonymous device
 //! numbers, and the options of the file system of the host's `/dev`.
@@ -37,48 +37,70 @@ use super::request::{At, Failure, Request, Stage};
 /// Where the step's changes are, below the scratch directory.
 pub const UPPER: &str = "upper";
 
+/// Where what is in memory is mounted, below the scratch directory.
+const MEMORY: &str = "memory";
+
 /// Mode of directories and files that the sandbox makes.
 const DIRECTORY: u32 = 0o755;
 const FILE: u32 = 0o444;
 
-/// Makes what the mounts need, in the empty scratch directory.
+/// Makes on disk what overlays write to, in the empty scratch directory: everything else is made in memory, by [`enter`].
+/// What is not on disk need not be removed from it, which takes longer than making it.
 pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
     keeps_marks(&request.scratch)?;
-    let scratch = Scratch(&request.scratch);
-    for name in ["work", "root", "constants", "empty", "stubs"] {
+    let scratch = Place(&request.scratch);
+    for name in ["work", MEMORY, UPPER, "tmp", "tmp/work"] {
         scratch.directory(name, DIRECTORY)?;
     }
-    scratch.directory(UPPER, DIRECTORY)?;
+    scratch.directory("tmp/upper", 0o1777)?;
     if let Some(top) = request.lowers.first() {
         copy_root(top, &request.scratch.join(UPPER))?;
     }
-    // An overlay finds its layers by name; short names that are links keep paths out of its options.
-    for (number, lower) in request.lowers.iter().enumerate() {
-        scratch.link(lower, &number.to_string())?;
+    for number in 0..request.caches.len() {
+        scratch.directory(&cache(number, ""), DIRECTORY)?;
     }
-    scratch.overlay("tmp", 0o1777)?;
-    for (number, (_, host)) in request.caches.iter().enumerate() {
-        for part in ["", "work", "root"] {
-            scratch.directory(&cache(number, part), DIRECTORY)?;
-        }
-        scratch.link(host, &cache(number, "upper"))?;
-    }
-    for name in MOUNT_DIRECTORIES {
-        scratch.directory(&format!("stubs/{name}"), DIRECTORY)?;
-    }
-    for (name, _) in ETC_FILES {
-        scratch.file(&format!("stubs/etc/{name}"))?;
-    }
-    if !request.secrets.is_empty() {
-        scratch.directories("stubs", Path::new(SECRETS))?;
-    }
-    for (at, _) in &request.caches {
-        scratch.directories("stubs", at)?;
-    }
-    for name in ["stubs", "tmp/upper", UPPER] {
+    for name in ["tmp/upper", UPPER] {
         settle(&request.scratch.join(name)).at(Stage::Scratch, name)?;
     }
     Ok(())
+}
+
+/// Makes the rest, and short names for what is on disk: an overlay finds its layers by name, and names that are links keep
+/// paths out of its options. The current directory is the scratch directory before and this one afterwards.
+fn prepare_memory(request: &Request) -> Result<(), Failure> {
+    attach(new_mount("ramfs", &[], MountAttrFlags::empty())?, MEMORY)?;
+    std::env::set_current_dir(MEMORY).at(Stage::Scratch, MEMORY)?;
+    let here = Place(Path::new(""));
+    for name in ["root", "constants", "empty", "stubs"] {
+        here.directory(name, DIRECTORY)?;
+    }
+    for name in [UPPER, "work", "tmp"] {
+        here.link(&Path::new("..").join(name), name)?;
+    }
+    for (number, lower) in request.lowers.iter().enumerate() {
+        here.link(lower, &number.to_string())?;
+    }
+    for (number, (_, host)) in request.caches.iter().enumerate() {
+        let name = cache(number, "");
+        for part in ["", "root"] {
+            here.directory(&cache(number, part), DIRECTORY)?;
+        }
+        here.link(&Path::new("../..").join(&name), &cache(number, "work"))?;
+        here.link(host, &cache(number, "upper"))?;
+    }
+    for name in MOUNT_DIRECTORIES {
+        here.directory(&format!("stubs/{name}"), DIRECTORY)?;
+    }
+    for (name, _) in ETC_FILES {
+        here.file(&format!("stubs/etc/{name}"))?;
+    }
+    if !request.secrets.is_empty() {
+        here.directories("stubs", Path::new(SECRETS))?;
+    }
+    for (at, _) in &request.caches {
+        here.directories("stubs", at)?;
+    }
+    settle(Path::new("stubs")).at(Stage::Scratch, "stubs")
 }
 
 /// An overlay can also be mounted where it cannot mark what it replaces; a step that does so then fails, or not, and nobody
@@ -144,9 +166,10 @@ fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).at(Stage::Scratch, path)
 }
 
-struct Scratch<'a>(&'a Path);
+/// A directory that is filled.
+struct Place<'a>(&'a Path);
 
-impl Scratch<'_> {
+impl Place<'_> {
     fn directory(&self, name: &str, mode: u32) -> Result<(), Failure> {
         let path = self.0.join(name);
         fs::create_dir(&path).at(Stage::Scratch, &path)?;
@@ -175,13 +198,6 @@ impl Scratch<'_> {
         let path = self.0.join(name);
         symlink(target, &path).at(Stage::Scratch, &path)
     }
-
-    /// The directories of an overlay over nothing.
-    fn overlay(&self, name: &str, mode: u32) -> Result<(), Failure> {
-        self.directory(name, DIRECTORY)?;
-        self.directory(&format!("{name}/work"), DIRECTORY)?;
-        self.directory(&format!("{name}/upper"), mode)
-    }
 }
 
 /// Mounts everything and makes it the root. The current directory is `/` afterwards.
@@ -189,6 +205,7 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).at(Stage::Mount, "/")?;
     std::env::set_current_dir(&request.scratch).at(Stage::Scratch, &request.scratch)?;
+    prepare_memory(request)?;
 
     overlay(&root_layers(request.lowers.len()), UPPER, "work", "root").map_err(|failure| {
         Failure {
@@ -209,12 +226,12 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
         })?;
     }
     let outside = open_directory("/")?;
-    let scratch = open_directory(".")?;
+    let memory = open_directory(".")?;
     rustix::process::chdir("root").at(Stage::Mount, "root")?;
     // With both names the same, the old root ends up on top of the new one and is taken off below.
     rustix::process::pivot_root(".", ".").at(Stage::Mount, "pivot_root")?;
-    // From here on absolute paths and the links in them stay inside, relative ones are the scratch.
-    rustix::process::fchdir(&scratch).at(Stage::Mount, "scratch")?;
+    // From here on absolute paths and the links in them stay inside, relative ones are outside.
+    rustix::process::fchdir(&memory).at(Stage::Mount, MEMORY)?;
 
     proc()?;
     bind("constants/empty", "/sys")?;
@@ -244,9 +261,14 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     rustix::process::chdir("/").at(Stage::Mount, "/")
 }
 
-/// Name of a part of a cache's overlay in the scratch directory.
+/// Name of a part of a cache's overlay.
 fn cache(number: usize, part: &str) -> String {
-    format!("cache{number}/{part}")
+    let name = format!("cache{number}");
+    if part.is_empty() {
+        name
+    } else {
+        format!("{name}/{part}")
+    }
 }
 
 fn root_layers(lowers: usize) -> String {
@@ -263,7 +285,7 @@ fn open_directory(path: &str) -> Result<OwnedFd, Failure> {
     rustix::fs::open(path, flags, Mode::empty()).at(Stage::Mount, path)
 }
 
-/// Mounts an overlay whose parts are named relative to the scratch directory.
+/// Mounts an overlay whose parts are named relative to the current directory.
 fn overlay(lower: &str, upper: &str, work: &str, target: impl AsRef<Path>) -> Result<(), Failure> {
     let options = format!("lowerdir={lower},upperdir={upper},workdir={work},{OVERLAY_OPTIONS}");
     let options = std::ffi::CString::new(options).expect("the names are ours");
@@ -278,7 +300,7 @@ fn overlay(lower: &str, upper: &str, work: &str, target: impl AsRef<Path>) -> Re
     .at(Stage::Mount, target)
 }
 
-/// Mounts what is at `source`, relative to the scratch directory, onto `target` inside.
+/// Mounts what is at `source`, relative to the current directory, onto `target` inside.
 fn bind(source: &str, target: &str) -> Result<(), Failure> {
     bind_from(CWD, source, target)
 }

@@ -230,6 +230,18 @@ impl Scratch {
         rename_to(&self.path, target)
     }
 
+    /// Removes everything in it but what has this name.
+    pub fn keep_only(&self, name: &str) -> Result<(), StoreError> {
+        for entry in fs::read_dir(&self.path).map_err(failed("read", &self.path))? {
+            let entry = entry.map_err(failed("read", &self.path))?;
+            if entry.file_name() != name {
+                let path = entry.path();
+                remove_tree(&path, &self.private.fresh("trash")).map_err(failed("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes it and says what stood in the way; dropping it says nothing.
     pub fn remove(self) -> Result<(), StoreError> {
         remove_tree(&self.path, &self.private.fresh("trash")).map_err(failed("remove", &self.path))

@@ -7,23 +7,29 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::files::{Scratch, failed, found};
 use super::{LocalStore, touch};
 use crate::digest::Digest;
 use crate::store::StoreError;
 
-/// Names the present run of the machine.
-fn boot_id() -> Result<Vec<u8>, StoreError> {
+/// Names the present run of the machine, which does not end before this process.
+fn boot_id() -> Result<&'static [u8], StoreError> {
+    static ID: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id);
+    }
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    fs::read(path).map_err(failed("read", path))
+    let id = fs::read(path).map_err(failed("read", path))?;
+    Ok(ID.get_or_init(|| id))
 }
 
 /// Is the snapshot in this directory whole?
 pub(super) fn is_current(directory: &Path) -> Result<bool, StoreError> {
     let path = directory.join("boot");
     let boot = found(fs::read(&path)).map_err(failed("read", &path))?;
-    Ok(boot == Some(boot_id()?))
+    Ok(boot.as_deref() == Some(boot_id()?))
 }
 
 impl LocalStore {
