@@ -14,7 +14,7 @@ use divan::Bencher;
 use divan::counter::BytesCount;
 use immbuild::epoch::Epoch;
 use immbuild::layer::{
-    Compression, LayerPlan, Mtimes, UntarTarget, decoder, read_layer, write_layer,
+    Compression, LayerPlan, LayerWriter, Mtimes, UntarTarget, decoder, read_layer,
 };
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{MemoryStore, Store};
@@ -62,7 +62,7 @@ fn planned(count: usize, length: usize) -> (MemoryStore, LayerPlan) {
     }
     let tree: Tree = tree.seal(&store).expect("a tree");
     let delta = delta(&store, &empty, &tree).expect("a delta");
-    let plan = LayerPlan::new(&store, &tree, &delta).expect("a plan");
+    let plan = LayerPlan::new(&store, &tree, delta).expect("a plan");
     (store, plan)
 }
 
@@ -72,15 +72,15 @@ fn write(bencher: Bencher<'_, '_>, compression: Compression, count: usize, lengt
     bencher
         .counter(BytesCount::new(plan.expected_length()))
         .bench_local(|| {
-            write_layer(
-                black_box(&plan),
-                &store,
-                Epoch::DEFAULT,
+            LayerWriter {
+                blobs: &store,
+                epoch: Epoch::DEFAULT,
                 compression,
                 threads,
-                &mut io::sink(),
-                &|_| (),
-            )
+                earlier: None,
+                progress: &|_| (),
+            }
+            .write(black_box(&plan), &mut io::sink())
             .expect("a layer")
         });
 }
@@ -102,15 +102,15 @@ fn read_back(bencher: Bencher<'_, '_>, compression: Compression) {
     let (store, plan) = planned(5_000, 10_000);
     let mut layer = Vec::new();
     let threads = NonZeroUsize::MIN;
-    write_layer(
-        &plan,
-        &store,
-        Epoch::DEFAULT,
+    LayerWriter {
+        blobs: &store,
+        epoch: Epoch::DEFAULT,
         compression,
         threads,
-        &mut layer,
-        &|_| (),
-    )
+        earlier: None,
+        progress: &|_| (),
+    }
+    .write(&plan, &mut layer)
     .expect("a layer");
     bencher
         .counter(BytesCount::new(plan.expected_length()))

@@ -9,7 +9,7 @@ use std::process::Command;
 use immbuild::epoch::Epoch;
 use immbuild::image::descriptor::{Descriptor, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST};
 use immbuild::image::{CanonicalJson, Image, ImageLayer, Index, Manifest};
-use immbuild::layer::{Compression, LayerPlan, write_layer};
+use immbuild::layer::{Compression, LayerPlan, LayerWriter};
 use immbuild::output::{Blobs, Names, Subject, write_oci_layout};
 use immbuild::resolve::image::{import_base, open_local};
 use immbuild_cas::digest::Digest;
@@ -192,19 +192,19 @@ fn with_other_times(layout: &Path, target: &Path) {
     let nothing = TreeBuilder::new(&store, Meta::root(Mode::DIRECTORY));
     let nothing = nothing.seal(&store).expect("an empty tree");
     let changes = delta(&store, &nothing, &tree).expect("a delta");
-    let plan = LayerPlan::new(&store, &tree, &changes).expect("a plan");
+    let plan = LayerPlan::new(&store, &tree, changes).expect("a plan");
     let epoch = Epoch::from_seconds(Epoch::DEFAULT.seconds() + 1).expect("an epoch");
     let mut bytes = Vec::new();
     let form = Compression::Zstd;
-    let info = write_layer(
-        &plan,
-        &store,
+    let writer = LayerWriter {
+        blobs: &store,
         epoch,
-        form,
-        NonZeroUsize::MIN,
-        &mut bytes,
-        &|_| (),
-    );
+        compression: form,
+        threads: NonZeroUsize::MIN,
+        earlier: None,
+        progress: &|_| (),
+    };
+    let info = writer.write(&plan, &mut bytes);
     let layer = ImageLayer::own(&info.expect("a layer"), form);
     store.put_bytes(&bytes).expect("stored");
     let mut config = base.config;

@@ -135,6 +135,17 @@ impl RelPath {
         Some((Self(parent.into()), Name(name.into())))
     }
 
+    /// The bytes of the last name; none of the root.
+    pub fn file_name(&self) -> &[u8] {
+        let start = self.0.iter().rposition(|byte| *byte == b'/');
+        &self.0[start.map_or(0, |slash| slash + 1)..]
+    }
+
+    /// The path without its kind.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.0
+    }
+
     /// The directory this is in; nothing for the root.
     pub fn parent(&self) -> Option<RelPath> {
         self.split_last().map(|(parent, _)| parent)

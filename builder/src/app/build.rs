@@ -171,6 +171,7 @@ fn attempt(
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
     let made = Maker {
         session,
+        project,
         graph: &graph,
         realised: &realised,
         pinned: &pinned,
@@ -327,6 +328,7 @@ impl Delivery {
 /// Makes images of realised roots.
 struct Maker<'a> {
     session: &'a Session<'a>,
+    project: &'a Project,
     graph: &'a Graph,
     realised: &'a BTreeMap<OpId, Realised>,
     pinned: &'a Pinned,
@@ -352,6 +354,7 @@ impl Maker<'_> {
             compression: delivery.compression,
             threads: self.session.settings.threads,
             events: self.session.events,
+            place: format!("{}\0{platform}", self.project.memory()),
         };
         let roots: Vec<Root> = lineage
             .iter()
@@ -362,8 +365,9 @@ impl Maker<'_> {
             .collect();
         let own = cut(&roots, delivery.policy)
             .into_iter()
-            .map(|cut| {
-                let layer = maker.layer(cut.lower, cut.upper)?;
+            .enumerate()
+            .map(|(nth, cut)| {
+                let layer = maker.layer(nth, cut.lower, cut.upper)?;
                 if let Some(layer) = layer {
                     totals.own.0 += 1;
                     totals.own.1 += layer.size;

@@ -238,7 +238,10 @@ impl From<LayerError> for Failure {
             LayerError::WhiteoutName(_) | LayerError::Device(_) => Exit::Spec,
             LayerError::Encoder(_) => Exit::Defect,
             LayerError::Length { .. } => Exit::Untrusted,
-            LayerError::Content { .. } | LayerError::Tree(_) | LayerError::Write(_) => Exit::Local,
+            LayerError::Content { .. }
+            | LayerError::Tree(_)
+            | LayerError::Earlier
+            | LayerError::Write(_) => Exit::Local,
         };
         wrapped(exit, &error)
     }

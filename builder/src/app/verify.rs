@@ -22,7 +22,7 @@ use crate::epoch::Epoch;
 use crate::image::BaseImage;
 use crate::image::verify::verify_structure;
 use crate::layer::{
-    Compression, DiffId, LayerDigest, LayerError, LayerPlan, Mtimes, UntarTarget, write_layer,
+    Compression, DiffId, LayerDigest, LayerError, LayerPlan, LayerWriter, Mtimes, UntarTarget,
 };
 use crate::lock::model::Pin;
 use crate::resolve::image::import_layer;
@@ -134,17 +134,16 @@ fn rewritten(
 ) -> Result<Option<DiffId>, Failure> {
     let changes = delta(store, below, tree)?;
     let threads = session.settings.threads;
-    let written = LayerPlan::new(store, tree, &changes).and_then(|plan| {
-        let mut nowhere = io::sink();
-        write_layer(
-            &plan,
-            store,
+    let written = LayerPlan::new(store, tree, changes).and_then(|plan| {
+        LayerWriter {
+            blobs: store,
             epoch,
-            Compression::None,
+            compression: Compression::None,
             threads,
-            &mut nowhere,
-            &|_| (),
-        )
+            earlier: None,
+            progress: &|_| (),
+        }
+        .write(&plan, &mut io::sink())
     });
     match written {
         Ok(written) => Ok(Some(written.diff_id)),

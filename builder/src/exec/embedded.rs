@@ -393,7 +393,10 @@ impl SnapshotMaker<'_> {
             }
         }
         Ok(move |path: &RelPath| {
-            let time = table.as_ref()?.get(path).filter(|_| !changed.contains(path))?;
+            let time = table
+                .as_ref()?
+                .get(path)
+                .filter(|_| !changed.contains(path))?;
             Some((time.seconds(), time.nanoseconds()))
         })
     }

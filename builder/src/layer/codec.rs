@@ -111,20 +111,21 @@ pub enum EncoderError {
 pub(super) enum BlockEncoder {
     Zstd(Box<CCtx<'static>>),
     Gzip(Compressor),
+    None,
 }
 
 impl BlockEncoder {
-    /// An encoder that has answered the known question; nothing where nothing is to be compressed.
-    pub(super) fn new(compression: Compression) -> Result<Option<Self>, EncoderError> {
+    /// An encoder that has answered the known question.
+    pub(super) fn new(compression: Compression) -> Result<Self, EncoderError> {
         static ZSTD: OnceLock<Result<(), EncoderError>> = OnceLock::new();
         static GZIP: OnceLock<Result<(), EncoderError>> = OnceLock::new();
         let tested = match compression {
             Compression::Zstd => &ZSTD,
             Compression::Gzip => &GZIP,
-            Compression::None => return Ok(None),
+            Compression::None => return Ok(Self::None),
         };
         tested.get_or_init(|| self_test(compression)).clone()?;
-        Self::untested(compression).map(Some)
+        Self::untested(compression)
     }
 
     fn untested(compression: Compression) -> Result<Self, EncoderError> {
@@ -141,11 +142,13 @@ impl BlockEncoder {
         Ok(Self::Zstd(Box::new(context)))
     }
 
-    /// Replaces `out` by the compressed form of `block`, which is 1 to [`BLOCK`] bytes long.
+    /// Replaces `out` by the compressed form of `block`, which is 1 to [`BLOCK`] bytes long; by nothing, if that is the block
+    /// itself.
     pub(super) fn encode(&mut self, block: &[u8], out: &mut Vec<u8>) -> Result<(), EncoderError> {
         debug_assert!(!block.is_empty() && block.len() <= BLOCK);
         out.clear();
         match self {
+            Self::None => {}
             Self::Zstd(context) => {
                 out.reserve(zstd_safe::compress_bound(block.len()));
                 context
@@ -168,6 +171,33 @@ impl BlockEncoder {
             }
         }
         Ok(())
+    }
+}
+
+impl Compression {
+    /// What stands in the layer for a block: `encoded`, if blocks are encoded at all.
+    pub(super) fn stands_for<'b>(self, block: &'b [u8], encoded: &'b [u8]) -> &'b [u8] {
+        match self {
+            Self::None => block,
+            Self::Zstd | Self::Gzip => encoded,
+        }
+    }
+
+    /// Fills `block` with what stands for it in a layer; says no if that has another length.
+    pub(super) fn decode(self, stands: &[u8], block: &mut [u8]) -> io::Result<bool> {
+        match self {
+            Self::None if stands.len() == block.len() => {
+                block.copy_from_slice(stands);
+                Ok(true)
+            }
+            Self::None => Ok(false),
+            Self::Zstd => Ok(zstd_safe::decompress(&mut *block, stands) == Ok(block.len())),
+            Self::Gzip => {
+                let mut reader = decoder(stands)?;
+                reader.read_exact(block)?;
+                Ok(reader.read(&mut [0])? == 0)
+            }
+        }
     }
 }
 

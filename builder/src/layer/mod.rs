@@ -3,15 +3,18 @@
 //! Writing has one form per format version, frozen to the byte (book, "The bytes"). Reading is strict where readers are
 //! known to disagree. May use threads. Must never know where a layer goes.
 
+mod blocks;
 mod codec;
 pub mod cut;
 mod members;
 mod mtimes;
 mod pipeline;
 mod plan;
+mod salvage;
 mod tar;
 mod untar;
 
+pub use blocks::{Blocks, Earlier};
 pub use codec::{BLOCK, Compression, EncoderError, Encoding, LimitError, Limited, decoder};
 pub use members::MemberError;
 pub use mtimes::{Mtime, Mtimes};
@@ -20,6 +23,7 @@ pub use untar::{Dropped, Refusal, UntarError, UntarOptions, UntarTarget, read_la
 
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::path::RelPath;
@@ -27,8 +31,10 @@ use immbuild_cas::store::{BlobSource, StoreError, read_error};
 use immbuild_cas::tree::{File, Meta, Mode, SpecialKind, TreeError};
 
 use crate::epoch::Epoch;
+use blocks::{Cutter, Draft, Piece};
 use pipeline::{ProduceError, Stream};
 use plan::Item;
+use salvage::Salvage;
 use tar::{Flag, Header};
 
 immbuild_cas::id! {
@@ -39,7 +45,7 @@ immbuild_cas::id! {
 }
 
 /// What was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
     /// Digest of the tar.
     pub diff_id: DiffId,
@@ -49,6 +55,8 @@ pub struct LayerInfo {
     pub size: u64,
     /// Length of the tar in bytes.
     pub uncompressed: u64,
+    /// What it is made of, for the layer after the next change.
+    pub blocks: Blocks,
 }
 
 /// Why there is no layer.
@@ -84,41 +92,77 @@ pub enum LayerError {
     /// There is no encoder.
     #[error("cannot compress the layer")]
     Encoder(#[from] EncoderError),
+    /// A block of the earlier layer is not what it was.
+    #[error("the layer that was written before is damaged")]
+    Earlier,
     /// Where the layer should go, it does not.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
 }
 
-/// Writes a layer: the tar of `plan` with all times set to `epoch`, compressed.
-///
-/// The bytes depend on the plan, the contents, the epoch and the encoder, and on nothing else. `blobs` is asked for every
-/// file once, in the order of the paths, from another thread. `progress` is told how many bytes of the tar are done.
-///
-/// Holds a few blocks of 4 MiB for each of the `threads` that compress, at most eight.
-///
-/// # Errors
-/// [`LayerError`]; `out` is then half-written.
-pub fn write_layer(
-    plan: &LayerPlan,
-    blobs: &dyn BlobSource,
-    epoch: Epoch,
-    compression: Compression,
-    threads: NonZeroUsize,
-    out: &mut dyn Write,
-    progress: &dyn Fn(u64),
-) -> Result<LayerInfo, LayerError> {
-    let expected = plan.expected_length();
-    pipeline::run(compression, threads, expected, out, progress, |stream| {
-        let mut header = Vec::new();
-        for (path, item) in plan.entries() {
-            write_header(path, item, epoch, &mut header);
-            stream.put(&header)?;
-            if let Item::File(file) = item {
-                write_content(path, file, blobs, stream)?;
+/// What a layer is written with.
+#[derive(Clone, Copy)]
+pub struct LayerWriter<'a> {
+    /// Where content is. Asked for files in the order of their paths, from another thread.
+    pub blobs: &'a dyn BlobSource,
+    /// The one time in it.
+    pub epoch: Epoch,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// How many threads compress, at most eight. Each holds a few blocks of 4 MiB.
+    pub threads: NonZeroUsize,
+    /// What blocks may be taken from; of those no content is read.
+    pub earlier: Option<&'a Earlier>,
+    /// Is told how many bytes of the tar are done.
+    pub progress: &'a dyn Fn(u64),
+}
+
+impl LayerWriter<'_> {
+    /// Writes a layer: the tar of `plan`, compressed.
+    ///
+    /// The bytes depend on the plan, the contents, the epoch and the encoder, and on nothing else.
+    ///
+    /// # Errors
+    /// [`LayerError`]; `out` is then half-written.
+    pub fn write(&self, plan: &LayerPlan, out: &mut dyn Write) -> Result<LayerInfo, LayerError> {
+        let Self {
+            blobs,
+            epoch,
+            compression,
+            threads,
+            earlier,
+            progress,
+        } = *self;
+        let expected = plan.expected_length();
+        pipeline::run(compression, threads, expected, out, progress, |stream| {
+            let mut filler = Filler {
+                blobs,
+                open: None,
+                salvage: earlier.map(|earlier| Salvage::new(earlier, compression)),
+            };
+            let mut cutter = Cutter::new(|draft: &Draft<'_>| {
+                let key = draft.key(compression);
+                let known = earlier.and_then(|earlier| Some((earlier, earlier.find(&key)?)));
+                let Some((earlier, nth)) = known else {
+                    filler.fill(draft, stream)?;
+                    return Ok::<_, ProduceError>(stream.send(key, None)?);
+                };
+                filler.skip(nth);
+                Ok(stream.send(key, earlier.block(nth))?)
+            });
+            let mut header = Vec::new();
+            for (path, item) in plan.entries() {
+                write_header(path, item, epoch, &mut header);
+                let file = match item {
+                    Item::File(file) => Some(file),
+                    _ => None,
+                };
+                cutter.entry(path, &header, file)?;
             }
-        }
-        Ok(stream.put_zeros(tar::END)?)
-    })
+            cutter.zeros(tar::END)?;
+            cutter.finish()
+        })
+    }
 }
 
 /// So much of `length` as has `room`.
@@ -181,40 +225,107 @@ fn write_header(path: &[u8], item: &Item, epoch: Epoch, out: &mut Vec<u8>) {
     header.write(epoch, out);
 }
 
-/// Copies the content of a file into the stream, with its padding, and checks that it is the right one.
-fn write_content(
-    path: &[u8],
-    file: &File,
-    blobs: &dyn BlobSource,
-    stream: &mut Stream,
-) -> Result<(), ProduceError> {
-    let path = || RelPath::new(path).expect("only whiteouts have paths that are none of a tree");
-    if file.size == 0 && file.blob == BlobId::new(Digest::of(b"")) {
-        return Ok(());
-    }
-    let failed = |source| LayerError::Content {
-        path: path(),
-        source,
-    };
-    let length = |found| LayerError::Length {
-        path: path(),
-        expected: file.size,
-        found,
-    };
-    let mut reader = blobs.open(&file.blob).map_err(failed)?;
-    let mut left = file.size;
-    while left > 0 {
-        match stream.put_read(&mut *reader, left)? {
-            Ok(0) => return Err(length(file.size - left).into()),
-            Ok(count) => left -= count as u64,
-            Err(error) => return Err(failed(read_error(file.blob.digest(), error)).into()),
+/// A content that is read further in the next block, and how much of it was read.
+struct Open<'a> {
+    file: File,
+    reader: Box<dyn Read + Send + 'a>,
+    at: u64,
+}
+
+/// Fills blocks with contents.
+struct Filler<'a> {
+    blobs: &'a dyn BlobSource,
+    open: Option<Open<'a>>,
+    salvage: Option<Salvage<'a>>,
+}
+
+impl Filler<'_> {
+    /// The earlier block of this place is taken instead of filling one.
+    fn skip(&mut self, nth: usize) {
+        if let Some(salvage) = &mut self.salvage {
+            salvage.taken_over(nth);
         }
     }
-    // The last read is the one that checks the digest.
-    match reader.read(&mut [0]) {
-        Ok(0) => Ok(stream.put_zeros(tar::padding(file.size))?),
-        Ok(more) => Err(length(file.size + more as u64).into()),
-        Err(error) => Err(failed(read_error(file.blob.digest(), error)).into()),
+
+    fn fill(&mut self, draft: &Draft<'_>, stream: &mut Stream<'_>) -> Result<(), LayerError> {
+        if let Some(salvage) = &mut self.salvage {
+            salvage.look_for(draft);
+        }
+        for piece in &draft.pieces {
+            match piece {
+                Piece::Bytes(range) => stream.put(&draft.bytes[range.clone()]),
+                Piece::Zeros(count) => stream.put_zeros(*count),
+                Piece::Content {
+                    path,
+                    file,
+                    from,
+                    length,
+                } => self.content(path, file, *from..*from + *length, stream)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies a part of a file into the stream, and checks at its end that the content is the right one.
+    fn content(
+        &mut self,
+        path: &[u8],
+        file: &File,
+        part: Range<u64>,
+        stream: &mut Stream<'_>,
+    ) -> Result<(), LayerError> {
+        if file.size == 0 && file.blob == BlobId::new(Digest::of(b"")) {
+            return Ok(());
+        }
+        if part == (0..file.size)
+            && let Some(salvage) = &mut self.salvage
+            && let Some(content) = salvage.content(path, file)
+        {
+            stream.put(&content);
+            return Ok(());
+        }
+        let path =
+            || RelPath::new(path).expect("only whiteouts have paths that are none of a tree");
+        let failed = |source| LayerError::Content {
+            path: path(),
+            source,
+        };
+        let unreadable = |error| failed(read_error(file.blob.digest(), error));
+        let length = |found| LayerError::Length {
+            path: path(),
+            expected: file.size,
+            found,
+        };
+        let mut content = match self.open.take() {
+            Some(open) if open.file == *file && open.at == part.start => open,
+            _ => {
+                let mut reader = self.blobs.open(&file.blob).map_err(failed)?;
+                // What is in blocks of an earlier layer: a digest is checked from the start.
+                let skipped = io::copy(&mut (&mut reader).take(part.start), &mut io::sink());
+                Open {
+                    file: file.clone(),
+                    reader,
+                    at: skipped.map_err(unreadable)?,
+                }
+            }
+        };
+        while content.at < part.end {
+            match stream.put_read(&mut content.reader, part.end - content.at) {
+                Ok(0) => return Err(length(content.at)),
+                Ok(count) => content.at += count as u64,
+                Err(error) => return Err(unreadable(error)),
+            }
+        }
+        if part.end < file.size {
+            self.open = Some(content);
+            return Ok(());
+        }
+        // The last read is the one that checks the digest.
+        match content.reader.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(more) => Err(length(file.size + more as u64)),
+            Err(error) => Err(unreadable(error)),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One thread makes the stream, several compress its blocks, the caller's hashes and writes them in order.
 //!
-//! Uses threads, because compression is four fifths of the work. The bytes written do not depend on how many there are:
-//! a block is always [`BLOCK`] bytes of the stream, the last one what is left.
+//! Uses threads, because compression is four fifths of the work. The bytes written do not depend on how many there are,
+//! since what a block is was decided before ([`Cutter`](super::blocks::Cutter)).
 
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
@@ -10,8 +10,9 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use immbuild_cas::digest::Hasher;
+use immbuild_cas::digest::{Digest, Hasher};
 
+use super::blocks::{BlockKey, Blocks, EarlierBlock, WrittenBlock};
 use super::codec::{BLOCK, BlockEncoder, Compression, EncoderError};
 use super::{DiffId, LayerDigest, LayerError, LayerInfo, at_most};
 
@@ -23,6 +24,7 @@ struct Block {
     input: Box<[u8]>,
     filled: usize,
     output: Vec<u8>,
+    digest: Digest,
 }
 
 impl Block {
@@ -31,6 +33,7 @@ impl Block {
             input: vec![0; BLOCK].into(),
             filled: 0,
             output: Vec::new(),
+            digest: Digest::from_bytes([0; 32]),
         }
     }
 
@@ -39,95 +42,86 @@ impl Block {
     }
 }
 
-/// A block that is being compressed, and where to put it then.
-type Job = (Block, SyncSender<Result<Block, EncoderError>>);
-/// Where a block arrives once it is compressed.
-type Promise = Receiver<Result<Block, EncoderError>>;
+/// What is to be done with a block, and where to put it then.
+struct Job<'a> {
+    block: Block,
+    /// Take it from here; none: it is filled and wants to be compressed.
+    earlier: Option<EarlierBlock<'a>>,
+    answer: SyncSender<Result<Block, BlockError>>,
+}
+
+/// A block of this key arrives here once it is compressed.
+type Promise = (BlockKey, Receiver<Result<Block, BlockError>>);
+
+/// Why a block is not compressed.
+enum BlockError {
+    Encoder(EncoderError),
+    Earlier,
+}
 
 /// The other threads went away; whoever sees it stops, and the reason is told by the one that failed first.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-/// Takes the stream and cuts it into blocks.
-pub(super) struct Stream {
+/// Takes the blocks of the stream, one after another.
+pub(super) struct Stream<'a> {
     block: Block,
     spare: Receiver<Block>,
-    to_encoders: Option<SyncSender<Job>>,
+    to_encoders: SyncSender<Job<'a>>,
     to_writer: SyncSender<Promise>,
 }
 
-impl Stream {
-    /// Appends these bytes.
-    pub(super) fn put(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
-        while !bytes.is_empty() {
-            let room = self.room()?;
-            let count = room.len().min(bytes.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-            self.block.filled += count;
-            bytes = &bytes[count..];
-        }
-        Ok(())
+impl<'a> Stream<'a> {
+    /// Appends these bytes, for which the block has room.
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        let (room, _) = self.room().split_at_mut(bytes.len());
+        room.copy_from_slice(bytes);
+        self.block.filled += bytes.len();
     }
 
-    /// Appends `length` zeros.
-    pub(super) fn put_zeros(&mut self, mut length: usize) -> Result<(), Stopped> {
-        while length > 0 {
-            let room = self.room()?;
-            let count = room.len().min(length);
-            room[..count].fill(0);
-            self.block.filled += count;
-            length -= count;
-        }
-        Ok(())
+    /// Appends `count` zeros, for which the block has room.
+    pub(super) fn put_zeros(&mut self, count: usize) {
+        self.room()[..count].fill(0);
+        self.block.filled += count;
     }
 
-    /// Appends up to `most` bytes of one read, straight into the block. Gives 0 at the end of `reader`.
-    pub(super) fn put_read(
-        &mut self,
-        reader: &mut dyn Read,
-        most: u64,
-    ) -> Result<io::Result<usize>, Stopped> {
-        let room = self.room()?;
+    /// Appends up to `most` bytes of one read, straight into the block, which has room for them. Gives 0 at the end of
+    /// `reader`.
+    pub(super) fn put_read(&mut self, reader: &mut dyn Read, most: u64) -> io::Result<usize> {
+        let room = self.room();
         let most = at_most(most, room.len());
-        let result = loop {
+        let count = loop {
             match reader.read(&mut room[..most]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result,
+                result => break result?,
             }
         };
-        if let Ok(count) = result {
-            self.block.filled += count;
-        }
-        Ok(result)
+        self.block.filled += count;
+        Ok(count)
     }
 
-    /// The unfilled rest of a block, never empty.
-    fn room(&mut self) -> Result<&mut [u8], Stopped> {
-        if self.block.filled == BLOCK {
-            self.send()?;
-        }
-        Ok(&mut self.block.input[self.block.filled..])
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.block.input[self.block.filled..]
     }
 
-    fn send(&mut self) -> Result<(), Stopped> {
+    /// Hands on the block, which says what `key` names: as it was filled, or as it is in an earlier layer.
+    pub(super) fn send(
+        &mut self,
+        key: BlockKey,
+        earlier: Option<EarlierBlock<'a>>,
+    ) -> Result<(), Stopped> {
         let mut next = self.spare.try_recv().unwrap_or_else(|_| Block::new());
         next.filled = 0;
         let block = std::mem::replace(&mut self.block, next);
         let (answer, promise) = sync_channel(1);
         // The writer is told first: its queue is the bound on how many blocks there are at once.
-        self.to_writer.send(promise).map_err(|_| Stopped)?;
-        match &self.to_encoders {
-            Some(encoders) => encoders.send((block, answer)).map_err(|_| Stopped),
-            None => answer.send(Ok(block)).map_err(|_| Stopped),
-        }
-    }
-
-    /// Sends what is left.
-    fn finish(mut self) -> Result<(), Stopped> {
-        if self.block.filled > 0 {
-            self.send()?;
-        }
-        Ok(())
+        self.to_writer.send((key, promise)).map_err(|_| Stopped)?;
+        let job = Job {
+            block,
+            earlier,
+            answer,
+        };
+        self.to_encoders.send(job).map_err(|_| Stopped)
     }
 }
 
@@ -135,41 +129,38 @@ impl Stream {
 ///
 /// `expected` is the length of the stream as far as it is known; it only decides how many encoders are started.
 /// `progress` gets the number of bytes of the stream done so far.
-pub(super) fn run(
+pub(super) fn run<'a>(
     compression: Compression,
     threads: NonZeroUsize,
     expected: u64,
     out: &mut dyn Write,
     progress: &dyn Fn(u64),
-    produce: impl FnOnce(&mut Stream) -> Result<(), ProduceError> + Send,
+    produce: impl FnOnce(&mut Stream<'a>) -> Result<(), ProduceError> + Send,
 ) -> Result<LayerInfo, LayerError> {
     let blocks = usize::try_from(expected.div_ceil(BLOCK as u64)).unwrap_or(usize::MAX);
     let count = threads.get().min(MOST_ENCODERS).min(blocks.max(1));
     let encoders = (0..count)
-        .filter_map(|_| BlockEncoder::new(compression).transpose())
+        .map(|_| BlockEncoder::new(compression))
         .collect::<Result<Vec<_>, _>>()?;
 
-    let (to_encoders, jobs) = sync_channel::<Job>(count);
+    let (to_encoders, jobs) = sync_channel::<Job<'a>>(count);
     let jobs = Arc::new(Mutex::new(jobs));
     let (to_writer, promises) = sync_channel::<Promise>(count + 1);
     let (give_back, spare) = channel();
     let mut stream = Stream {
         block: Block::new(),
         spare,
-        to_encoders: (compression != Compression::None).then_some(to_encoders),
+        to_encoders,
         to_writer,
     };
     thread::scope(|scope| {
         for encoder in encoders {
             let jobs = Arc::clone(&jobs);
-            scope.spawn(move || encode_jobs(encoder, &jobs));
+            scope.spawn(move || encode_jobs(compression, encoder, &jobs));
         }
         // When the last encoder is gone, so is the queue, and nobody waits to put something into it.
         drop(jobs);
-        let producer = scope.spawn(move || {
-            produce(&mut stream)?;
-            stream.finish().map_err(ProduceError::from)
-        });
+        let producer = scope.spawn(move || produce(&mut stream));
         let written = write_in_order(promises, &give_back, compression, out, progress);
         let stream = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
         match stream {
@@ -200,18 +191,52 @@ impl From<LayerError> for ProduceError {
     }
 }
 
-fn encode_jobs(mut encoder: BlockEncoder, jobs: &Mutex<Receiver<Job>>) {
+fn encode_jobs(
+    compression: Compression,
+    mut encoder: BlockEncoder,
+    jobs: &Mutex<Receiver<Job<'_>>>,
+) {
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((mut block, answer)) = job else {
+        let Ok(mut job) = job else {
             return;
         };
-        let mut output = std::mem::take(&mut block.output);
-        let result = encoder.encode(block.bytes(), &mut output);
-        block.output = output;
+        let result = match &job.earlier {
+            None => encode(compression, &mut encoder, &mut job.block),
+            Some(earlier) => take_over(compression, earlier, &mut job.block),
+        };
         // Nobody waits any more when the writer has failed.
-        let _ = answer.send(result.map(|()| block));
+        let _ = job.answer.send(result.map(|()| job.block));
     }
+}
+
+fn encode(
+    compression: Compression,
+    encoder: &mut BlockEncoder,
+    block: &mut Block,
+) -> Result<(), BlockError> {
+    let Block {
+        input,
+        filled,
+        output,
+        digest,
+    } = block;
+    let input = &input[..*filled];
+    encoder.encode(input, output).map_err(BlockError::Encoder)?;
+    *digest = Digest::of(compression.stands_for(input, output));
+    Ok(())
+}
+
+/// The compressed form is copied, and decompressed for the digest of the tar.
+fn take_over(
+    compression: Compression,
+    earlier: &EarlierBlock<'_>,
+    block: &mut Block,
+) -> Result<(), BlockError> {
+    let read = earlier.read(compression, &mut block.output, &mut block.input);
+    block.filled = read.ok_or(BlockError::Earlier)?;
+    block.digest = earlier.block.digest;
+    Ok(())
 }
 
 fn write_in_order(
@@ -223,32 +248,43 @@ fn write_in_order(
 ) -> Result<LayerInfo, LayerError> {
     let (mut tar, mut layer) = (Hasher::new(), Hasher::new());
     let (mut uncompressed, mut size) = (0, 0);
-    for promise in promises {
+    let mut blocks = Blocks::default();
+    for (key, promise) in promises {
         // The answer is lost only when an encoder panicked, which ends the scope with that panic.
         let Ok(block) = promise.recv() else { break };
-        let block = block?;
+        let block = block.map_err(|error| match error {
+            BlockError::Encoder(error) => LayerError::Encoder(error),
+            BlockError::Earlier => LayerError::Earlier,
+        })?;
         tar.update(block.bytes());
         uncompressed += block.filled as u64;
-        if compression == Compression::None {
-            out.write_all(block.bytes()).map_err(LayerError::Write)?;
-        } else {
-            layer.update(&block.output);
-            size += block.output.len() as u64;
-            out.write_all(&block.output).map_err(LayerError::Write)?;
+        let written = compression.stands_for(block.bytes(), &block.output);
+        if compression != Compression::None {
+            layer.update(written);
         }
+        out.write_all(written).map_err(LayerError::Write)?;
+        size += written.len() as u64;
+        let short = |length| u32::try_from(length).expect("a block has some 4 MiB at most");
+        blocks.0.push(WrittenBlock {
+            key,
+            digest: block.digest,
+            length: short(written.len()),
+            uncompressed: short(block.filled),
+        });
         progress(uncompressed);
         // Nobody takes it when the stream is at its end.
         let _ = give_back.send(block);
     }
     let tar = tar.finish();
-    let (layer, size) = match compression {
-        Compression::None => (tar, uncompressed),
-        Compression::Zstd | Compression::Gzip => (layer.finish(), size),
+    let layer = match compression {
+        Compression::None => tar,
+        Compression::Zstd | Compression::Gzip => layer.finish(),
     };
     Ok(LayerInfo {
         diff_id: DiffId::new(tar),
         digest: LayerDigest::new(layer),
         size,
         uncompressed,
+        blocks,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure. Must never know blobs' bytes, compression or where the layer goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use immbuild_cas::path::{Name, RelPath};
 use immbuild_cas::store::DirectorySource;
@@ -24,7 +24,8 @@ pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// parents up as 0755 0:0, and `/tmp` is no longer 1777.
 #[derive(Clone, Debug)]
 pub struct LayerPlan {
-    entries: BTreeMap<Box<[u8]>, Item>,
+    /// Sorted by path; no path is there twice.
+    entries: Vec<(Box<[u8]>, Item)>,
 }
 
 /// One entry of a layer.
@@ -51,32 +52,25 @@ impl LayerPlan {
     pub fn new(
         directories: &dyn DirectorySource,
         tree: &Tree,
-        delta: &Delta,
+        delta: Delta,
     ) -> Result<Self, LayerError> {
-        let first_by_path = delta.links.first_by_path();
         let mut tree = TreeBuilder::from_tree(directories, tree);
-        let mut entries = BTreeMap::new();
-        for (path, change) in &delta.changes {
+        let mut entries = Vec::with_capacity(delta.changes.len());
+        for directory in unchanged_above(&delta.changes) {
+            let meta = tree
+                .directory_meta(&directory)?
+                .expect("a delta's changes are in directories of the new tree");
+            entries.push((directory.into_bytes(), Item::Directory(meta)));
+        }
+        let first_by_path = delta.links.first_by_path();
+        for (path, change) in delta.changes {
             let link = first_by_path
-                .get(path)
-                .filter(|target| **target != path)
+                .get(&path)
+                .filter(|target| **target != &path)
                 .map(|target| (*target).clone());
-            let (path, item) = planned(path, change, link)?;
-            entries.insert(path, item);
+            entries.push(planned(path, change, link)?);
         }
-        for path in delta.changes.keys() {
-            let mut above = path.parent();
-            while let Some(directory) = above {
-                if entries.contains_key(directory.as_bytes()) {
-                    break;
-                }
-                let meta = tree
-                    .directory_meta(&directory)?
-                    .expect("a delta's changes are in directories of the new tree");
-                entries.insert(directory.as_bytes().into(), Item::Directory(meta));
-                above = directory.parent();
-            }
-        }
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(Self { entries })
     }
 
@@ -92,7 +86,7 @@ impl LayerPlan {
 
     /// Length of the uncompressed layer in bytes, but for extended headers: for showing progress.
     pub fn expected_length(&self) -> u64 {
-        let content = self.entries.values().map(|item| match item {
+        let content = self.entries.iter().map(|(_, item)| match item {
             Item::File(file) => file.size + padding(file.size) as u64,
             _ => 0,
         });
@@ -104,36 +98,52 @@ impl LayerPlan {
     }
 }
 
+/// The directories above changes that do not change themselves.
+fn unchanged_above(changes: &BTreeMap<RelPath, Change>) -> BTreeSet<RelPath> {
+    let mut directories = BTreeSet::new();
+    let mut last: &[u8] = b"/";
+    for path in changes.keys() {
+        let bytes = path.as_bytes();
+        let parent = &bytes[..bytes.iter().rposition(|byte| *byte == b'/').unwrap_or(0)];
+        // Most of the time the one of the path before.
+        if std::mem::replace(&mut last, parent) == parent {
+            continue;
+        }
+        let mut above = path.parent();
+        while let Some(directory) = above {
+            above = directory.parent();
+            if changes.contains_key(&directory) || !directories.insert(directory) {
+                break;
+            }
+        }
+    }
+    directories
+}
+
 /// The path an entry is written under, without the slash behind a directory, and what it is.
 fn planned(
-    path: &RelPath,
-    change: &Change,
+    path: RelPath,
+    change: Change,
     link: Option<RelPath>,
 ) -> Result<(Box<[u8]>, Item), LayerError> {
-    let split = path.split_last();
-    if let Some((_, name)) = &split
-        && name.as_bytes().starts_with(WHITEOUT)
-    {
-        return Err(LayerError::WhiteoutName(path.clone()));
+    if path.file_name().starts_with(WHITEOUT) {
+        return Err(LayerError::WhiteoutName(path));
     }
     let item = match (change, link) {
         (Change::Remove, _) => {
-            let (parent, name) = split.expect("the root is never removed");
+            let (parent, name) = path.split_last().expect("the root is never removed");
             return Ok((whiteout_path(&parent, &name), Item::Whiteout));
         }
-        (Change::Directory(meta), _) => Item::Directory(meta.clone()),
-        (Change::File(file), None) => Item::File(file.clone()),
-        (Change::Symlink(symlink), None) => Item::Symlink(symlink.clone()),
-        (Change::Special(special), None) => Item::Special(special.clone()),
+        (Change::Directory(meta), _) => Item::Directory(meta),
+        (Change::File(file), None) => Item::File(file),
+        (Change::Symlink(symlink), None) => Item::Symlink(symlink),
+        (Change::Special(special), None) => Item::Special(special),
         (Change::File(File { meta, .. }) | Change::Special(Special { meta, .. }), Some(target)) => {
-            Item::HardLink {
-                target,
-                meta: meta.clone(),
-            }
+            Item::HardLink { target, meta }
         }
         (Change::Symlink(symlink), Some(target)) => Item::HardLink {
             target,
-            meta: symlink_meta(symlink),
+            meta: symlink_meta(&symlink),
         },
     };
     if let Item::Special(special) = &item
@@ -141,9 +151,9 @@ fn planned(
             special.kind
         && !device_fits(major, minor)
     {
-        return Err(LayerError::Device(path.clone()));
+        return Err(LayerError::Device(path));
     }
-    Ok((path.as_bytes().into(), item))
+    Ok((path.into_bytes(), item))
 }
 
 fn whiteout_path(parent: &RelPath, name: &Name) -> Box<[u8]> {

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 
 use immbuild::epoch::Epoch;
 use immbuild::image::{BaseImage, ConfigChanges, Image, ImageLayer, ImageSpec, OwnLayer, assemble};
-use immbuild::layer::{Compression, LayerPlan, write_layer};
+use immbuild::layer::{Compression, LayerPlan, LayerWriter};
 use immbuild::output::Names;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{MemoryStore, Store};
@@ -47,17 +47,17 @@ pub fn layer(
     compression: Compression,
 ) -> ImageLayer {
     let delta = delta(store, below, tree).expect("a delta");
-    let plan = LayerPlan::new(store, tree, &delta).expect("a plan");
+    let plan = LayerPlan::new(store, tree, delta).expect("a plan");
     let mut bytes = Vec::new();
-    let info = write_layer(
-        &plan,
-        store,
-        Epoch::DEFAULT,
+    let info = LayerWriter {
+        blobs: store,
+        epoch: Epoch::DEFAULT,
         compression,
-        NonZeroUsize::MIN,
-        &mut bytes,
-        &|_| (),
-    )
+        threads: NonZeroUsize::MIN,
+        earlier: None,
+        progress: &|_| (),
+    }
+    .write(&plan, &mut bytes)
     .expect("a layer");
     let id = store.put_bytes(&bytes).expect("stored");
     assert_eq!(id.digest(), info.digest.digest());

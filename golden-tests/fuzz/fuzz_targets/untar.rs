@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 
 use immbuild::epoch::Epoch;
 use immbuild::layer::{
-    Compression, LayerError, LayerPlan, Mtimes, UntarError, UntarOptions, UntarTarget, untar,
-    write_layer,
+    Compression, LayerError, LayerPlan, LayerWriter, Mtimes, UntarError, UntarOptions,
+    UntarTarget, untar,
 };
 use immbuild_cas::store::MemoryStore;
 use immbuild_cas::tree::{Meta, Mode, Tree, TreeBuilder, delta, to_listing};
@@ -39,22 +39,22 @@ fuzz_target!(|input: &[u8]| {
 
     let nothing = empty(&store);
     let changes = delta(&store, &nothing, &tree).expect("both trees are in the store");
-    let plan = match LayerPlan::new(&store, &tree, &changes) {
+    let plan = match LayerPlan::new(&store, &tree, changes) {
         Ok(plan) => plan,
         // An archive may have such names, a layer may not.
         Err(LayerError::WhiteoutName(_)) if !options.whiteouts => return,
         Err(error) => panic!("{error}"),
     };
     let mut layer = Vec::new();
-    write_layer(
-        &plan,
-        &store,
-        Epoch::DEFAULT,
-        Compression::None,
-        NonZeroUsize::MIN,
-        &mut layer,
-        &|_| {},
-    )
+    LayerWriter {
+        blobs: &store,
+        epoch: Epoch::DEFAULT,
+        compression: Compression::None,
+        threads: NonZeroUsize::MIN,
+        earlier: None,
+        progress: &|_| {},
+    }
+    .write(&plan, &mut layer)
     .expect("all content is in the store");
     let again = read(&layer, &UntarOptions::LAYER, &store).expect("what we write is a layer");
     assert_eq!(

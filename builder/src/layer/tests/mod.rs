@@ -1,5 +1,6 @@
 //! What layers are made of, read back by everybody who has to.
 
+mod blocks;
 mod encoders;
 mod reading;
 mod writing;
@@ -27,7 +28,7 @@ fn empty(store: &MemoryStore) -> Tree {
 
 fn plan(store: &MemoryStore, old: &Tree, new: &Tree) -> LayerPlan {
     let delta: Delta = delta(store, old, new).expect("a delta");
-    LayerPlan::new(store, new, &delta).expect("a plan")
+    LayerPlan::new(store, new, delta).expect("a plan")
 }
 
 /// The uncompressed layer that turns `old` into `new`.
@@ -43,15 +44,15 @@ fn write(
 ) -> (Vec<u8>, LayerInfo) {
     let threads = NonZeroUsize::new(threads).expect("some threads");
     let mut bytes = Vec::new();
-    let info = write_layer(
-        plan,
+    let info = LayerWriter {
         blobs,
-        Epoch::DEFAULT,
+        epoch: Epoch::DEFAULT,
         compression,
         threads,
-        &mut bytes,
-        &|_| (),
-    )
+        earlier: None,
+        progress: &|_| (),
+    }
+    .write(plan, &mut bytes)
     .expect("a layer");
     assert_eq!(info.digest, LayerDigest::new(Digest::of(&bytes)));
     assert_eq!(info.size, bytes.len() as u64);

@@ -356,7 +356,7 @@ fn what_a_layer_cannot_say_is_refused_by_name() {
     let store = MemoryStore::new();
     let refused = |new: &Tree| {
         let delta = delta(&store, &empty(&store), new).expect("a delta");
-        let error = LayerPlan::new(&store, new, &delta).expect_err("no plan");
+        let error = LayerPlan::new(&store, new, delta).expect_err("no plan");
         error.to_string()
     };
     assert_eq!(
@@ -389,15 +389,15 @@ fn content_that_changed_is_never_written_as_if_it_had_not() {
     let new = tree(&store, "f 0644 0:0 /a \"four\"");
     let plan = plan(&store, &empty(&store), &new);
     let failed = |blobs: &dyn BlobSource| {
-        let error = write_layer(
-            &plan,
+        let error = LayerWriter {
             blobs,
-            Epoch::DEFAULT,
-            Compression::Zstd,
-            NonZeroUsize::MIN,
-            &mut io::sink(),
-            &|_| (),
-        )
+            epoch: Epoch::DEFAULT,
+            compression: Compression::Zstd,
+            threads: NonZeroUsize::MIN,
+            earlier: None,
+            progress: &|_| (),
+        }
+        .write(&plan, &mut io::sink())
         .expect_err("no layer");
         chain(&error)
     };
@@ -440,15 +440,15 @@ fn a_full_disk_stops_everything_and_says_so() {
     let new = tree(&store, &format!("f 0644 0:0 /a {blob} {}", 30 << 20));
     let plan = plan(&store, &empty(&store), &new);
     for compression in [Compression::Zstd, Compression::Gzip, Compression::None] {
-        let error = write_layer(
-            &plan,
-            &store,
-            Epoch::DEFAULT,
+        let error = LayerWriter {
+            blobs: &store,
+            epoch: Epoch::DEFAULT,
             compression,
-            NonZeroUsize::new(3).expect("three"),
-            &mut Full(5 << 20),
-            &|_| (),
-        )
+            threads: NonZeroUsize::new(3).expect("three"),
+            earlier: None,
+            progress: &|_| (),
+        }
+        .write(&plan, &mut Full(5 << 20))
         .expect_err("no layer");
         assert_eq!(chain(&error), "cannot write the layer: no storage space");
     }
@@ -592,7 +592,7 @@ fn the_order_of_a_delta_does_not_matter() {
             changes: changes.iter().cloned().collect(),
             ..Delta::default()
         };
-        let plan = LayerPlan::new(&store, &new, &delta).expect("a plan");
+        let plan = LayerPlan::new(&store, &new, delta).expect("a plan");
         let names: Vec<String> = plan
             .entries()
             .map(|(path, _)| String::from_utf8_lossy(path).into_owned())

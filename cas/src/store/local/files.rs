@@ -236,7 +236,8 @@ impl Scratch {
             let entry = entry.map_err(failed("read", &self.path))?;
             if entry.file_name() != name {
                 let path = entry.path();
-                remove_tree(&path, &self.private.fresh("trash")).map_err(failed("remove", &path))?;
+                remove_tree(&path, &self.private.fresh("trash"))
+                    .map_err(failed("remove", &path))?;
             }
         }
         Ok(())
