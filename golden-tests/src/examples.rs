@@ -15,6 +15,8 @@ pub struct Example {
     pub name: &'static str,
     /// Does it start from the Debian root that is made on the machine?
     pub debian: bool,
+    /// Does it fetch [`roots::release`]? Here the machine's own copy is what the URL names.
+    pub release: bool,
     /// Can a user without sub-uids build it? If not, the refusal is what is expected.
     pub without_range: bool,
     /// Flags its build needs.
@@ -26,36 +28,49 @@ pub const EXAMPLES: &[Example] = &[
     Example {
         name: "hello",
         debian: false,
+        release: false,
         without_range: true,
         flags: &[],
     },
     Example {
         name: "static",
         debian: false,
+        release: false,
         without_range: true,
         flags: &[],
     },
     Example {
         name: "site",
         debian: true,
+        release: false,
         without_range: true,
         flags: &[],
     },
     Example {
         name: "compile",
         debian: true,
+        release: false,
+        without_range: false,
+        flags: &[],
+    },
+    Example {
+        name: "release",
+        debian: true,
+        release: true,
         without_range: false,
         flags: &[],
     },
     Example {
         name: "secrets",
         debian: true,
+        release: false,
         without_range: false,
         flags: &["--secret", "token=file:/etc/hostname"],
     },
     Example {
         name: "everything",
         debian: true,
+        release: false,
         without_range: false,
         flags: &[],
     },
@@ -74,27 +89,35 @@ impl Example {
             let root = roots::debian()?;
             let to = directory.join("debian");
             // A link would lead out of the example; a copy of 380 MB for each world would be a copy too many.
-            run("mkdir", &["-m", "755", &to.display().to_string()])?;
-            run(
-                "mount",
-                &[
-                    "--bind",
-                    &root.display().to_string(),
-                    &to.display().to_string(),
-                ],
-            )?;
+            run("mkdir", &["-m", "755", &text(&to)])?;
+            run("mount", &["--bind", &text(&root), &text(&to)])?;
+        }
+        if self.release {
+            let release = roots::release()?;
+            let to = directory.join(roots::RELEASE);
+            run("install", &["-m", "644", &text(&release), &text(&to)])?;
+            let spec = directory.join("spec.toml");
+            let theirs = std::fs::read_to_string(&spec)?;
+            let url = format!("file://{}/", directory.display());
+            let ours = theirs.replace("https://ftp.gnu.org/gnu/hello/", &url);
+            ensure!(ours != theirs, "{} has another URL", spec.display());
+            std::fs::write(&spec, ours)?;
         }
         Ok(directory)
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Takes away what [`Example::lay`] laid.
 pub fn unlay(directory: &Path) -> Result<()> {
     let debian = directory.join("debian");
     if debian.exists() {
-        run("umount", &["--lazy", &debian.display().to_string()])?;
+        run("umount", &["--lazy", &text(&debian)])?;
     }
-    run("rm", &["-rf", &directory.display().to_string()])?;
+    run("rm", &["-rf", &text(directory)])?;
     Ok(())
 }
 

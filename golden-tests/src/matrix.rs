@@ -121,6 +121,7 @@ fn control(mount: &Mounted) -> Result<()> {
     let clock = Example {
         name: "../golden-tests/controls/clock",
         debian: true,
+        release: false,
         without_range: false,
         flags: &[],
     };

@@ -37,6 +37,41 @@ pub fn debian() -> Result<PathBuf> {
     Ok(layout)
 }
 
+/// Name of the file that [`release`] gives.
+pub const RELEASE: &str = "hello-2.10.tar.gz";
+
+/// The release of GNU hello 2.10 as its authors signed it: Debian's archive has it, byte for byte. Fetched once for a target
+/// directory.
+pub fn release() -> Result<PathBuf> {
+    const SHA256: &str = "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b";
+    let file = crate::scratch().join(RELEASE);
+    if file.exists() {
+        return Ok(file);
+    }
+    fs::create_dir_all(crate::scratch())?;
+    // Where the machine's own apt would fetch the package from.
+    let ask = || run("apt-get", &["download", "--print-uris", "hello"]);
+    let said = ask().or_else(|_| {
+        // No package lists are here yet.
+        run("apt-get", &["update", "--quiet=2"])?;
+        ask()
+    })?;
+    let package = said.split('\'').nth(1).context("apt names no place")?;
+    let (pool, _) = package.rsplit_once('/').context("a package is a file")?;
+    let part = file.with_extension("part");
+    run(
+        "/usr/lib/apt/apt-helper",
+        &[
+            "download-file",
+            &format!("{pool}/hello_2.10.orig.tar.gz"),
+            &part.display().to_string(),
+            &format!("SHA256:{SHA256}"),
+        ],
+    )?;
+    fs::rename(&part, &file)?;
+    Ok(file)
+}
+
 /// An OCI layout with one uncompressed layer. Written without any code of immbuild's own image writer, so that what is
 /// read in the checks is not what the program under test would have written.
 pub fn layout_of_tar(tar: &Path, layout: &Path, tag: &str) -> Result<()> {
