@@ -4,7 +4,11 @@
 //! use anything.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+
+use golden_tests::workspace;
+use immbuild_cas::digest::Digest;
 
 /// The modules of the library by floor. The names may change, the direction may not.
 const FLOORS: [&[&str]; 8] = [
@@ -194,4 +198,25 @@ fn every_crate_has_one_home() {
         }
         assert!(at_home, "`{name}` is not used in {home}: who needs it?");
     }
+}
+
+/// The book, decision 22. To compare them with a release: `diff -r` with its `lib/`.
+#[test]
+fn the_sources_of_the_encoder_are_those_that_were_released() {
+    let root = workspace().join("builder/zstd-sys/zstd");
+    let mut sums = String::new();
+    for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        let entry = entry.expect("a directory that can be read");
+        if entry.file_type().is_file() {
+            let path = entry.path().strip_prefix(&root).expect("below the root");
+            let content = std::fs::read(entry.path()).expect("a file that can be read");
+            writeln!(sums, "{} {}", Digest::of(&content).to_hex(), path.display())
+                .expect("a string");
+        }
+    }
+    assert_eq!(
+        Digest::of(sums.as_bytes()).to_hex(),
+        "8950b5dc0cf843fafe0e4dc3d2f846bdc8718c720853333e2491bdca23575714",
+        "{sums}"
+    );
 }
