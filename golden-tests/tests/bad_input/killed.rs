@@ -382,3 +382,42 @@ fn a_damaged_object_is_made_anew_and_never_used() {
         }
     }
 }
+
+/// Blocks of the layer before a change are taken over, unless they are damaged: then they are made again.
+#[test]
+fn a_damaged_layer_lends_no_block_to_the_next_one() {
+    for compression in ["zstd", "gzip", "none"] {
+        let spec = format!(
+            "immbuild = 1\nsource.data.path = \"data\"\n\n[image]\ncompression = \"{compression}\"\n\
+             steps = [{{ copy = \"data\", to = \"/\" }}]\n"
+        );
+        let mut lab = Lab::new(&spec);
+        let mut noise = 1_u32;
+        let mut file = |length: usize| -> Vec<u8> {
+            let bytes = std::iter::repeat_with(|| {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                noise.to_le_bytes()[3]
+            });
+            bytes.take(length).collect()
+        };
+        for name in ["a", "b", "c"] {
+            lab.write(&format!("data/{name}"), file(3 << 20));
+        }
+        lab.run(&OUTPUT).digest();
+        let layers = objects(&lab.store);
+        let layer = layers.iter().find(|path| path.starts_with("blobs"));
+        let path = lab.store.join(layer.expect("the layer is a file of its own"));
+
+        lab.write("data/d", "new");
+        let store = std::mem::replace(&mut lab.store, lab.beside("fresh"));
+        let wanted = lab.run(&OUTPUT).digest();
+        lab.store = store;
+
+        let mut bytes = fs::read(&path).expect("it can be read");
+        bytes[4 << 20] ^= 1;
+        fs::remove_file(&path)
+            .and_then(|()| fs::write(&path, &bytes))
+            .expect("root may write");
+        assert_eq!(lab.run(&OUTPUT).digest(), wanted, "{compression}");
+    }
+}
