@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState as _;
 
 /// A SHA-256 digest (FIPS 180-4) of exact bytes, written `sha256:` and 64 lower-case hex digits
 /// (OCI image-spec, descriptor, "Digests").
@@ -178,6 +179,17 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
+
+    /// What it has taken in so far, for [`resume`](Self::resume). A store keeps it, so a test holds its form.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// The hasher that had this state; none if no hasher has.
+    pub fn resume(state: &[u8]) -> Option<Self> {
+        let state = state.try_into().ok()?;
+        sha2::Sha256::deserialize(&state).ok().map(Self)
+    }
 }
 
 /// Passes bytes on to `W` and hashes them.
@@ -321,6 +333,23 @@ impl<R: Read> Read for VerifiedReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The form is kept in stores: another one would let them go on from a wrong place.
+    #[test]
+    fn a_state_has_one_form_and_can_be_gone_on_from() {
+        let mut hasher = Hasher::new();
+        hasher.update(&[b'a'; 100]);
+        let state = hasher.state();
+        assert_eq!(
+            Digest::of(&state).to_hex(),
+            "4ffaacb7b9d027890dd4873fee5fa45d484973f6ae2dd1d73668bcc90fb295d9"
+        );
+        let mut resumed = Hasher::resume(&state).expect("a state");
+        resumed.update(b"b");
+        hasher.update(b"b");
+        assert_eq!(resumed.finish(), hasher.finish());
+        assert!(Hasher::resume(&state[1..]).is_none());
+    }
 
     #[test]
     fn hex_is_strict() {

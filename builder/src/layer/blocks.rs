@@ -213,7 +213,7 @@ immbuild_cas::id! {
 }
 
 /// A block as it was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WrittenBlock {
     pub(super) key: BlockKey,
     /// Digest of its bytes in the layer.
@@ -222,6 +222,8 @@ pub(super) struct WrittenBlock {
     pub(super) length: u32,
     /// How many bytes of the tar they stand for.
     pub(super) uncompressed: u32,
+    /// States of the hashers of the tar and of the layer behind it.
+    pub(super) states: (Vec<u8>, Vec<u8>),
 }
 
 /// The blocks of a layer, one after another.
@@ -239,6 +241,7 @@ impl Blocks {
                     digest: decoder.digest()?,
                     length: decoder.u32()?,
                     uncompressed: decoder.u32()?,
+                    states: (decoder.bytes()?.to_vec(), decoder.bytes()?.to_vec()),
                 })
             })
             .collect::<Result<_, DecodeError>>()?;
@@ -257,6 +260,8 @@ impl Canonical for Blocks {
             out.digest(&block.digest);
             out.u32(block.length);
             out.u32(block.uncompressed);
+            out.bytes(&block.states.0);
+            out.bytes(&block.states.1);
         });
     }
 }
@@ -277,7 +282,7 @@ impl Earlier {
         let placed = blocks.0.iter().map(|block| {
             let start = end;
             end += u64::from(block.length);
-            (start, *block)
+            (start, block.clone())
         });
         Self {
             layer,
@@ -292,20 +297,21 @@ impl Earlier {
     }
 
     pub(super) fn block(&self, nth: usize) -> Option<EarlierBlock<'_>> {
-        let (at, block) = *self.blocks.get(nth)?;
+        let (at, block) = self.blocks.get(nth)?;
         Some(EarlierBlock {
             layer: &self.layer,
-            at,
+            at: *at,
             block,
         })
     }
 }
 
 /// A block of an earlier layer.
+#[derive(Clone, Copy)]
 pub(super) struct EarlierBlock<'a> {
     layer: &'a fs::File,
     at: u64,
-    pub(super) block: WrittenBlock,
+    pub(super) block: &'a WrittenBlock,
 }
 
 impl EarlierBlock<'_> {
@@ -317,11 +323,16 @@ impl EarlierBlock<'_> {
         stands: &mut Vec<u8>,
         block: &mut [u8],
     ) -> Option<usize> {
+        self.read_encoded(stands)?;
+        let count = self.block.uncompressed as usize;
+        let is_same = compression.decode(stands, block.get_mut(..count)?).ok()?;
+        is_same.then_some(count)
+    }
+
+    /// Replaces `stands` by the bytes in the layer; gives nothing if they are not what they were.
+    pub(super) fn read_encoded(&self, stands: &mut Vec<u8>) -> Option<()> {
         stands.resize(self.block.length as usize, 0);
         self.layer.read_exact_at(stands, self.at).ok()?;
-        let count = self.block.uncompressed as usize;
-        let is_same = Digest::of(stands) == self.block.digest
-            && compression.decode(stands, block.get_mut(..count)?).ok()?;
-        is_same.then_some(count)
+        (Digest::of(stands) == self.block.digest).then_some(())
     }
 }

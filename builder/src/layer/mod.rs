@@ -32,7 +32,7 @@ use immbuild_cas::tree::{File, Meta, Mode, SpecialKind, TreeError};
 
 use crate::epoch::Epoch;
 use blocks::{Cutter, Draft, Piece};
-use pipeline::{ProduceError, Stream};
+use pipeline::{ProduceError, Stream, Work};
 use plan::Item;
 use salvage::Salvage;
 use tar::{Flag, Header};
@@ -140,15 +140,28 @@ impl LayerWriter<'_> {
                 open: None,
                 salvage: earlier.map(|earlier| Salvage::new(earlier, compression)),
             };
+            // How many blocks are the same as those of the earlier layer from its start on.
+            let (mut sent, mut same) = (0, 0);
             let mut cutter = Cutter::new(|draft: &Draft<'_>| {
                 let key = draft.key(compression);
-                let known = earlier.and_then(|earlier| Some((earlier, earlier.find(&key)?)));
-                let Some((earlier, nth)) = known else {
+                let nth = earlier.and_then(|earlier| earlier.find(&key));
+                let known = earlier
+                    .zip(nth)
+                    .and_then(|(earlier, nth)| earlier.block(nth));
+                let work = if let (Some(block), Some(nth)) = (known, nth) {
+                    filler.skip(nth);
+                    if (nth, sent) == (same, same) {
+                        same += 1;
+                        Work::Repeat(block)
+                    } else {
+                        Work::TakeOver(block)
+                    }
+                } else {
                     filler.fill(draft, stream)?;
-                    return Ok::<_, ProduceError>(stream.send(key, None)?);
+                    Work::Encode
                 };
-                filler.skip(nth);
-                Ok(stream.send(key, earlier.block(nth))?)
+                sent += 1;
+                Ok::<_, ProduceError>(stream.send(key, work)?)
             });
             let mut header = Vec::new();
             for (path, item) in plan.entries() {

@@ -45,13 +45,27 @@ impl Block {
 /// What is to be done with a block, and where to put it then.
 struct Job<'a> {
     block: Block,
-    /// Take it from here; none: it is filled and wants to be compressed.
-    earlier: Option<EarlierBlock<'a>>,
+    work: Work<'a>,
     answer: SyncSender<Result<Block, BlockError>>,
 }
 
-/// A block of this key arrives here once it is compressed.
-type Promise = (BlockKey, Receiver<Result<Block, BlockError>>);
+/// Where the bytes of a block come from.
+#[derive(Clone, Copy)]
+pub(super) enum Work<'a> {
+    /// It is filled and wants to be compressed.
+    Encode,
+    /// From an earlier layer.
+    TakeOver(EarlierBlock<'a>),
+    /// From an earlier layer that is the same up to the end of this block, so that what it says need not be hashed again.
+    Repeat(EarlierBlock<'a>),
+}
+
+/// A block that arrives once it is compressed.
+struct Promise<'a> {
+    key: BlockKey,
+    work: Work<'a>,
+    arrives: Receiver<Result<Block, BlockError>>,
+}
 
 /// Why a block is not compressed.
 enum BlockError {
@@ -68,7 +82,7 @@ pub(super) struct Stream<'a> {
     block: Block,
     spare: Receiver<Block>,
     to_encoders: SyncSender<Job<'a>>,
-    to_writer: SyncSender<Promise>,
+    to_writer: SyncSender<Promise<'a>>,
 }
 
 impl<'a> Stream<'a> {
@@ -104,21 +118,18 @@ impl<'a> Stream<'a> {
         &mut self.block.input[self.block.filled..]
     }
 
-    /// Hands on the block, which says what `key` names: as it was filled, or as it is in an earlier layer.
-    pub(super) fn send(
-        &mut self,
-        key: BlockKey,
-        earlier: Option<EarlierBlock<'a>>,
-    ) -> Result<(), Stopped> {
+    /// Hands on the block, which says what `key` names.
+    pub(super) fn send(&mut self, key: BlockKey, work: Work<'a>) -> Result<(), Stopped> {
         let mut next = self.spare.try_recv().unwrap_or_else(|_| Block::new());
         next.filled = 0;
         let block = std::mem::replace(&mut self.block, next);
-        let (answer, promise) = sync_channel(1);
+        let (answer, arrives) = sync_channel(1);
         // The writer is told first: its queue is the bound on how many blocks there are at once.
-        self.to_writer.send((key, promise)).map_err(|_| Stopped)?;
+        let promise = Promise { key, work, arrives };
+        self.to_writer.send(promise).map_err(|_| Stopped)?;
         let job = Job {
             block,
-            earlier,
+            work,
             answer,
         };
         self.to_encoders.send(job).map_err(|_| Stopped)
@@ -145,7 +156,7 @@ pub(super) fn run<'a>(
 
     let (to_encoders, jobs) = sync_channel::<Job<'a>>(count);
     let jobs = Arc::new(Mutex::new(jobs));
-    let (to_writer, promises) = sync_channel::<Promise>(count + 1);
+    let (to_writer, promises) = sync_channel::<Promise<'a>>(count + 1);
     let (give_back, spare) = channel();
     let mut stream = Stream {
         block: Block::new(),
@@ -201,9 +212,12 @@ fn encode_jobs(
         let Ok(mut job) = job else {
             return;
         };
-        let result = match &job.earlier {
-            None => encode(compression, &mut encoder, &mut job.block),
-            Some(earlier) => take_over(compression, earlier, &mut job.block),
+        let result = match &job.work {
+            Work::Encode => encode(compression, &mut encoder, &mut job.block),
+            Work::TakeOver(earlier) => take_over(compression, earlier, &mut job.block),
+            Work::Repeat(earlier) => earlier
+                .read_encoded(&mut job.block.output)
+                .ok_or(BlockError::Earlier),
         };
         // Nobody waits any more when the writer has failed.
         let _ = job.answer.send(result.map(|()| job.block));
@@ -227,6 +241,12 @@ fn encode(
     Ok(())
 }
 
+/// The hashers as they were behind this block.
+fn resume(block: &WrittenBlock) -> Option<(Hasher, Hasher)> {
+    let (tar, layer) = &block.states;
+    Some((Hasher::resume(tar)?, Hasher::resume(layer)?))
+}
+
 /// The compressed form is copied, and decompressed for the digest of the tar.
 fn take_over(
     compression: Compression,
@@ -240,41 +260,56 @@ fn take_over(
 }
 
 fn write_in_order(
-    promises: Receiver<Promise>,
+    promises: Receiver<Promise<'_>>,
     give_back: &Sender<Block>,
     compression: Compression,
     out: &mut dyn Write,
     progress: &dyn Fn(u64),
 ) -> Result<LayerInfo, LayerError> {
-    let (mut tar, mut layer) = (Hasher::new(), Hasher::new());
+    let mut hashers = (Hasher::new(), Hasher::new());
     let (mut uncompressed, mut size) = (0, 0);
     let mut blocks = Blocks::default();
-    for (key, promise) in promises {
+    for Promise { key, work, arrives } in promises {
         // The answer is lost only when an encoder panicked, which ends the scope with that panic.
-        let Ok(block) = promise.recv() else { break };
+        let Ok(block) = arrives.recv() else { break };
         let block = block.map_err(|error| match error {
             BlockError::Encoder(error) => LayerError::Encoder(error),
             BlockError::Earlier => LayerError::Earlier,
         })?;
-        tar.update(block.bytes());
-        uncompressed += block.filled as u64;
-        let written = compression.stands_for(block.bytes(), &block.output);
-        if compression != Compression::None {
-            layer.update(written);
-        }
+        let repeated = match work {
+            Work::Repeat(earlier) => Some(earlier.block),
+            Work::Encode | Work::TakeOver(_) => None,
+        };
+        let written = match repeated {
+            Some(_) => &block.output,
+            None => compression.stands_for(block.bytes(), &block.output),
+        };
         out.write_all(written).map_err(LayerError::Write)?;
-        size += written.len() as u64;
-        let short = |length| u32::try_from(length).expect("a block has some 4 MiB at most");
-        blocks.0.push(WrittenBlock {
-            key,
-            digest: block.digest,
-            length: short(written.len()),
-            uncompressed: short(block.filled),
-        });
+        let written = if let Some(known) = repeated {
+            hashers = resume(known).ok_or(LayerError::Earlier)?;
+            known.clone()
+        } else {
+            hashers.0.update(block.bytes());
+            if compression != Compression::None {
+                hashers.1.update(written);
+            }
+            let short = |length| u32::try_from(length).expect("a block has some 4 MiB at most");
+            WrittenBlock {
+                key,
+                digest: block.digest,
+                length: short(written.len()),
+                uncompressed: short(block.filled),
+                states: (hashers.0.state(), hashers.1.state()),
+            }
+        };
+        size += u64::from(written.length);
+        uncompressed += u64::from(written.uncompressed);
+        blocks.0.push(written);
         progress(uncompressed);
         // Nobody takes it when the stream is at its end.
         let _ = give_back.send(block);
     }
+    let (tar, layer) = hashers;
     let tar = tar.finish();
     let layer = match compression {
         Compression::None => tar,

@@ -406,7 +406,9 @@ fn a_damaged_layer_lends_no_block_to_the_next_one() {
         lab.run(&OUTPUT).digest();
         let layers = objects(&lab.store);
         let layer = layers.iter().find(|path| path.starts_with("blobs"));
-        let path = lab.store.join(layer.expect("the layer is a file of its own"));
+        let path = lab
+            .store
+            .join(layer.expect("the layer is a file of its own"));
 
         lab.write("data/d", "new");
         let store = std::mem::replace(&mut lab.store, lab.beside("fresh"));
