@@ -411,7 +411,8 @@ fn a_damaged_layer_lends_no_block_to_the_next_one() {
             .join(layer.expect("the layer is a file of its own"));
 
         lab.write("data/d", "new");
-        let store = std::mem::replace(&mut lab.store, lab.beside("fresh"));
+        let fresh = lab.beside("fresh");
+        let store = std::mem::replace(&mut lab.store, fresh);
         let wanted = lab.run(&OUTPUT).digest();
         lab.store = store;
 
