@@ -7,7 +7,7 @@ use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
 use crate::diag::{Diagnostic, Place};
-use crate::exec::sandbox::SandboxError;
+use crate::exec::sandbox::{RANGE_FIX, SandboxError};
 use crate::hostfs::HostFsError;
 use crate::image::{BaseError, ReadError};
 use crate::layer::LayerError;
@@ -276,7 +276,7 @@ impl From<HostFsError> for Failure {
                 failure.hint("leave it out: `exclude = [\"…\"]`, or a line in `.immignore`")
             }
             HostFsError::Changed { .. } => failure.hint(CHANGED_HINT),
-            HostFsError::Owner { .. } => failure.hint(RANGE_HINT),
+            HostFsError::Owner { .. } => failure.hint(RANGE_FIX),
             HostFsError::Case { .. } => failure.hint(CASE_HINT),
             _ => failure,
         }
@@ -288,9 +288,6 @@ const CHANGED_HINT: &str = "build again when nothing writes to it";
 
 /// What to do when a directory cannot hold a tree on every file system.
 const CASE_HINT: &str = "write an archive instead: in a tar both have their place";
-
-/// What gives a user more than one id.
-pub const RANGE_HINT: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
 
 impl From<GitError> for Failure {
     fn from(error: GitError) -> Self {

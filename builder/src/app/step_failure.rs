@@ -1,6 +1,6 @@
 //! How a failed graph is told: which step, what it ran, what it said last, and what to type next.
 
-use super::failure::{Exit, Failure, RANGE_HINT};
+use super::failure::{Exit, Failure};
 use super::project::Project;
 use crate::diag::{Diagnostic, Place};
 use crate::exec::embedded::RunError;
@@ -137,10 +137,6 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
         RunError::Sandbox(error @ SandboxError::Directory { .. }) => {
             let failure: Failure = error.into();
             told_as(failure, failed).hint("`in` must name a directory that is there: make it with `mkdir` or `copy` before")
-        }
-        RunError::Sandbox(error @ SandboxError::Ids { .. }) => {
-            let failure: Failure = error.into();
-            told_as(failure, failed).hint(RANGE_HINT)
         }
         RunError::Sandbox(error) => told_as(error.into(), failed),
         RunError::HostFs(error) => told_as(error.into(), failed),

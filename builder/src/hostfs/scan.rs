@@ -28,10 +28,8 @@ use super::pool::{self, Jobs};
 use super::stat_cache::{StatCache, Time};
 use super::walk::{self, Stamp};
 use super::{HostFsError, join, shown, xattr};
+use crate::graph::file_op::ONE_FILE;
 use crate::pattern::{Patterns, Selection};
-
-/// The name that the only entry of the tree has when the source is one file.
-pub const ONE_FILE: &[u8] = b"file";
 
 /// Files of one directory that are read as one job.
 const JOB: usize = 64;
@@ -315,7 +313,7 @@ impl<'a> Scanner<'a> {
                 let mut worker = Worker::default();
                 let entry = self.file(&mut worker, &self.root.handle, &RelPath::root(), name)?;
                 let mut directory = Directory::new(Meta::root(Mode::DIRECTORY));
-                let name = Name::new(ONE_FILE).expect("it is a name");
+                let name = Name::new(ONE_FILE.as_bytes()).expect("it is a name");
                 directory
                     .insert(name, entry)
                     .expect("any directory can hold a file");

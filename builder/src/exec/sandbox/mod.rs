@@ -49,7 +49,7 @@ mod seccomp;
 mod supervisor;
 mod terminal;
 
-pub use idmap::{EnterError, IdMap, enter_if_needed};
+pub use idmap::{EnterError, IdMap, RANGE_FIX, enter_if_needed};
 /// Where the upper directory is in a job's scratch directory.
 pub use mounts::UPPER;
 pub use policy::POLICY;
@@ -207,9 +207,7 @@ impl SandboxError {
     pub fn fix(&self) -> Option<&'static str> {
         match self {
             Self::Namespaces { .. } => Some(idmap::NAMESPACE_FIX),
-            Self::Ids { .. } => Some(
-                "give the user a range: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`, and install newuidmap",
-            ),
+            Self::Ids { .. } => Some(RANGE_FIX),
             Self::Overlay(_) => Some(
                 "keep the store on a local file system with extended attributes (ext4, xfs, btrfs, tmpfs); overlay in user namespaces needs Linux 5.11",
             ),
