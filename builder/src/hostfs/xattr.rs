@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use immbuild_cas::tree::{XattrName, Xattrs};
+use immbuild_cas::tree::{XattrName, Xattrs, capability_v2};
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
@@ -43,7 +43,7 @@ pub fn read(file: impl AsFd) -> io::Result<Found> {
         let kept = match XattrName::new(&name) {
             None => None,
             Some(kept) if name == XattrName::CAPABILITY => {
-                canonical_capability(&value(&file, &name)?).map(|value| (kept, value))
+                capability_v2(&value(&file, &name)?).map(|value| (kept, value))
             }
             Some(kept) => Some((kept, value(&file, &name)?.into())),
         };
@@ -115,37 +115,10 @@ fn grow(call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Vec
     }
 }
 
-/// `security.capability` in version 2 (`VFS_CAP_REVISION_2` of linux/capability.h: 20 bytes). Version 3 differs by the
-/// root user id of a namespace at its end, which says where a file was made and not what it may do. Nothing for what is
-/// neither, as version 1, which no program has written since 2008.
-pub fn canonical_capability(value: &[u8]) -> Option<Box<[u8]>> {
-    const REVISION: u32 = 0xff00_0000;
-    const TWO: u32 = 0x0200_0000;
-    const THREE: u32 = 0x0300_0000;
-    let magic = u32::from_le_bytes(*value.first_chunk()?);
-    let sets = match (magic & REVISION, value.len()) {
-        (TWO, 20) | (THREE, 24) => &value[4..20],
-        _ => return None,
-    };
-    let magic = magic & !REVISION | TWO;
-    Some([&magic.to_le_bytes(), sets].concat().into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
-
-    #[test]
-    fn capabilities_have_one_form() {
-        let two = [&[1, 0, 0, 2][..], &[4; 16]].concat();
-        let three = [&[1, 0, 0, 3][..], &[4; 16], &[0, 1, 2, 3]].concat();
-        assert_eq!(canonical_capability(&two).as_deref(), Some(&*two));
-        assert_eq!(canonical_capability(&three).as_deref(), Some(&*two));
-        assert_eq!(canonical_capability(&three[..20]), None);
-        assert_eq!(canonical_capability(&[1, 0, 0, 1]), None);
-        assert_eq!(canonical_capability(&[]), None);
-    }
 
     #[test]
     fn attributes_are_kept_dropped_or_of_overlayfs() {

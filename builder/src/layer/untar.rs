@@ -11,7 +11,7 @@ use immbuild_cas::path::{Name, PATH_MAX, PathError, RelPath};
 use immbuild_cas::store::{Store, StoreError};
 use immbuild_cas::tree::{
     Entry, EntryKind, File, Meta, Mode, Special, SpecialKind, Symlink, TreeBuilder, TreeError,
-    XattrName, Xattrs,
+    XattrName, Xattrs, capability_v2,
 };
 
 use super::members::{Kind, Member, MemberError, Members, shown};
@@ -604,20 +604,4 @@ fn names(written: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
         return Err(Refusal::Escape);
     }
     Ok(names)
-}
-
-/// File capabilities in their second form, without the user namespace that the third one names
-/// (capabilities(7), "File capability extended attribute versioning").
-fn capability_v2(value: &[u8]) -> Option<Box<[u8]>> {
-    let (magic, rest) = value.split_first_chunk()?;
-    // The lowest bit says "effective".
-    let [effective @ (0 | 1), 0, 0, version] = *magic else {
-        return None;
-    };
-    let sets = match (version, rest.len()) {
-        (2, 16) => rest,
-        (3, 20) => &rest[..16],
-        _ => return None,
-    };
-    Some([&[effective, 0, 0, 2][..], sets].concat().into())
 }

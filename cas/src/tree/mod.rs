@@ -18,7 +18,7 @@ pub use directory::{
 };
 pub use links::{LinkGroups, LinksError};
 pub use listing::{ListingError, delta_listing, to_listing, tree_of_listing};
-pub use meta::{Meta, Mode, XattrName, Xattrs};
+pub use meta::{Meta, Mode, XattrName, Xattrs, capability_v2};
 pub use walk::{Visit, entry_at, walk};
 
 use crate::canonical::{Canonical, DecodeError, Decoder, Encoder};

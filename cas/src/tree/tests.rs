@@ -915,3 +915,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn capabilities_have_one_form() {
+    let two = [&[1, 0, 0, 2][..], &[4; 16]].concat();
+    let three = [&[1, 0, 0, 3][..], &[4; 16], &[0, 1, 2, 3]].concat();
+    assert_eq!(capability_v2(&two).as_deref(), Some(&*two));
+    assert_eq!(capability_v2(&three).as_deref(), Some(&*two));
+    assert_eq!(capability_v2(&three[..20]), None);
+    assert_eq!(capability_v2(&[1, 0, 0, 1]), None);
+    assert_eq!(capability_v2(&[]), None);
+}
