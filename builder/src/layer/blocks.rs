@@ -2,7 +2,7 @@
 //!
 //! Cuts are where the entries around them say so, not where a count is full: after a change, all but the blocks around it are
 //! what they were. A block is described before any content is read, and the description decides its bytes, so a block with
-//! the same description is taken over in its compressed form. Must never know where layers are kept.
+//! the same description is taken over in its compressed form. Must never know the store.
 
 use std::collections::BTreeMap;
 use std::fs;
