@@ -196,10 +196,13 @@ impl<'a> TreeBuilder<'a> {
         if existing == new {
             return Ok(());
         }
+        let group = self.links.group_of.get(existing).copied();
         self.insert(new, entry)?;
-        // What stood in a directory that the link has replaced is gone.
         if !existing.starts_with(new) {
             self.links.join(existing, new);
+        } else if let Some(group) = group {
+            // It stood in a directory that the link has replaced, and is gone; what else is that file is not.
+            self.links.group_of.insert(new.clone(), group);
         }
         Ok(())
     }

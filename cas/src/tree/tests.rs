@@ -427,10 +427,10 @@ fn an_edited_path_leaves_its_group_and_a_group_of_one_is_none() {
         groups(&|builder| builder.link(&path("/a"), &path("/d/b")).unwrap()),
         "[`/a`, `/b`, `/c`, `/d/b`] [`/d.x`, `/d/a`]"
     );
-    // The directory goes, and with it what the link was to be of.
+    // The directory goes, and with it what was named; the file is still at another path.
     assert_eq!(
         groups(&|builder| builder.link(&path("/d/a"), &path("/d")).unwrap()),
-        "[`/a`, `/b`, `/c`]"
+        "[`/a`, `/b`, `/c`] [`/d`, `/d.x`]"
     );
     assert_eq!(
         groups(&|builder| {
@@ -805,6 +805,27 @@ impl Model {
             ..builder.seal(store).unwrap()
         }
     }
+}
+
+#[test]
+fn a_link_in_place_of_the_directory_that_its_target_is_in_keeps_the_other_links() {
+    let store = MemoryStore::new();
+    let mut builder = TreeBuilder::new(&store, Meta::root(Mode::DIRECTORY));
+    let path = |text: &str| RelPath::new(text.as_bytes()).unwrap();
+    let [a, b, inside] = ["a", "b", "b/file"].map(path);
+    let file = File {
+        blob: store.put_bytes(b"content").unwrap(),
+        size: 7,
+        meta: Meta::root(Mode::of_st_mode(0o644)),
+    };
+    builder
+        .make_directory(&b, Meta::root(Mode::DIRECTORY))
+        .unwrap();
+    builder.insert(&a, Entry::File(file)).unwrap();
+    builder.link(&a, &inside).unwrap();
+    builder.link(&inside, &b).unwrap();
+    let tree = builder.seal(&store).unwrap();
+    assert_eq!(tree.links, LinkGroups::new([vec![a, b]]).unwrap());
 }
 
 proptest! {
