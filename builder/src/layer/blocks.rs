@@ -291,9 +291,10 @@ impl Earlier {
         }
     }
 
-    /// The place of the block that says the same.
-    pub(super) fn find(&self, key: &BlockKey) -> Option<usize> {
-        self.places.get(key).copied()
+    /// The block that says the same, and its place.
+    pub(super) fn find(&self, key: &BlockKey) -> Option<(usize, EarlierBlock<'_>)> {
+        let nth = *self.places.get(key)?;
+        Some((nth, self.block(nth)?))
     }
 
     pub(super) fn block(&self, nth: usize) -> Option<EarlierBlock<'_>> {

@@ -144,11 +144,8 @@ impl LayerWriter<'_> {
             let (mut sent, mut same) = (0, 0);
             let mut cutter = Cutter::new(|draft: &Draft<'_>| {
                 let key = draft.key(compression);
-                let nth = earlier.and_then(|earlier| earlier.find(&key));
-                let known = earlier
-                    .zip(nth)
-                    .and_then(|(earlier, nth)| earlier.block(nth));
-                let work = if let (Some(block), Some(nth)) = (known, nth) {
+                let known = earlier.and_then(|earlier| earlier.find(&key));
+                let work = if let Some((nth, block)) = known {
                     filler.skip(nth);
                     if (nth, sent) == (same, same) {
                         same += 1;
