@@ -308,7 +308,7 @@ impl Stage {
 
     fn run_job(&self, job: &Job<'_>) -> Result<Told, SandboxError> {
         let mut output = Vec::new();
-        let Ended { status, upper } = run(
+        let Ended { status, upper, .. } = run(
             job,
             self.ids,
             &mut |bytes| output.extend_from_slice(bytes),
@@ -353,6 +353,7 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
         timeout: Some(Duration::from_secs(60)),
         terminal: false,
         read_only: false,
+        virtualise: None,
     }
 }
 

@@ -313,6 +313,7 @@ impl Sandbox for Embedded<'_> {
             timeout: op.timeout,
             terminal: false,
             read_only: false,
+            virtualise: None,
         };
         let mut log = Log::without(&secrets);
         let ended = sandbox::run(

@@ -4,3 +4,4 @@ pub mod embedded;
 pub mod sandbox;
 pub mod scheduler;
 pub mod shell;
+pub mod tracer;

@@ -64,6 +64,7 @@ impl Embedded<'_> {
                 timeout: None,
                 terminal: true,
                 read_only: !place.writable,
+                virtualise: None,
             };
             match sandbox::run(&job, self.ids, &mut |_| (), self.cancel) {
                 Ok(ended) => return Ok(Some(ended.status)),

@@ -40,6 +40,9 @@ use immbuild_cas::canonical::Canonical;
 use immbuild_cas::path::RelPath;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::tracer::Virtual;
+use super::tracer::evidence::Evidence;
+
 mod idmap;
 mod mounts;
 mod policy;
@@ -84,6 +87,8 @@ pub struct Job<'a> {
     pub terminal: bool,
     /// Nothing can be written below `/` except where something else is mounted, as in `/tmp`.
     pub read_only: bool,
+    /// The clock, randomness and file numbers it gets; none: the machine's.
+    pub virtualise: Option<Virtual>,
 }
 
 /// A process that has ended. Nothing that it started is left, and no mount.
@@ -94,6 +99,8 @@ pub struct Ended {
     /// What it changed: the upper directory of an overlay with the option `userxattr`. The mount points
     /// of the surroundings are never in it.
     pub upper: PathBuf,
+    /// What it did that could differ, if it was made virtual.
+    pub evidence: Option<Evidence>,
 }
 
 /// How a process ended.
@@ -341,6 +348,7 @@ pub fn run(
         Some(Report::Ended(status)) => Ok(Ended {
             status,
             upper: job.scratch.join(mounts::UPPER),
+            evidence: None,
         }),
         Some(Report::Failed(failure)) => Err(failure.into()),
         None => Err(SandboxError::Supervisor(io::Error::other(format!(
@@ -392,6 +400,7 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
         secrets: job.secrets.clone(),
         terminal: job.terminal,
         read_only: job.read_only,
+        virtualise: job.virtualise,
         ids,
     })
 }
@@ -417,6 +426,7 @@ impl Wait<'_> {
         Ok(Ended {
             status: Status::TimedOut,
             upper: job.scratch.join(mounts::UPPER),
+            evidence: None,
         })
     }
 }

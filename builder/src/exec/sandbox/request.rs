@@ -12,6 +12,7 @@ use immbuild_cas::canonical::{Canonical, DecodeError, Decoder, Encoder};
 
 use super::Status;
 use super::idmap::IdMap;
+use crate::exec::tracer::{Metadata, Virtual};
 
 /// Everything the supervisor needs to run one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub(super) struct Request {
     pub(super) secrets: Vec<(String, Vec<u8>)>,
     pub(super) terminal: bool,
     pub(super) read_only: bool,
+    pub(super) virtualise: Option<Virtual>,
     pub(super) ids: IdMap,
 }
 
@@ -128,6 +130,12 @@ impl Canonical for Request {
         }
         out.bool(self.terminal);
         out.bool(self.read_only);
+        out.option(self.virtualise, |out, what| {
+            out.i64(what.epoch);
+            out.digest(&what.seed);
+            out.bool(what.metadata == Metadata::Clamp);
+            out.bool(what.strict);
+        });
         out.bool(self.ids == IdMap::Range);
     }
 }
@@ -155,6 +163,20 @@ impl Request {
             })?,
             terminal: from.u8()? == 1,
             read_only: from.u8()? == 1,
+            virtualise: if from.u8()? == 1 {
+                Some(Virtual {
+                    epoch: from.i64()?,
+                    seed: from.digest()?,
+                    metadata: if from.u8()? == 1 {
+                        Metadata::Clamp
+                    } else {
+                        Metadata::Virtual
+                    },
+                    strict: from.u8()? == 1,
+                })
+            } else {
+                None
+            },
             ids: if from.u8()? == 1 {
                 IdMap::Range
             } else {
@@ -246,6 +268,12 @@ mod tests {
             secrets: vec![("k".into(), b"\0v".to_vec())],
             terminal: true,
             read_only: true,
+            virtualise: Some(Virtual {
+                epoch: -1,
+                seed: immbuild_cas::digest::Digest::of(b"seed"),
+                metadata: Metadata::Clamp,
+                strict: true,
+            }),
             ids: IdMap::Single,
         };
         assert_eq!(Request::decode(&request.to_canonical()), Ok(request));
