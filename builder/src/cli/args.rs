@@ -90,6 +90,8 @@ pub enum Command {
     Compare(Compare),
     /// List what is in an image
     Inspect(Inspect),
+    /// Run a command with a virtual clock and virtual randomness, where it is
+    Supervise(Supervise),
     /// Try what this machine can do, and say how to mend what it can't
     Doctor,
     /// Look after what is kept between builds
@@ -415,4 +417,31 @@ pub enum Cache {
         #[arg(value_name = "DIGEST")]
         digest: String,
     },
+}
+
+/// Run a command under a virtual clock, virtual randomness and virtual file numbers, without a sandbox.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command sees the files, the network and the users of its surroundings; only clocks, randomness, file \
+numbers, the order of directories and what the machine is are virtual. In a container whose seccomp profile \
+refuses `personality` or `ptrace`, run it with the profile that `book/` ships.")]
+pub struct Supervise {
+    /// Where the clock starts, in seconds since 1970 [default: $SOURCE_DATE_EPOCH, else 2020-01-01]
+    #[arg(long, value_name = "SECONDS")]
+    pub epoch: Option<i64>,
+    /// What random bytes are made from: any text
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub seed: String,
+    /// Let one thread run at a time
+    #[arg(long)]
+    pub strict: bool,
+    /// Leave file numbers, file times and the order of directories as they are
+    #[arg(long)]
+    pub clamp: bool,
+    /// Say at the end what was made virtual, for which process, and how often threads were stopped
+    #[arg(long)]
+    pub sources: bool,
+    /// The command
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
 }

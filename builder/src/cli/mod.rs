@@ -14,6 +14,7 @@ mod images;
 mod manual;
 mod report;
 mod run;
+mod supervise;
 mod tell;
 mod workshop;
 

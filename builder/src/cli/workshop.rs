@@ -104,7 +104,7 @@ impl Context<'_> {
             let (exited, signal) = match status {
                 Status::Exited(code) => (Some(code), None),
                 Status::Signalled(signal) => (None, Some(signal)),
-                Status::TimedOut => (None, None),
+                Status::TimedOut | Status::Spun(_) => (None, None),
             };
             result(&json!({
                 "at": found.label, "failed": found.failed, "exited": exited, "signal": signal,

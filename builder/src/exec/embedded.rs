@@ -63,7 +63,7 @@ pub struct Embedded<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It ran and said so.
-    #[error("{}", describe(*.status))]
+    #[error("{}", describe(.status))]
     Step {
         /// How it ended.
         status: Status,
@@ -110,11 +110,15 @@ pub enum RunError {
     },
 }
 
-fn describe(status: Status) -> String {
+fn describe(status: &Status) -> String {
     match status {
         Status::Exited(code) => format!("it exited with {code}"),
         Status::Signalled(signal) => format!("it was killed by signal {signal}"),
         Status::TimedOut => "it took longer than its `timeout`".into(),
+        Status::Spun(spin) => format!(
+            "thread {} (`{}`) runs without end at {:#x} while other threads of its process wait for their turn",
+            spin.thread, spin.name, spin.instruction
+        ),
     }
 }
 
