@@ -15,6 +15,7 @@ mod manual;
 mod report;
 mod run;
 mod tell;
+mod trace;
 mod workshop;
 
 use std::io::IsTerminal as _;
