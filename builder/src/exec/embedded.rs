@@ -13,7 +13,9 @@ use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
 use immbuild_cas::tree::{Change, Delta, Tree, TreeError, delta};
 
+use super::key_material::{KeyError, predictable_keys};
 use super::sandbox::{self, IdMap, Job, SandboxError, Status, Unsupported};
+use super::tracer::evidence::Evidence;
 use super::tracer::{self, Virtual};
 use crate::epoch::Epoch;
 use crate::graph::Origin;
@@ -127,6 +129,15 @@ fn describe(status: Status) -> String {
         Status::Exited(code) => format!("it exited with {code}"),
         Status::Signalled(signal) => format!("it was killed by signal {signal}"),
         Status::TimedOut => "it took longer than its `timeout`".into(),
+    }
+}
+
+impl From<KeyError> for RunError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Store(error) => error.into(),
+            KeyError::Tree(error) => error.into(),
+        }
     }
 }
 
@@ -274,6 +285,40 @@ impl Embedded<'_> {
         }
     }
 
+    /// What was made of virtual random bytes is no secret.
+    fn warn_of_keys(
+        &self,
+        run: &Run<'_>,
+        changes: &Delta,
+        evidence: &Evidence,
+        below: &Tree,
+    ) -> Result<(), RunError> {
+        let step = run.origin.label();
+        for key in predictable_keys(changes, evidence, below, self.store, self.blobs)? {
+            let path = &key.path;
+            let made = match key.process {
+                Some(process) => {
+                    let argv = String::from_utf8_lossy(&process.argv.join(&b' ')).into_owned();
+                    format!(
+                        "`{}` of step `{step}` made the private key `{path}`",
+                        argv.escape_debug()
+                    )
+                }
+                None => format!("step `{step}` made the private key `{path}`"),
+            };
+            self.events.event(Event::Warning {
+                text: format!(
+                    "{made}: it is predictable, as anyone with the spec can make it again"
+                ),
+                hint: Some(
+                    "make keys when the container starts, or give them to it then; what no one else may have is no part of an image"
+                        .into(),
+                ),
+            });
+        }
+        Ok(())
+    }
+
     /// No file that a step left may hold a secret it was given.
     fn refuse_leaks(&self, changes: &Delta, secrets: &[(String, Vec<u8>)]) -> Result<(), RunError> {
         for (path, change) in &changes.changes {
@@ -394,6 +439,9 @@ impl Sandbox for Embedded<'_> {
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
         self.refuse_leaks(&changes, &secrets)?;
         let evidence = virtualise.map(|_| ended.evidence.unwrap_or_default());
+        if let Some(evidence) = &evidence {
+            self.warn_of_keys(run, &changes, evidence, &stack.tree)?;
+        }
         if !changes.changes.is_empty() {
             let maker = SnapshotMaker {
                 embedded: self,
