@@ -15,7 +15,7 @@ use super::{PROBE, is_ready};
 
 /// What this machine lacks for a tier above `isolated`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{feature} does not work here: {message}{}", .errno.map(|number| format!(" (error {number})")).unwrap_or_default())]
+#[error("{feature} does not work here: {message}")]
 pub struct Unsupported {
     /// The feature, as `doctor` names it.
     pub feature: &'static str,
