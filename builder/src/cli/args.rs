@@ -194,7 +194,17 @@ pub struct Build {
     #[arg(long)]
     pub without_caches: bool,
     #[command(flatten)]
+    pub tiers: Tiers,
+    #[command(flatten)]
     pub later: BuildLater,
+}
+
+/// What to do about a tier that this machine cannot keep.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Tiers {
+    /// Run steps whose tier this machine cannot keep in tier `isolated`, and say so
+    #[arg(long)]
+    pub allow_tier_downgrade: bool,
 }
 
 /// Flags of a later version: known, and refused.
@@ -271,6 +281,8 @@ pub struct Shell {
     /// Take uncommitted changes of a local git source
     #[arg(long)]
     pub dirty: bool,
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 #[derive(Debug, Args)]
@@ -284,6 +296,11 @@ pub struct Explain {
     /// Take uncommitted changes of a local git source
     #[arg(long)]
     pub dirty: bool,
+    /// Say what the processes of each step with a result did that could have differed, and what they wrote
+    #[arg(long)]
+    pub sources: bool,
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 #[derive(Debug, Args)]
@@ -360,6 +377,8 @@ pub struct Verify {
     /// Give a secret: `n=env:VARIABLE` or `n=file:PATH`
     #[arg(long, value_name = "N=FROM")]
     pub secret: Vec<String>,
+    #[command(flatten)]
+    pub tiers: Tiers,
     /// (a later version)
     #[arg(long, hide = true)]
     pub policy: Option<PathBuf>,

@@ -16,6 +16,7 @@ mod report;
 mod run;
 mod supervise;
 mod tell;
+mod trace;
 mod workshop;
 
 use std::io::IsTerminal as _;

@@ -205,6 +205,7 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                allow_downgrade: arguments.tiers.allow_tier_downgrade,
                 forget: false,
             },
         };

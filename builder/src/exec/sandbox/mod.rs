@@ -50,6 +50,7 @@ mod probe;
 mod request;
 mod seccomp;
 mod supervisor;
+mod support;
 mod terminal;
 
 pub use idmap::{EnterError, IdMap, RANGE_FIX, enter_if_needed};
@@ -58,6 +59,7 @@ pub use mounts::UPPER;
 pub use policy::{NAMES, POLICY};
 pub use probe::{Outcome, Probe, probe};
 use request::{Failure, Report, Request, Stage};
+pub use support::{Unsupported, tier_support};
 
 /// One process to run.
 #[derive(Debug)]
