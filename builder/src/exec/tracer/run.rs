@@ -48,6 +48,8 @@ pub(super) struct Thread {
     pub(super) pending: Option<Pending>,
     /// A wait with a deadline that it is in.
     pub(super) waiting: Option<Waiting>,
+    /// It waits for the child of a vfork(2).
+    pub(super) in_vfork: bool,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
 }
@@ -148,6 +150,8 @@ pub struct Tracer {
     pub(super) timer_files: Vec<TimerFile>,
     pub(super) feeders: Vec<Feeder>,
     pub(super) turns: Option<Turns>,
+    /// An event that was taken too early, to be looked at next.
+    kept: Option<(Tid, Event)>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -161,7 +165,7 @@ impl Tracer {
     /// Takes hold of `first`, a child of the caller, which waits for a sign before it becomes the program.
     pub fn seize(first: i32, what: Virtual, names: Names) -> io::Result<Self> {
         sys::block_news()?;
-        sys::seize(first)?;
+        sys::seize(first, what.strict)?;
         let mut tracer = Self {
             what,
             names,
@@ -173,6 +177,7 @@ impl Tracer {
             timer_files: Vec::new(),
             feeders: Vec::new(),
             turns: what.strict.then(Turns::default),
+            kept: None,
             last: first,
             evidence: Evidence::default(),
             written: BTreeMap::new(),
@@ -272,9 +277,7 @@ impl Tracer {
                 return false;
             }
         }
-        // A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no
-        // reason for time to pass.
-        if !self.output_is_taken() || self.feeders.iter().any(Feeder::is_behind) {
+        if !self.is_quiet() {
             return false;
         }
         // Each was seen waiting, but at another moment: only if none has run since, all waited at once.
@@ -292,7 +295,25 @@ impl Tracer {
         }
     }
 
-    fn output_is_taken(&self) -> bool {
+    /// A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no reason for
+    /// time to pass, or for another thread's turn.
+    pub(super) fn is_quiet(&self) -> bool {
+        Self::output_is_taken() && !self.feeders.iter().any(Feeder::is_behind)
+    }
+
+    /// An event for [`Tracer::next_in_turn`] to look at first.
+    pub(super) fn keep_news(&mut self, news: (Tid, Event)) {
+        self.kept = Some(news);
+    }
+
+    pub(super) fn news(&mut self, block: bool) -> io::Result<Option<(Tid, Event)>> {
+        match self.kept.take() {
+            Some(news) => Ok(Some(news)),
+            None => sys::wait(block),
+        }
+    }
+
+    fn output_is_taken() -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let output = rustix::stdio::stdout();
         let output: BorrowedFd<'_> = output;
@@ -416,6 +437,10 @@ impl Tracer {
             Event::CallEnd => self.call_end(tid),
             Event::Started(how) => self.started(tid, how),
             Event::Exec => self.exec(tid),
+            Event::VforkDone => {
+                self.thread(tid).in_vfork = false;
+                self.go(tid, Resume::Run, 0)
+            }
             Event::Interrupted => {
                 self.count("interrupt");
                 self.go(tid, Resume::Run, 0)
@@ -427,7 +452,9 @@ impl Tracer {
 
     /// Lets a stopped thread go on, now or when it is its turn.
     pub(super) fn go(&mut self, tid: Tid, how: Resume, signal: i32) -> io::Result<()> {
-        if let Some(turns) = &mut self.turns {
+        if let Some(turns) = &mut self.turns
+            && how != Resume::Listen
+        {
             turns.ready(tid, how, signal);
             return Ok(());
         }
@@ -461,6 +488,7 @@ impl Tracer {
         self.count(if shares { "thread" } else { "fork" });
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
+        thread.in_vfork = how == Started::Vfork;
         let parent = thread.process;
         let owner = if shares { parent } else { child };
         self.threads.insert(child, Thread::new(owner, stream));
@@ -700,6 +728,7 @@ impl Thread {
             stream,
             pending: None,
             waiting: None,
+            in_vfork: false,
             interrupted: None,
         }
     }

@@ -50,6 +50,11 @@ pub(super) fn rules() -> Vec<Rule> {
     here::rules()
 }
 
+/// Calls of this architecture only that can wait for another thread.
+pub(super) fn blocking_rules() -> Vec<Rule> {
+    here::blocking_rules()
+}
+
 /// `struct stat` from what statx(2) says.
 pub(super) fn to_stat(from: &libc::statx) -> Vec<u8> {
     here::to_stat(from)

@@ -239,6 +239,18 @@ pub(in super::super) fn rules() -> Vec<Rule> {
     ]
 }
 
+pub(in super::super) fn blocking_rules() -> Vec<Rule> {
+    [
+        libc::SYS_poll,
+        libc::SYS_epoll_wait,
+        libc::SYS_select,
+        libc::SYS_pause,
+    ]
+    .into_iter()
+    .map(|number| Rule::new(number, When::Always))
+    .collect()
+}
+
 /// `struct stat` (asm/stat.h).
 pub(in super::super) fn to_stat(from: &libc::statx) -> Vec<u8> {
     let device = |major, minor| libc::makedev(major, minor);
