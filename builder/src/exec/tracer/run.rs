@@ -76,6 +76,8 @@ pub(super) struct Process {
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
     record: usize,
+    /// Where the program interpreter is in memory.
+    interpreter: Option<u64>,
 }
 
 /// A wait with a deadline.
@@ -159,6 +161,8 @@ pub struct Tracer {
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
     complained: bool,
+    /// Where the program interpreter reads the time stamp counter: offset, and the code there.
+    time_stamps: Vec<(u64, [u8; 8])>,
 }
 
 impl Tracer {
@@ -184,6 +188,7 @@ impl Tracer {
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
             complained: false,
+            time_stamps: Vec::new(),
         };
         tracer
             .threads
@@ -503,6 +508,7 @@ impl Tracer {
             new.nice = process.nice;
             new.affinity = process.affinity;
             new.record = record;
+            new.interpreter = process.interpreter;
             let argv = self.evidence.processes[process.record].argv.clone();
             self.evidence.processes.push(evidence::Process {
                 lineage,
@@ -537,19 +543,51 @@ impl Tracer {
         const SI_KERNEL: i32 = 0x80;
         if signal == libc::SIGSEGV && sys::signal_code(tid)? == SI_KERNEL {
             let mut registers = sys::registers(tid)?;
-            let mut code = [0; 3];
-            let read = sys::read_memory(tid, registers.instruction(), &mut code).unwrap_or(0);
+            let at = registers.instruction();
+            let mut code = [0; 8];
+            let read = sys::read_memory(tid, at, &mut code).unwrap_or(0);
             let process = self.process(tid);
             let ticks = process.clock.read() - process.clock_start();
             if registers.read_time_stamp(&code[..read], ticks.cast_unsigned()) {
                 self.count("tsc");
-                self.used(tid, Source::Tsc);
+                self.learn_time_stamp(tid, at, code);
                 sys::set_registers(tid, &registers)?;
                 return self.go(tid, Resume::Run, 0);
             }
         }
         self.count("signal");
         self.go(tid, Resume::Run, signal)
+    }
+
+    /// The program interpreter looks at the counter several times whenever a program starts, and shows what
+    /// it found only when it is asked for statistics (`LD_DEBUG`): it need not fault each time.
+    fn learn_time_stamp(&mut self, tid: Tid, at: u64, code: [u8; 8]) {
+        /// An interpreter is smaller.
+        const INTERPRETER: u64 = 1 << 20;
+        let offset = match self.process(tid).interpreter {
+            Some(base) => at.wrapping_sub(base),
+            None => u64::MAX,
+        };
+        if offset >= INTERPRETER {
+            self.used(tid, Source::Tsc);
+        } else if arch::quiet_time_stamp(code).is_some() {
+            self.time_stamps.push((offset, code));
+        }
+    }
+
+    /// Takes the instructions out that [`Self::learn_time_stamp`] has found.
+    fn quieten_interpreter(&self, tid: Tid, base: u64) -> io::Result<()> {
+        for (offset, code) in &self.time_stamps {
+            let mut found = [0; 8];
+            let read = sys::read_memory(tid, base + offset, &mut found).unwrap_or(0);
+            if read == found.len()
+                && found == *code
+                && let Some(quiet) = arch::quiet_time_stamp(found)
+            {
+                sys::patch_memory(tid, base + offset, quiet)?;
+            }
+        }
+        Ok(())
     }
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
@@ -624,10 +662,14 @@ impl Tracer {
         thread.stream.fill(&mut random);
         let start = Start::read(tid)?;
         start.hide(tid, &random)?;
+        if let Some(base) = start.interpreter {
+            self.quieten_interpreter(tid, base)?;
+        }
         let process = self.process(tid);
         process.timers.clear();
         process.next_timer = 0;
         process.privileged = start.is_root;
+        process.interpreter = start.interpreter;
         let lineage = process.lineage.clone();
         let record = process.record;
         // A process that did nothing but become this program needs no line of its own.
@@ -751,6 +793,7 @@ impl Process {
             affinity: (1 << super::PROCESSORS) - 1,
             children_used: 0,
             record: 0,
+            interpreter: None,
         }
     }
 
@@ -774,6 +817,7 @@ struct Start {
     argv: Vec<Vec<u8>>,
     is_root: bool,
     random: Option<u64>,
+    interpreter: Option<u64>,
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
@@ -783,6 +827,7 @@ struct Start {
 
 impl Start {
     fn read(tid: Tid) -> io::Result<Self> {
+        const AT_BASE: u64 = 7;
         const AT_UID: u64 = 11;
         const AT_EUID: u64 = 12;
         const AT_SYSINFO_EHDR: u64 = 33;
@@ -809,6 +854,7 @@ impl Start {
             argv: Vec::new(),
             is_root: true,
             random: None,
+            interpreter: None,
             hidden: Vec::new(),
             signal_stack: None,
         };
@@ -818,6 +864,7 @@ impl Start {
             match kind {
                 0 => break,
                 AT_RANDOM => start.random = Some(value),
+                AT_BASE => start.interpreter = (value != 0).then_some(value),
                 AT_UID | AT_EUID => start.is_root &= value == 0,
                 AT_SYSINFO_EHDR | AT_HWCAP2 | AT_HWCAP3 | AT_HWCAP4 | AT_RSEQ_FEATURE_SIZE
                 | AT_RSEQ_ALIGN => start.hidden.push(at),

@@ -293,12 +293,14 @@ pub(super) fn write_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<(
 }
 
 /// Changes memory that the process itself may not write, as its code.
-pub(super) fn patch_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let memory = std::fs::File::options()
-        .write(true)
-        .open(format!("/proc/{tid}/mem"))?;
-    memory.write_all_at(bytes, address)
+pub(super) fn patch_memory(tid: Tid, address: u64, bytes: [u8; 8]) -> io::Result<()> {
+    let address = usize::try_from(address).expect("addresses have the size of a word");
+    ptrace(
+        libc::PTRACE_POKETEXT,
+        tid,
+        address,
+        usize::from_ne_bytes(bytes),
+    )
 }
 
 /// A descriptor for a process.
