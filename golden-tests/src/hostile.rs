@@ -253,7 +253,7 @@ fn changes(store: &LocalStore, base: &Tree, tree: &Tree) -> Result<BTreeMap<Stri
         .map(|(path, change)| {
             let link = first.get(path).map(|first| format!(" = {first}"));
             (
-                format!("/{path}"),
+                path.to_string(),
                 format!("{change:?}{}", link.unwrap_or_default()),
             )
         })
@@ -308,6 +308,32 @@ mod tests {
     fn the_committed_recipes_can_be_read_and_are_enough() {
         let recipes = corpus(&directory()).unwrap();
         assert!(recipes.len() >= 66, "only {} recipes", recipes.len());
+    }
+
+    #[test]
+    fn the_book_counts_the_recipes_of_every_cause() {
+        let page = std::fs::read_to_string(workspace().join("book/src/hostile.md")).unwrap();
+        let recipes = corpus(&directory()).unwrap();
+        assert!(page.contains(&format!(" holds {} small recipes", recipes.len())));
+        let mut counts: BTreeMap<Cause, usize> = BTreeMap::new();
+        for recipe in &recipes {
+            *counts.entry(recipe.cause).or_default() += 1;
+            for cause in &recipe.also {
+                counts.entry(*cause).or_default();
+            }
+        }
+        for (cause, count) in counts {
+            let name = serde_json::to_value(cause).unwrap();
+            let name = name.as_str().unwrap();
+            let rows: Vec<&str> = page
+                .lines()
+                .filter(|line| line.starts_with(&format!("| `{name}` |")))
+                .collect();
+            assert!(
+                rows.len() == 1 && rows[0].ends_with(&format!("| {count} |")),
+                "the page has not one row for `{name}` with {count} recipes: {rows:?}"
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@ use crate::machine::{User, run};
 pub enum Environment {
     /// umask 022, `TZ=UTC`, `LANG=C.UTF-8`, the machine's name, in the spec's directory.
     Plain,
-    /// umask 077, another time zone, a locale that is not there, another host name and home, in `/`.
+    /// umask 077, another time zone, a locale that is not there, another host name and home, in `/`, with less priority
+    /// and another limit of open files.
     Odd,
 }
 
@@ -84,6 +85,9 @@ impl World<'_> {
         } else {
             format!("0-{}", self.cpus - 1)
         });
+        if self.environment == Environment::Odd {
+            command.args(["nice", "-n", "5", "prlimit", "--nofile=777:"]);
+        }
         if self.user != User::Root {
             let id = uid.to_string();
             command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);

@@ -19,7 +19,7 @@ static void *work(void *me) {
     int job = taken++;
     pthread_mutex_unlock(&lock);
     volatile unsigned waste = 0;
-    for (int i = 0; i < 5000 + job * 37 % 9000; i++) waste += i;
+    for (int i = 0; i < 50000 + job * 3700 % 90000; i++) waste += i;
     printf("worker %ld job %d\n", (long)me, job);
   }
 }
