@@ -210,10 +210,12 @@ fn build_stage(
     let output = world.command(&arguments, project)?.output()?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     let last = stdout.lines().last().unwrap_or_default();
-    let result: serde_json::Value = serde_json::from_str(last).with_context(|| {
+    let Ok(result) = serde_json::from_str::<serde_json::Value>(last) else {
+        // It crashed, or hung until it was killed. The others go on.
         let said = String::from_utf8_lossy(&output.stderr);
-        format!("stage {stage} has no result, but {last:?}: {said}")
-    })?;
+        let said = said.lines().last().unwrap_or_default();
+        return Ok(Err(format!("no result, but {}: {said}", output.status)));
+    };
     if result["ok"] != true {
         return Ok(Err(why(&result)));
     }
@@ -240,6 +242,9 @@ fn why(result: &serde_json::Value) -> String {
     let start = (start..=cause.len())
         .find(|at| cause.is_char_boundary(*at))
         .unwrap_or_default();
+    if cause.is_empty() {
+        return message;
+    }
     format!("{message}: {}", &cause[start..])
 }
 

@@ -92,6 +92,8 @@ impl World<'_> {
             let id = uid.to_string();
             command.args(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"]);
         }
+        // No build takes as long: a check must not wait for ever for one that hangs.
+        command.args(["timeout", "--foreground", "--kill-after=60", "600"]);
         command.arg(crate::immbuild()).args(arguments);
         if let Some(threads) = self.threads {
             command.args(["--threads", &threads.to_string()]);
