@@ -79,6 +79,8 @@ pub enum Cause {
     LinkCount,
     /// How many blocks a file or a directory takes, and of what size.
     BlockCount,
+    /// Where on the disk the blocks of a file are.
+    BlockPlace,
     /// Numbers of devices that file systems are on.
     DeviceNumber,
     /// The order in which extended attributes are given.
