@@ -9,6 +9,7 @@ use immbuild_cas::tree::Tree;
 use crate::graph::action::{ActionId, BaseTimes, CacheState};
 use crate::graph::op::{ExecOp, OpId, Pin, Unpack};
 use crate::graph::{Graph, Origin};
+use crate::spec::model::Tier;
 
 /// What a build tells while it goes on. Drawn by `ui`, written as JSON lines by `cli`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,19 +96,23 @@ pub struct Realised {
     pub config: Option<BlobId>,
     /// The key it was found or kept by; none for a source.
     pub action: Option<ActionId>,
+    /// What was guaranteed while it ran, where it executed.
+    pub tier: Option<Tier>,
     /// Was it known already?
     pub cached: bool,
-    /// Was a filled cache directory, or a secret, seen on the way here?
+    /// What happened on the way here that whoever expects or publishes it must know.
     pub taint: Taint,
 }
 
-/// What keeps a result from being expected, published or vouched for.
+/// What keeps a result from being recorded, published or vouched for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Taint {
     /// A step saw a cache directory that an earlier build had filled.
     pub warm_cache: bool,
     /// A step was given a secret.
     pub secret: bool,
+    /// A step had a lesser tier than it asks for. Such a result is compared all the same.
+    pub downgraded: bool,
 }
 
 impl Taint {
@@ -117,6 +122,7 @@ impl Taint {
         Self {
             warm_cache: self.warm_cache || other.warm_cache,
             secret: self.secret || other.secret,
+            downgraded: self.downgraded || other.downgraded,
         }
     }
 }
@@ -168,6 +174,8 @@ pub struct Run<'a> {
     pub op: &'a ExecOp,
     /// The key of its result.
     pub action: ActionId,
+    /// What is guaranteed while it runs.
+    pub tier: Tier,
     /// Where it comes from.
     pub origin: &'a Origin,
     /// Its whole environment.
@@ -181,17 +189,30 @@ pub struct Run<'a> {
     pub work: WorkId,
 }
 
+/// What a process left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// What its root became.
+    pub tree: Tree,
+    /// What it did that could have differed, in the store, where that was made virtual.
+    pub evidence: Option<BlobId>,
+}
+
 /// Runs one action hermetically.
 pub trait Sandbox: Send + Sync {
     /// Why it could not, or how it failed.
     type Error: Send;
 
-    /// Name and version of the policy: every constant that a step can see. Part of action ids.
-    fn policy(&self) -> &'static str;
+    /// Name and version of the policy of a tier: every constant that a step can see. Part of action ids.
+    fn policy(&self, tier: Tier) -> &'static str;
+
+    /// The tier that a step gets which asks for this one: it, or a lesser one where that is allowed. Asked only for a step
+    /// that has to run.
+    fn tier(&self, asked: Tier) -> Result<Tier, Self::Error>;
 
     /// Will the cache directories of this op be filled?
     fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState;
 
-    /// Runs it and says what its root became.
-    fn run(&self, run: &Run<'_>) -> Result<Tree, Self::Error>;
+    /// Runs it and says what it left.
+    fn run(&self, run: &Run<'_>) -> Result<Ran, Self::Error>;
 }

@@ -26,6 +26,8 @@ use immbuild::exec::sandbox::{
     Ended, IdMap, Job, Outcome, SandboxError, Status, enter_if_needed, probe, run,
     supervise_if_asked,
 };
+use immbuild::exec::tracer::{Metadata, Virtual};
+use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 
 type Story = (&'static str, fn(&Stage));
@@ -122,8 +124,8 @@ fn everybody(filter: &[&str]) -> ExitCode {
         &["me"]
     };
     let mut good = true;
-    for name in names {
-        let view = home.path().join(format!("view-{name}"));
+    for (name, tier) in names.iter().flat_map(|name| TIERS.map(|tier| (name, tier))) {
+        let view = home.path().join(format!("view-{name}-{tier}"));
         fs::write(&view, "").unwrap();
         fs::set_permissions(&view, fs::Permissions::from_mode(0o666)).unwrap();
         let command = || match *name {
@@ -131,10 +133,15 @@ fn everybody(filter: &[&str]) -> ExitCode {
             "single" => as_user(home.path(), &program, false),
             _ => Command::new(&program),
         };
+        let command = || {
+            let mut command = command();
+            command.env(TIER, tier);
+            command
+        };
         let mut told = command();
         told.args(["--stories", name]).arg(&view).args(&filter);
         good &= told.status().unwrap().success();
-        if filter.is_empty() {
+        if filter.is_empty() && tier == TIERS[0] {
             good &= command()
                 .args(["--probes", name])
                 .status()
@@ -143,16 +150,19 @@ fn everybody(filter: &[&str]) -> ExitCode {
         }
     }
     if root && filter.is_empty() {
-        let view =
-            |name: &str| fs::read_to_string(home.path().join(format!("view-{name}"))).unwrap();
-        let difference = difference(&view("root"), &view("range"));
-        let same = difference.is_empty() && !view("root").is_empty();
-        println!(
-            "test root_and_user_see_the_same ... {}",
-            if same { "ok" } else { "FAILED" }
-        );
-        print!("{difference}");
-        good &= same;
+        for tier in TIERS {
+            let view = |name: &str| {
+                fs::read_to_string(home.path().join(format!("view-{name}-{tier}"))).unwrap()
+            };
+            let difference = difference(&view("root"), &view("range"));
+            let same = difference.is_empty() && !view("root").is_empty();
+            println!(
+                "test {tier}: root_and_user_see_the_same ... {}",
+                if same { "ok" } else { "FAILED" }
+            );
+            print!("{difference}");
+            good &= same;
+        }
     }
     if good {
         ExitCode::SUCCESS
@@ -211,7 +221,8 @@ fn stories(name: &str, view: &Path, filter: &[&str]) -> ExitCode {
         let stage = Stage::new(ids, view);
         let told = catch_unwind(AssertUnwindSafe(|| tell(&stage))).is_ok();
         println!(
-            "test {name}::{story} ... {}",
+            "test {name}::{}::{story} ... {}",
+            tier(),
             if told { "ok" } else { "FAILED" }
         );
         good &= told;
@@ -353,8 +364,23 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
         timeout: Some(Duration::from_secs(60)),
         terminal: false,
         read_only: false,
-        virtualise: None,
+        virtualise: (tier() != TIERS[0]).then(|| Virtual {
+            epoch: EPOCH,
+            seed: Digest::of(b"story"),
+            metadata: Metadata::Virtual,
+            strict: tier() == "strict",
+        }),
     }
+}
+
+/// Every story is told in each of these.
+const TIERS: [&str; 2] = ["isolated", "deterministic"];
+/// The variable that says which.
+const TIER: &str = "IMMBUILD_STORY_TIER";
+const EPOCH: i64 = 1_600_000_000;
+
+fn tier() -> String {
+    env::var(TIER).unwrap_or_else(|_| TIERS[0].into())
 }
 
 /// `/bin` with busybox under all its names, this program with its libraries, and an account file.
@@ -920,7 +946,9 @@ fn kill_builder(stage: &Stage) {
     let mut builder = Command::new("/proc/self/exe")
         .arg("--job")
         .arg(stage.directory.path())
-        .arg(format!("echo x > /data/x; trap '' TERM; sleep {mark}"))
+        .arg(format!(
+            "echo x > /data/x; trap '' TERM; while :; do sleep {mark}; done"
+        ))
         .spawn()
         .unwrap();
     wait_until(|| is_running(&mark));

@@ -10,6 +10,7 @@
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -84,12 +85,29 @@ impl Desk {
     }
 
     fn run_with(&self, words: &[&str], input: &str) -> Done {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_immbuild"))
+        Self::done(self.command(words), input)
+    }
+
+    /// On a machine where no process can be traced.
+    fn run_untraced(&self, words: &[&str]) -> Done {
+        let mut command = self.command(words);
+        without_ptrace(&mut command);
+        Self::done(command, "")
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_immbuild"));
+        command
             .arg("--store")
             .arg(self.directory.join("store"))
             .args(words)
             .current_dir(self.path(""))
-            .env("NO_COLOR", "1")
+            .env("NO_COLOR", "1");
+        command
+    }
+
+    fn done(mut command: Command, input: &str) -> Done {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -135,6 +153,53 @@ impl Drop for Desk {
     }
 }
 
+/// Refuses ptrace(2) to a command and all it starts.
+#[allow(unsafe_code, reason = "prctl(2) has no wrapper for filters")]
+fn without_ptrace(command: &mut Command) {
+    let instruction = |code: u32, jt, jf, k| libc::sock_filter {
+        code: code.try_into().unwrap(),
+        jt,
+        jf,
+        k,
+    };
+    let filter = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(
+            libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K,
+            0,
+            1,
+            libc::SYS_ptrace.try_into().unwrap(),
+        ),
+        instruction(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs(),
+        ),
+        instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog {
+            len: 4,
+            filter: filter.as_ptr().cast_mut(),
+        };
+        let filter = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: the kernel copies the four instructions that `program` points to.
+        let results = unsafe {
+            [
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+                libc::prctl(libc::PR_SET_SECCOMP, filter, &raw const program),
+            ]
+        };
+        match results {
+            [0, 0] => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: the closure makes two system calls and touches nothing that the parent shares.
+    unsafe { command.pre_exec(install) };
+}
+
 const FILES: &str = r#"
 immbuild = 1
 source.a.path = "a"
@@ -174,6 +239,94 @@ steps = [
 ]
 "#
     )
+}
+
+/// The same spec without a tier.
+fn by_default(steps: &str) -> String {
+    with_shell(steps).replace("tier = \"isolated\"\n", "")
+}
+
+#[test]
+fn a_tier_that_cannot_be_kept_is_refused_unless_said_otherwise() {
+    let spec = by_default("  { shell = \"echo done > /result\" },\n");
+    let desk = Desk::with(&spec).tools();
+
+    let refused = desk.run_untraced(&["build"]);
+    assert_eq!(refused.code, 8, "{}", refused.err);
+    for words in [
+        "error: this machine cannot keep tier `deterministic` of step `build.4`",
+        "cause: ptrace does not work here: Operation not permitted (os error 1)",
+        "--allow-tier-downgrade",
+    ] {
+        assert!(refused.err.contains(words), "{}", refused.err);
+    }
+
+    let lesser = desk.run_untraced(&["build", "--allow-tier-downgrade"]);
+    assert_eq!(lesser.code, 0, "{}", lesser.err);
+    for words in [
+        "tier isolated (deterministic was asked for)",
+        "warning: tier `isolated` instead of `deterministic` for `build.4`",
+    ] {
+        assert!(lesser.err.contains(words), "{}", lesser.err);
+    }
+    let json = desk.run_untraced(&["build", "--allow-tier-downgrade", "--json"]);
+    assert_eq!(json.json()["tier"], "isolated");
+    assert_eq!(json.json()["ops"]["run"], 0, "it is known by now");
+    let asked = serde_json::json!({ "steps": ["build.4"], "asked": "deterministic" });
+    assert_eq!(json.json()["downgraded"], asked);
+    let explained = desk.run_untraced(&["explain", "--sources", "--allow-tier-downgrade"]);
+    assert_eq!(
+        explained.out(),
+        "build.4  isolated  shell echo done > /result\n  \
+         nothing is virtual in this tier, and nobody looks\n"
+    );
+
+    // What was made in a lesser tier is never taken for what was asked for, and never recorded.
+    assert_eq!(desk.run_untraced(&["build"]).code, 8);
+    let recorded = desk.run_untraced(&["build", "--record", "--allow-tier-downgrade"]);
+    assert_eq!(recorded.code, 8, "{}", recorded.err);
+    assert!(!desk.path("spec.lock").exists());
+}
+
+#[test]
+fn a_result_in_the_tier_asked_for_is_used_wherever_it_is_found() {
+    let spec = by_default("  { shell = \"echo done > /result\" },\n");
+    let desk = Desk::with(&spec).tools();
+    let built = desk.run(&["build", "--json"]);
+    assert_eq!(built.code, 0, "{}", built.err);
+    assert_eq!(built.json()["tier"], "deterministic");
+    assert!(built.json()["downgraded"].is_null());
+
+    let explained = desk.run(&["explain", "build.4", "--sources", "--json"]);
+    let trace = &explained.json()["ops"][0]["trace"];
+    assert_eq!(trace["tier"], "deterministic", "{}", explained.out);
+    assert!(trace["evidence"]["processes"].is_array(), "{trace}");
+
+    for words in [
+        &["build", "--json"][..],
+        &["build", "--json", "--allow-tier-downgrade"],
+    ] {
+        let done = desk.run_untraced(words);
+        assert_eq!(done.code, 0, "{}", done.err);
+        assert_eq!(done.json()["ops"]["run"], 0);
+        assert_eq!(done.json()["tier"], "deterministic");
+        assert_eq!(done.json()["digest"], built.json()["digest"]);
+    }
+}
+
+#[test]
+fn doctor_says_what_a_tier_lacks() {
+    let desk = Desk::new();
+    let done = desk.run_untraced(&["doctor"]);
+    assert_eq!(done.code, 8, "{}", done.out);
+    let line = done.out.lines().find(|line| line.contains(" ptrace "));
+    let line = line.expect("it was tried");
+    assert!(line.starts_with("failed"), "{line}");
+    assert!(
+        done.out.contains("kernel.yama.ptrace_scope"),
+        "{}",
+        done.out
+    );
 }
 
 #[test]
@@ -706,8 +859,7 @@ fn init_looks_at_what_lies_here() {
         desk.run(&["init"]).out();
         let spec = fs::read_to_string(desk.path("spec.toml")).unwrap();
         assert!(spec.contains(expected), "{file}: {spec}");
-        let runs = spec.contains("run = ");
-        assert_eq!(spec.contains("tier = \"isolated\""), runs, "{spec}");
+        assert!(!spec.contains("tier"), "{spec}");
     }
 }
 

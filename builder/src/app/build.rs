@@ -29,7 +29,7 @@ use crate::layer::cut::{LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Realised, Taint};
-use crate::spec::model::{self, Ident, Resolved};
+use crate::spec::model::{self, Ident, Resolved, Tier};
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
@@ -73,8 +73,8 @@ pub struct BuildReport {
     pub cached: usize,
     /// Ops that were done.
     pub ran: usize,
-    /// The least guarantee of what was executed, if anything was.
-    pub tier: Option<model::Tier>,
+    /// What is guaranteed of what was executed, if anything was.
+    pub guarantee: Option<Guarantee>,
     /// Own layers and their bytes.
     pub own: (usize, u64),
     /// Layers of the base and their bytes.
@@ -87,6 +87,55 @@ pub struct BuildReport {
     pub written: Vec<(PathBuf, bool)>,
     /// The images, by platform.
     pub images: BTreeMap<Platform, ImageReport>,
+}
+
+/// What is guaranteed of all that was executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarantee {
+    /// The least tier that a step had.
+    pub tier: Tier,
+    /// Steps that had a lesser tier than they ask for, by label, and the least that was asked for among them.
+    pub downgraded: Option<(Vec<String>, Tier)>,
+}
+
+impl Guarantee {
+    fn of(graph: &Graph, needed: &[OpId], realised: &BTreeMap<OpId, Realised>) -> Option<Self> {
+        let tiers = needed.iter().filter_map(|id| match &graph.op(*id).kind {
+            OpKind::Exec(exec) => Some((*id, exec.tier, realised[id].tier?)),
+            _ => None,
+        });
+        let mut least = None;
+        let mut labels = Vec::new();
+        let mut least_asked = Tier::Strict;
+        for (id, asked, had) in tiers {
+            least = Some(least.map_or(had, |least: Tier| least.min(had)));
+            if had < asked {
+                labels.push(graph.origin(id).label());
+                least_asked = least_asked.min(asked);
+            }
+        }
+        Some(Self {
+            tier: least?,
+            downgraded: (!labels.is_empty()).then_some((labels, least_asked)),
+        })
+    }
+
+    /// A downgrade was allowed, and is told.
+    fn warn(&self, session: &Session<'_>) {
+        let Some((labels, asked)) = &self.downgraded else {
+            return;
+        };
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        session.events.event(Event::Warning {
+            text: format!(
+                "tier `{}` instead of `{}` for {}: this machine cannot keep it",
+                self.tier.as_str(),
+                asked.as_str(),
+                labels.join(", ")
+            ),
+            hint: Some("`immbuild doctor` says what it lacks".into()),
+        });
+    }
 }
 
 /// One platform's image.
@@ -150,6 +199,8 @@ fn attempt(
     let mut options = request.options.clone();
     // SPEC A, "Running": what is published or vouched for never saw a filled cache.
     options.empty_caches |= request.locked || request.record;
+    // An expectation speaks for the tier that the spec asks for.
+    options.allow_downgrade &= !request.record;
     warn_of_source_date_epoch(session);
 
     let Planned {
@@ -169,6 +220,11 @@ fn attempt(
     refuse_foreign(&graph, &wants)?;
 
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
+    let needed = graph.reachable(&wants);
+    let guarantee = Guarantee::of(&graph, &needed, &realised);
+    if let Some(guarantee) = &guarantee {
+        guarantee.warn(session);
+    }
     let made = Maker {
         session,
         project,
@@ -237,7 +293,6 @@ fn attempt(
     memory::remember(session, &project.memory(), &stage, &built, &realised)?;
     let written = outputs::write(session, &pinned, &outputs, &images, index.as_ref(), &built)?;
 
-    let needed = graph.reachable(&wants);
     let cached = needed.iter().filter(|id| realised[id].cached).count();
     Ok(BuildReport {
         digest,
@@ -246,13 +301,7 @@ fn attempt(
         ops: needed.len(),
         cached,
         ran: needed.len() - cached,
-        tier: needed
-            .iter()
-            .filter_map(|id| match &graph.op(*id).kind {
-                OpKind::Exec(exec) => Some(exec.tier),
-                _ => None,
-            })
-            .min(),
+        guarantee,
         own: totals.own,
         base: totals.base,
         expectation,
@@ -680,7 +729,7 @@ fn expect(
         match expected.get(target) {
             Some(expect) if expect.image_id == found.image_id => {
                 if expect.manifest != found.manifest {
-                    return Err(mismatch(*target, expect, found));
+                    return Err(mismatch(*target, expect, found, taint));
                 }
             }
             other => {
@@ -710,11 +759,13 @@ fn expect(
 }
 
 /// Same image id and other bytes: the promise is broken, here or where it was recorded.
-fn mismatch(target: Target, expected: &Expect, found: &Expect) -> Failure {
+fn mismatch(target: Target, expected: &Expect, found: &Expect, taint: Taint) -> Failure {
     let grade = if expected.tree.is_some() && expected.tree == found.tree {
         "the trees are equal: the difference is in how they were written"
     } else if target == Target::Index {
         "an image of the index differs"
+    } else if taint.downgraded {
+        "the trees differ, and a step had a lesser tier than it asks for: that alone can be why"
     } else {
         "the trees differ: a step gave something else than when it was recorded"
     };

@@ -15,11 +15,12 @@ use super::session::Session;
 use crate::exec::cache::{ActionCache, CacheError};
 use crate::exec::embedded::{Embedded, failed_snapshot};
 use crate::exec::scheduler::{Known, action_of, surroundings};
+use crate::exec::tracer::evidence::Evidence;
 use crate::graph::action::{ActionId, CacheState};
 use crate::graph::op::{Op, OpId, OpKind};
 use crate::graph::{Graph, Origin};
 use crate::ports::{Realised, Sandbox as _, SourceTree, Taint};
-use crate::spec::model::Ident;
+use crate::spec::model::{Ident, Tier};
 
 /// What a build would do with an op.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,14 +100,26 @@ pub struct Explained {
     pub fate: Fate,
     /// What changed since the last build, and why it runs. Sorted.
     pub reasons: Vec<Reason>,
+    /// How its result came about, where it executed, has one, and this was asked for.
+    pub trace: Option<Trace>,
 }
 
-/// Explains every op of the spec, or of one stage or step of it, inputs first.
+/// How a result came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// What was guaranteed.
+    pub tier: Tier,
+    /// What its processes did; none in tier `isolated`, where nobody looks.
+    pub evidence: Option<Evidence>,
+}
+
+/// Explains every op of the spec, or of one stage or step of it, inputs first; with `sources`, also what processes did.
 pub fn explain(
     session: &Session<'_>,
     project: &Project,
     at: Option<&At>,
     options: &Options,
+    sources: bool,
 ) -> Result<Vec<Explained>, Failure> {
     let request = BuildRequest {
         // To explain is to change nothing, so a missing lock is not made.
@@ -137,6 +150,7 @@ pub fn explain(
         pinned: &planned.pinned,
         sandbox: &sandbox(session, project, &blobs, options),
         last: last.as_ref(),
+        sources,
     };
     let explained = forecast.all(&planned)?;
     Ok(explained
@@ -229,6 +243,7 @@ struct Forecast<'a> {
     pinned: &'a Pinned,
     sandbox: &'a Embedded<'a>,
     last: Option<&'a Remembered>,
+    sources: bool,
 }
 
 impl Forecast<'_> {
@@ -248,6 +263,7 @@ impl Forecast<'_> {
                 .flat_map(|input| open.get(input).into_iter().flatten().cloned())
                 .collect();
             let mut action = None;
+            let mut trace = None;
             let fate = match &op.kind {
                 // It is there before anything is, and nothing can be said of it.
                 OpKind::Empty => {
@@ -272,14 +288,33 @@ impl Forecast<'_> {
                 _ => {
                     let inputs: Vec<Known> =
                         op.inputs.iter().map(|input| known[input].clone()).collect();
-                    let key = self.action(op, origin, &inputs, None);
+                    let (mut key, mut tier) = (self.action(op, origin, &inputs, None, None), None);
+                    let mut result = self.result(key)?;
+                    if let OpKind::Exec(exec) = &op.kind {
+                        tier = Some(exec.tier);
+                        if result.is_none()
+                            && let Some(lesser) = self.sandbox.lesser_tier(exec.tier)
+                        {
+                            tier = Some(lesser);
+                            key = self.action(op, origin, &inputs, tier, None);
+                            result = self.result(key)?;
+                        }
+                    }
                     action = Some(key);
-                    if let Some(tree) = self.result(key)? {
+                    if let Some(tree) = result {
                         let taint = Taint::default();
-                        known.insert(id, inputs[0].followed_by(tree, key, true, taint));
+                        known.insert(id, inputs[0].followed_by(tree, key, tier, true, taint));
+                        if self.sources
+                            && let Some(tier) = tier
+                        {
+                            trace = Some(Trace {
+                                tier,
+                                evidence: self.evidence(key)?,
+                            });
+                        }
                         Fate::Cached
                     } else {
-                        let more = self.why(op, origin, &inputs, key, &reasons)?;
+                        let more = self.why(op, origin, &inputs, (key, tier), &reasons)?;
                         reasons.extend(more);
                         reasons.sort();
                         Fate::Runs
@@ -305,6 +340,7 @@ impl Forecast<'_> {
                     action,
                     fate,
                     reasons,
+                    trace,
                 },
             ));
         }
@@ -317,13 +353,13 @@ impl Forecast<'_> {
         op: &Op,
         origin: &Origin,
         inputs: &[Known],
-        key: ActionId,
+        (key, tier): (ActionId, Option<Tier>),
         changed: &[Reason],
     ) -> Result<Option<Reason>, Failure> {
         if failed_snapshot(&self.session.store, key)?.is_some() {
             return Ok(Some(Reason::Failed));
         }
-        let with_empty = self.action(op, origin, inputs, Some(CacheState::Empty));
+        let with_empty = self.action(op, origin, inputs, tier, Some(CacheState::Empty));
         if with_empty != key && self.result(with_empty)?.is_some() {
             return Ok(Some(Reason::WarmCache));
         }
@@ -335,13 +371,19 @@ impl Forecast<'_> {
         op: &Op,
         origin: &Origin,
         inputs: &[Known],
+        tier: Option<Tier>,
         caches: Option<CacheState>,
     ) -> ActionId {
-        action_here(op, origin, inputs, self.sandbox, caches)
+        action_here(op, origin, inputs, self.sandbox, tier, caches)
     }
 
     fn result(&self, action: ActionId) -> Result<Option<TreeId>, Failure> {
         let found = ActionCache::new(&self.session.store).get(action);
+        found.map_err(|CacheError::Store(error)| error.into())
+    }
+
+    fn evidence(&self, action: ActionId) -> Result<Option<Evidence>, Failure> {
+        let found = ActionCache::new(&self.session.store).evidence(action);
         found.map_err(|CacheError::Store(error)| error.into())
     }
 
@@ -364,6 +406,7 @@ fn of_source(source: SourceTree) -> Known {
             times: source.times,
             config: source.config,
             action: None,
+            tier: None,
             cached: source.cached,
             taint: Taint::default(),
         },
@@ -371,19 +414,22 @@ fn of_source(source: SourceTree) -> Known {
     }
 }
 
-/// The key that a build in this sandbox would ask for; with `caches`, as if the cache directories were like that.
+/// The key that a build in this sandbox would ask for; with `tier`, where the step gets that one, and with `caches`, as
+/// if the cache directories were like that.
 pub fn action_here(
     op: &Op,
     origin: &Origin,
     inputs: &[Known],
     sandbox: &Embedded<'_>,
+    tier: Option<Tier>,
     caches: Option<CacheState>,
 ) -> ActionId {
     let OpKind::Exec(exec) = &op.kind else {
         return action_of(op, inputs, None);
     };
     let caches = caches.unwrap_or_else(|| sandbox.caches(exec, origin));
-    let surroundings = surroundings(exec, &inputs[0].env, sandbox.policy(), caches);
+    let tier = tier.unwrap_or(exec.tier);
+    let surroundings = surroundings(exec, &inputs[0].env, tier, sandbox.policy(tier), caches);
     action_of(op, inputs, Some(&surroundings))
 }
 

@@ -364,7 +364,6 @@ fn compile_spec(here: &Here) -> String {
         r#"# Compile where the tools are, ship only what came out.
 # `./tools` is an OCI layout with the compiler in it, for example made by `skopeo copy … oci:tools`.
 immbuild = 1
-tier = "isolated"
 source.tools.image = "./tools"
 
 [source.src]

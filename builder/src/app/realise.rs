@@ -42,6 +42,8 @@ pub struct Options {
     pub empty_caches: bool,
     /// Read every local file again, whatever its times say.
     pub distrust_times: bool,
+    /// Run steps whose tier this machine cannot keep in tier `isolated`.
+    pub allow_downgrade: bool,
     /// Believe no memo of the store: fetch, import and do everything again.
     pub forget: bool,
 }
@@ -104,6 +106,7 @@ pub fn sandbox<'a>(
         secrets: &options.secrets,
         caches: (!options.empty_caches).then(|| project.memory()),
         ids: session.settings.ids,
+        allow_downgrade: options.allow_downgrade,
         threads: session.settings.threads,
         making: Mutex::new(()),
         tables: Mutex::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use immbuild_cas::digest::TreeId;
 use immbuild_cas::path::RelPath;
 
 use super::build::{BuildRequest, refuse_foreign};
@@ -14,8 +15,8 @@ use super::session::Session;
 use super::step_failure;
 use crate::diag::Diagnostic;
 use crate::exec::cache::{ActionCache, CacheError};
-use crate::exec::embedded::failed_snapshot;
-use crate::exec::sandbox::Status;
+use crate::exec::embedded::{failed_snapshot, virtual_of};
+use crate::exec::sandbox::{Status, tier_support};
 use crate::exec::scheduler::{ExecError, Known, boundaries, environment};
 use crate::exec::shell::ShellPlace;
 use crate::graph::action::ActionId;
@@ -23,6 +24,7 @@ use crate::graph::file_op::Owner;
 use crate::graph::op::{ExecOp, OpId, OpKind};
 use crate::platform::Platform;
 use crate::ports::Realised;
+use crate::spec::model::Tier;
 
 /// What is asked of a shell.
 #[derive(Clone, Debug)]
@@ -147,27 +149,33 @@ impl Finder<'_> {
         };
         let blobs = pinned.blobs(store);
         let sandbox = sandbox(self.session, self.project, &blobs, &self.request.options);
-        let action = action_here(
-            op,
-            graph.origin(root),
-            std::slice::from_ref(&input),
-            &sandbox,
-            None,
-        );
-        let known = ActionCache::new(store)
-            .get(action)
-            .map_err(|CacheError::Store(error)| Failure::from(error))?;
+        let in_tier = |tier| {
+            let inputs = std::slice::from_ref(&input);
+            action_here(op, graph.origin(root), inputs, &sandbox, Some(tier), None)
+        };
+        let mut tier = exec.tier;
+        let mut action = in_tier(tier);
+        let mut known = self.result(action)?;
+        if known.is_none()
+            && !self.left(action)?
+            && let Some(lesser) = sandbox.lesser_tier(tier)
+        {
+            tier = lesser;
+            action = in_tier(tier);
+            known = self.result(action)?;
+        }
+        if let Some(tree) = known {
+            let taint = input.realised.taint;
+            let ended = input.followed_by(tree, action, Some(tier), true, taint);
+            results.insert(root, ended.realised);
+            return Ok((self.place(root, Some((exec, tier)), &results)?, None));
+        }
         let failed = |failure| {
-            let mut place = self.place(base, Some(exec), &results)?;
+            let mut place = self.place(base, Some((exec, tier)), &results)?;
             place.failed = failed_snapshot(store, action)?;
             Ok((place, failure))
         };
-        if let Some(tree) = known {
-            let ended = input.followed_by(tree, action, true, input.realised.taint);
-            results.insert(root, ended.realised);
-            return Ok((self.place(root, Some(exec), &results)?, None));
-        }
-        if failed_snapshot(store, action)?.is_some() {
+        if self.left(action)? {
             return failed(None);
         }
         match realise::attempt(
@@ -178,7 +186,7 @@ impl Finder<'_> {
             pinned,
             &self.request.options,
         ) {
-            Ok(results) => Ok((self.place(root, Some(exec), &results)?, None)),
+            Ok(results) => Ok((self.place(root, Some((exec, tier)), &results)?, None)),
             Err(error) => {
                 let ours =
                     matches!(&error, ExecError::Run { origin, .. } if origin == graph.origin(root));
@@ -190,6 +198,11 @@ impl Finder<'_> {
                 }
             }
         }
+    }
+
+    fn result(&self, action: ActionId) -> Result<Option<TreeId>, Failure> {
+        let found = ActionCache::new(&self.session.store).get(action);
+        found.map_err(|CacheError::Store(error)| error.into())
     }
 
     fn left(&self, action: ActionId) -> Result<bool, Failure> {
@@ -225,15 +238,16 @@ impl Finder<'_> {
             .unwrap_or_default())
     }
 
-    /// The surroundings of `exec`, or of any step that would follow on this root.
+    /// The surroundings of a step in its tier, or of any step that would follow on this root.
     fn place(
         &self,
         root: OpId,
-        exec: Option<&ExecOp>,
+        step: Option<(&ExecOp, Tier)>,
         results: &BTreeMap<OpId, Realised>,
     ) -> Result<ShellPlace, Failure> {
         let graph = &self.planned.graph;
         let lineage = graph.lineage(root);
+        let exec = step.map(|(exec, _)| exec);
         let own = exec.map_or(&self.stage_env, |exec| &exec.env);
         let mut env = environment(self.planned.epoch, &self.base_environment(root)?, own);
         env.extend(self.request.terminal.clone());
@@ -248,6 +262,10 @@ impl Finder<'_> {
             directory: exec.map_or_else(RelPath::root, |exec| exec.directory.clone()),
             user: exec.map_or(Owner::Ids { uid: 0, gid: 0 }, |exec| exec.user.clone()),
             writable: self.request.writable,
+            // A result can be here of a tier that this machine cannot keep: a shell in it is only looked at.
+            virtualise: step
+                .filter(|_| tier_support().is_ok())
+                .and_then(|(exec, tier)| virtual_of(exec, tier)),
         })
     }
 }

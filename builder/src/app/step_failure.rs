@@ -98,6 +98,10 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 Status::Exited(code) => format!("exited with {code}"),
                 Status::Signalled(signal) => format!("was killed by signal {signal}"),
                 Status::TimedOut => "took longer than its `timeout` and was killed".into(),
+                Status::Spun(spin) => format!(
+                    "was killed: its thread {} (`{}`) runs without end at {:#x} while others of its process wait for their turn",
+                    spin.thread, spin.name, spin.instruction
+                ),
             };
             let mut cause = format!("`{}` {how}", argv.join(" "));
             if tail.is_empty() {
@@ -121,6 +125,18 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
             let failure = Failure::new(Exit::Step, Diagnostic::error(failed).because(cause));
             if hints.is_empty() { failure } else { failure.hint(hints.join("; ")) }
         }
+        RunError::Tier { asked, source } => Failure::new(
+            Exit::Machine,
+            Diagnostic::error(format!(
+                "this machine cannot keep tier `{}` of step `{label}`",
+                asked.as_str()
+            ))
+            .because(source.to_string())
+            .hint(format!(
+                "{}; or let it run in tier `isolated` with `--allow-tier-downgrade`, which is told but never recorded",
+                source.fix
+            )),
+        ),
         RunError::NoSecret(name) => Failure::new(
             Exit::Usage,
             Diagnostic::error(format!("step `{label}` needs the secret `{name}`"))

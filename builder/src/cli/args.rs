@@ -90,6 +90,8 @@ pub enum Command {
     Compare(Compare),
     /// List what is in an image
     Inspect(Inspect),
+    /// Run a command with a virtual clock and virtual randomness, where it is
+    Supervise(Supervise),
     /// Try what this machine can do, and say how to mend what it can't
     Doctor,
     /// Look after what is kept between builds
@@ -192,7 +194,17 @@ pub struct Build {
     #[arg(long)]
     pub without_caches: bool,
     #[command(flatten)]
+    pub tiers: Tiers,
+    #[command(flatten)]
     pub later: BuildLater,
+}
+
+/// What to do about a tier that this machine cannot keep.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Tiers {
+    /// Run steps whose tier this machine cannot keep in tier `isolated`, and say so
+    #[arg(long)]
+    pub allow_tier_downgrade: bool,
 }
 
 /// Flags of a later version: known, and refused.
@@ -269,6 +281,8 @@ pub struct Shell {
     /// Take uncommitted changes of a local git source
     #[arg(long)]
     pub dirty: bool,
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 #[derive(Debug, Args)]
@@ -282,6 +296,11 @@ pub struct Explain {
     /// Take uncommitted changes of a local git source
     #[arg(long)]
     pub dirty: bool,
+    /// Say what the processes of each step with a result did that could have differed, and what they wrote
+    #[arg(long)]
+    pub sources: bool,
+    #[command(flatten)]
+    pub tiers: Tiers,
 }
 
 #[derive(Debug, Args)]
@@ -358,6 +377,8 @@ pub struct Verify {
     /// Give a secret: `n=env:VARIABLE` or `n=file:PATH`
     #[arg(long, value_name = "N=FROM")]
     pub secret: Vec<String>,
+    #[command(flatten)]
+    pub tiers: Tiers,
     /// (a later version)
     #[arg(long, hide = true)]
     pub policy: Option<PathBuf>,
@@ -415,4 +436,31 @@ pub enum Cache {
         #[arg(value_name = "DIGEST")]
         digest: String,
     },
+}
+
+/// Run a command under a virtual clock, virtual randomness and virtual file numbers, without a sandbox.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The command sees the files, the network and the users of its surroundings; only clocks, randomness, file \
+numbers, the order of directories and what the machine is are virtual. In a container whose seccomp profile \
+refuses `personality` or `ptrace`, run it with the profile that `book/` ships.")]
+pub struct Supervise {
+    /// Where the clock starts, in seconds since 1970 [default: $SOURCE_DATE_EPOCH, else 2020-01-01]
+    #[arg(long, value_name = "SECONDS")]
+    pub epoch: Option<i64>,
+    /// What random bytes are made from: any text
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub seed: String,
+    /// Let one thread run at a time
+    #[arg(long)]
+    pub strict: bool,
+    /// Leave file numbers, file times and the order of directories as they are
+    #[arg(long)]
+    pub clamp: bool,
+    /// Say at the end what was made virtual, for which process, and how often threads were stopped
+    #[arg(long)]
+    pub sources: bool,
+    /// The command
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
 }

@@ -118,6 +118,7 @@ impl Context<'_> {
         let options = Options {
             args: pairs(&arguments.args, "--arg")?,
             secrets: secrets(&arguments.secret)?,
+            allow_downgrade: arguments.tiers.allow_tier_downgrade,
             ..Options::default()
         };
         self.listen_for_signals();

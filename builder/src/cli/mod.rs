@@ -14,7 +14,9 @@ mod images;
 mod manual;
 mod report;
 mod run;
+mod supervise;
 mod tell;
+mod trace;
 mod workshop;
 
 use std::io::IsTerminal as _;

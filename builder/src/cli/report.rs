@@ -8,7 +8,7 @@ use std::io::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::app::build::{BuildReport, Expectation};
+use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
 
 /// A line of data on standard output. A reader that has gone away wants no more of it.
@@ -52,10 +52,7 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
         };
         say(&format!("locked    {line}{new}"));
     }
-    let tier = report
-        .tier
-        .map(|tier| format!("   tier {}", tier.as_str()))
-        .unwrap_or_default();
+    let tier = report.guarantee.as_ref().map(tier).unwrap_or_default();
     say(&format!(
         "built     {} op{}: {} cached, {} run, {seconds:.1} s{tier}",
         report.ops,
@@ -80,6 +77,14 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
     if report.written.is_empty() && terminal {
         say("next      immbuild load podman");
     }
+}
+
+fn tier(guarantee: &Guarantee) -> String {
+    let asked = match &guarantee.downgraded {
+        Some((_, asked)) => format!(" ({} was asked for)", asked.as_str()),
+        None => String::new(),
+    };
+    format!("   tier {}{asked}", guarantee.tier.as_str())
 }
 
 fn expectation(expectation: &Expectation) -> String {
@@ -118,13 +123,19 @@ pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
         .iter()
         .map(|(path, same)| json!({ "path": path.display().to_string(), "unchanged": same }))
         .collect();
+    let guarantee = report.guarantee.as_ref();
+    let downgraded = guarantee.and_then(|guarantee| guarantee.downgraded.as_ref());
     json!({
         "event": "result",
         "ok": true,
         "digest": report.digest.to_string(),
         "images": images,
         "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
-        "tier": report.tier.map(crate::spec::model::Tier::as_str),
+        "tier": guarantee.map(|guarantee| guarantee.tier.as_str()),
+        "downgraded": downgraded.map(|(steps, asked)| json!({
+            "steps": steps,
+            "asked": asked.as_str(),
+        })),
         "layers": {
             "own": { "count": report.own.0, "bytes": report.own.1 },
             "base": { "count": report.base.0, "bytes": report.base.1 },

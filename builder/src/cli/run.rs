@@ -50,6 +50,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Shell(arguments) => context.shell(arguments),
         Command::Explain(arguments) => context.explain(arguments),
         Command::Graph(arguments) => context.graph(arguments),
+        Command::Supervise(arguments) => context.supervise(arguments),
         Command::Doctor => context.doctor(),
         Command::Cache(command) => context.cache(command),
         Command::Schema => {
@@ -204,6 +205,7 @@ impl Context<'_> {
                 rerun: arguments.rerun,
                 empty_caches: arguments.without_caches,
                 distrust_times: arguments.record,
+                allow_downgrade: arguments.tiers.allow_tier_downgrade,
                 forget: false,
             },
         };

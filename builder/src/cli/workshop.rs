@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::args;
 use super::report::{self, bytes, say};
 use super::run::{Context, pairs, secrets, usage};
+use super::trace;
 use crate::app::cache::{self, Collected, Kept};
 use crate::app::doctor::{self, Check, Health};
 use crate::app::explain::{self, Explained, Fate, Reason};
@@ -26,15 +27,23 @@ impl Context<'_> {
     pub(super) fn explain(&self, arguments: &args::Explain) -> Result<ExitCode, Failure> {
         let at = arguments.at.as_deref().map(At::parse).transpose()?;
         let project = self.project(None)?;
-        let options = options(&arguments.args, arguments.dirty)?;
+        let options = Options {
+            allow_downgrade: arguments.tiers.allow_tier_downgrade,
+            ..options(&arguments.args, arguments.dirty)?
+        };
         // Keys depend on the ids that steps have here, so this asks for them as a build does.
         let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
-        let explained = explain::explain(&session, &project, at.as_ref(), &options)?;
+        let sources = arguments.sources;
+        let explained = explain::explain(&session, &project, at.as_ref(), &options, sources)?;
         if self.cli.global.json {
             let ops: Vec<Value> = explained.iter().map(explained_json).collect();
             result(&json!({ "ops": ops }));
+        } else if sources {
+            for line in trace::lines(&explained) {
+                report::data(&line);
+            }
         } else {
             for line in explained_lines(&explained) {
                 report::data(&line);
@@ -73,6 +82,7 @@ impl Context<'_> {
                 .collect(),
             options: Options {
                 secrets: secrets(&arguments.secret)?,
+                allow_downgrade: arguments.tiers.allow_tier_downgrade,
                 ..options(&arguments.args, arguments.dirty)?
             },
         };
@@ -104,7 +114,7 @@ impl Context<'_> {
             let (exited, signal) = match status {
                 Status::Exited(code) => (Some(code), None),
                 Status::Signalled(signal) => (None, Some(signal)),
-                Status::TimedOut => (None, None),
+                Status::TimedOut | Status::Spun(_) => (None, None),
             };
             result(&json!({
                 "at": found.label, "failed": found.failed, "exited": exited, "signal": signal,
@@ -338,7 +348,7 @@ fn explained_json(op: &Explained) -> Value {
         Fate::Waits(others) => others.iter().cloned().collect(),
         _ => Vec::new(),
     };
-    json!({
+    let mut value = json!({
         "label": op.label,
         "text": op.text,
         "op": op.op.to_string(),
@@ -346,7 +356,11 @@ fn explained_json(op: &Explained) -> Value {
         "fate": op.fate.as_str(),
         "reasons": reasons,
         "waits-for": waits,
-    })
+    });
+    if let Some(trace) = &op.trace {
+        value["trace"] = trace::json(trace);
+    }
+    value
 }
 
 fn vertex_json(vertex: &Vertex) -> Value {

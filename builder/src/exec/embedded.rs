@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use immbuild_cas::canonical::Encoder;
+use immbuild_cas::canonical::{Canonical as _, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
 use immbuild_cas::tree::{Change, Delta, Tree, TreeError, delta};
 
-use super::sandbox::{self, IdMap, Job, SandboxError, Status};
+use super::key_material::{KeyError, predictable_keys};
+use super::sandbox::{self, IdMap, Job, SandboxError, Status, Unsupported};
+use super::tracer::evidence::Evidence;
+use super::tracer::{self, Virtual};
 use crate::epoch::Epoch;
 use crate::graph::Origin;
 use crate::graph::action::{ActionId, BaseTimes, CacheState};
@@ -24,7 +27,8 @@ use crate::hostfs::ingest::{Ingested, ingest_upper};
 use crate::hostfs::materialise::{Materialise, Materialised, Purpose, Times};
 use crate::hostfs::seal::seal_upper;
 use crate::layer::Mtimes;
-use crate::ports::{Event, Events, Run, Sandbox};
+use crate::ports::{Event, Events, Ran, Run, Sandbox};
+use crate::spec::model::{Metadata, Tier};
 
 /// Secrets by name.
 pub type Secrets = BTreeMap<String, Vec<u8>>;
@@ -51,6 +55,8 @@ pub struct Embedded<'a> {
     pub caches: Option<String>,
     /// Which ids there are.
     pub ids: IdMap,
+    /// Steps whose tier this machine cannot keep run in tier `isolated`.
+    pub allow_downgrade: bool,
     /// How many threads write a snapshot.
     pub threads: NonZeroUsize,
     /// One snapshot is made at a time, so that two steps on one root do not both make it.
@@ -63,7 +69,7 @@ pub struct Embedded<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It ran and said so.
-    #[error("{}", describe(*.status))]
+    #[error("{}", describe(.status))]
     Step {
         /// How it ended.
         status: Status,
@@ -73,6 +79,14 @@ pub enum RunError {
         tail: String,
         /// The whole log, if it and what the step left could be kept.
         log: Option<BlobId>,
+    },
+    /// This machine cannot keep its tier.
+    #[error("this machine cannot keep tier `{}`", .asked.as_str())]
+    Tier {
+        /// The tier it asks for.
+        asked: Tier,
+        /// What is lacking.
+        source: Unsupported,
     },
     /// A secret it needs was not given.
     #[error("secret `{0}` was not given")]
@@ -110,12 +124,47 @@ pub enum RunError {
     },
 }
 
-fn describe(status: Status) -> String {
+fn describe(status: &Status) -> String {
     match status {
         Status::Exited(code) => format!("it exited with {code}"),
         Status::Signalled(signal) => format!("it was killed by signal {signal}"),
         Status::TimedOut => "it took longer than its `timeout`".into(),
+        Status::Spun(spin) => format!(
+            "thread {} (`{}`) runs without end at {:#x} while other threads of its process wait for their turn",
+            spin.thread, spin.name, spin.instruction
+        ),
     }
+}
+
+impl From<KeyError> for RunError {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Store(error) => error.into(),
+            KeyError::Tree(error) => error.into(),
+        }
+    }
+}
+
+/// Name and version of what a step can see in a tier; part of what identifies its result.
+const fn policy(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Isolated => "isolated/2",
+        Tier::Deterministic => "deterministic/1",
+        Tier::Strict => "strict/1",
+    }
+}
+
+/// What a step gets in a tier instead of the machine's clock, randomness and file numbers.
+pub fn virtual_of(op: &ExecOp, tier: Tier) -> Option<Virtual> {
+    (tier > Tier::Isolated).then(|| Virtual {
+        epoch: op.epoch.seconds(),
+        seed: op.seed(),
+        metadata: match op.metadata {
+            Metadata::Virtual => tracer::Metadata::Virtual,
+            Metadata::Clamp => tracer::Metadata::Clamp,
+        },
+        strict: tier == Tier::Strict,
+    })
 }
 
 /// A root as the sandbox wants it.
@@ -160,6 +209,12 @@ impl Embedded<'_> {
             tree: self.store.tree(&points[top])?,
             times,
         })
+    }
+
+    /// The lesser tier of steps that ask for this one, where this machine cannot keep it and that is allowed.
+    pub fn lesser_tier(&self, asked: Tier) -> Option<Tier> {
+        let lacks = || sandbox::tier_support().is_err();
+        (self.allow_downgrade && asked > Tier::Isolated && lacks()).then_some(Tier::Isolated)
     }
 
     /// The times of a base image's files. A base has tens of thousands, and every step on it asks.
@@ -234,6 +289,40 @@ impl Embedded<'_> {
         }
     }
 
+    /// What was made of virtual random bytes is no secret.
+    fn warn_of_keys(
+        &self,
+        run: &Run<'_>,
+        changes: &Delta,
+        evidence: &Evidence,
+        below: &Tree,
+    ) -> Result<(), RunError> {
+        let step = run.origin.label();
+        for key in predictable_keys(changes, evidence, below, self.store, self.blobs)? {
+            let path = &key.path;
+            let made = match key.process {
+                Some(process) => {
+                    let argv = String::from_utf8_lossy(&process.argv.join(&b' ')).into_owned();
+                    format!(
+                        "`{}` of step `{step}` made the private key `{path}`",
+                        argv.escape_debug()
+                    )
+                }
+                None => format!("step `{step}` made the private key `{path}`"),
+            };
+            self.events.event(Event::Warning {
+                text: format!(
+                    "{made}: it is predictable, as anyone with the spec can make it again"
+                ),
+                hint: Some(
+                    "make keys when the container starts, or give them to it then; what no one else may have is no part of an image"
+                        .into(),
+                ),
+            });
+        }
+        Ok(())
+    }
+
     /// No file that a step left may hold a secret it was given.
     fn refuse_leaks(&self, changes: &Delta, secrets: &[(String, Vec<u8>)]) -> Result<(), RunError> {
         for (path, change) in &changes.changes {
@@ -262,8 +351,20 @@ impl Embedded<'_> {
 impl Sandbox for Embedded<'_> {
     type Error = RunError;
 
-    fn policy(&self) -> &'static str {
-        sandbox::POLICY
+    fn policy(&self, tier: Tier) -> &'static str {
+        policy(tier)
+    }
+
+    fn tier(&self, asked: Tier) -> Result<Tier, RunError> {
+        if asked == Tier::Isolated {
+            return Ok(asked);
+        }
+        if let Some(lesser) = self.lesser_tier(asked) {
+            return Ok(lesser);
+        }
+        sandbox::tier_support()
+            .map(|()| asked)
+            .map_err(|source| RunError::Tier { asked, source })
     }
 
     fn caches(&self, op: &ExecOp, origin: &Origin) -> CacheState {
@@ -282,7 +383,7 @@ impl Sandbox for Embedded<'_> {
         }
     }
 
-    fn run(&self, run: &Run<'_>) -> Result<Tree, RunError> {
+    fn run(&self, run: &Run<'_>) -> Result<Ran, RunError> {
         let op = run.op;
         let secrets = self.secrets_of(op)?;
         let stack = self.stack(run.lineage, run.times, op.epoch)?;
@@ -292,6 +393,7 @@ impl Sandbox for Embedded<'_> {
         let empty = (self.caches.is_none() && !op.caches.is_empty())
             .then(|| self.store.scratch("caches"))
             .transpose()?;
+        let virtualise = virtual_of(op, run.tier);
         let job = Job {
             lowers: &stack.lowers,
             scratch: scratch.path(),
@@ -313,7 +415,7 @@ impl Sandbox for Embedded<'_> {
             timeout: op.timeout,
             terminal: false,
             read_only: false,
-            virtualise: None,
+            virtualise,
         };
         let mut log = Log::without(&secrets);
         let ended = sandbox::run(
@@ -340,6 +442,10 @@ impl Sandbox for Embedded<'_> {
         self.warn(run, &ingested);
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
         self.refuse_leaks(&changes, &secrets)?;
+        let evidence = virtualise.map(|_| ended.evidence.unwrap_or_default());
+        if let Some(evidence) = &evidence {
+            self.warn_of_keys(run, &changes, evidence, &stack.tree)?;
+        }
         if !changes.changes.is_empty() {
             let maker = SnapshotMaker {
                 embedded: self,
@@ -358,7 +464,13 @@ impl Sandbox for Embedded<'_> {
                 self.store.publish_snapshot(&key, scratch)?;
             }
         }
-        Ok(ingested.tree)
+        let evidence = evidence
+            .map(|evidence| self.store.put_bytes(&evidence.to_canonical()))
+            .transpose()?;
+        Ok(Ran {
+            tree: ingested.tree,
+            evidence,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, Store, StoreError};
 use immbuild_cas::tree::{Directory, Entry, Meta, Mode, Tree, TreeBuilder, TreeError};
 
-use super::cache::{ActionCache, CacheError};
+use super::cache::{ActionCache, Beside, CacheError};
 use crate::epoch::Epoch;
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
@@ -20,8 +20,10 @@ use crate::graph::file_op::FileOp;
 use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
-    Event, Events, Executor, Outcome, Realised, Run, Sandbox, SourceTree, Sources, Taint, WorkId,
+    Event, Events, Executor, Outcome, Ran, Realised, Run, Sandbox, SourceTree, Sources, Taint,
+    WorkId,
 };
+use crate::spec::model::Tier;
 
 /// Why a graph could not be realised. `R` is how a step fails, `S` how a source does.
 #[derive(Debug, thiserror::Error)]
@@ -265,6 +267,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 times: None,
                 config: None,
                 action: None,
+                tier: None,
                 cached: true,
                 taint: Taint::default(),
             },
@@ -297,6 +300,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 times,
                 config,
                 action: None,
+                tier: None,
                 cached,
                 taint: Taint::default(),
             },
@@ -321,7 +325,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         if !self.forget
             && let Some(tree) = cache.get(action)?
         {
-            return Ok(inputs[0].followed_by(tree, action, true, taint));
+            return Ok(inputs[0].followed_by(tree, action, None, true, taint));
         }
         let base = self.store.tree(&inputs[0].realised.tree)?;
         let source = inputs
@@ -362,8 +366,8 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 unreachable!("realise_op sends only file ops here")
             }
         };
-        let id = cache.put(action, &tree, None)?;
-        Ok(inputs[0].followed_by(id, action, false, taint))
+        let id = cache.put(action, &tree, Beside::default())?;
+        Ok(inputs[0].followed_by(id, action, None, false, taint))
     }
 
     fn apply(
@@ -414,23 +418,43 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         roots: &[TreeId],
     ) -> Result<Known, Failure<B, S>> {
         let caches = self.sandbox.caches(exec, origin);
-        let surroundings = surroundings(exec, &input.env, self.sandbox.policy(), caches);
-        let action = action_of(op, std::slice::from_ref(input), Some(&surroundings));
+        let cache = ActionCache::new(self.store);
+        let asked_in = |tier| {
+            let policy = self.sandbox.policy(tier);
+            let surroundings = surroundings(exec, &input.env, tier, policy, caches);
+            let action = action_of(op, std::slice::from_ref(input), Some(&surroundings));
+            let known = if self.rerun || self.forget {
+                None
+            } else {
+                cache.get(action)?
+            };
+            Ok::<_, Failure<B, S>>((surroundings, action, known))
+        };
+        let failed = |source| ExecError::Run {
+            origin: origin.clone(),
+            source,
+        };
+        // Whether this machine can keep the tier is asked when there is no result that did.
+        let mut tier = exec.tier;
+        let (mut surroundings, mut action, mut known) = asked_in(tier)?;
+        if known.is_none() {
+            tier = self.sandbox.tier(exec.tier).map_err(failed)?;
+            if tier != exec.tier {
+                (surroundings, action, known) = asked_in(tier)?;
+            }
+        }
         let taint = input.realised.taint.and(Taint {
             warm_cache: caches == CacheState::Warm,
             secret: !exec.secrets.is_empty(),
+            downgraded: tier < exec.tier,
         });
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
-        let cache = ActionCache::new(self.store);
-        if !self.rerun
-            && !self.forget
-            && let Some(tree) = cache.get(action)?
-        {
+        if let Some(tree) = known {
             self.events.event(Event::Finished {
                 id: work,
                 outcome: Outcome::Cached,
             });
-            return Ok(input.followed_by(tree, action, true, taint));
+            return Ok(input.followed_by(tree, action, Some(tier), true, taint));
         }
         self.events.event(Event::Started {
             id: work,
@@ -440,6 +464,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         let outcome = self.sandbox.run(&Run {
             op: exec,
             action,
+            tier,
             origin,
             env: &surroundings.env,
             lineage: roots,
@@ -453,12 +478,13 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 Err(_) => Outcome::Failed,
             },
         });
-        let tree = outcome.map_err(|source| ExecError::Run {
-            origin: origin.clone(),
-            source,
-        })?;
-        let id = cache.put(action, &tree, None)?;
-        Ok(input.followed_by(id, action, false, taint))
+        let Ran { tree, evidence } = outcome.map_err(failed)?;
+        let beside = Beside {
+            evidence,
+            ..Beside::default()
+        };
+        let id = cache.put(action, &tree, beside)?;
+        Ok(input.followed_by(id, action, Some(tier), false, taint))
     }
 }
 
@@ -467,11 +493,19 @@ static NEXT_WORK: AtomicU64 = AtomicU64::new(1);
 impl Known {
     /// The same root, one step on.
     #[must_use]
-    pub fn followed_by(&self, tree: TreeId, action: ActionId, cached: bool, taint: Taint) -> Self {
+    pub fn followed_by(
+        &self,
+        tree: TreeId,
+        action: ActionId,
+        tier: Option<Tier>,
+        cached: bool,
+        taint: Taint,
+    ) -> Self {
         Self {
             realised: Realised {
                 tree,
                 action: Some(action),
+                tier,
                 cached,
                 taint,
                 ..self.realised.clone()
@@ -510,12 +544,13 @@ pub fn action_of(op: &Op, inputs: &[Known], surroundings: Option<&Surroundings>)
 pub fn surroundings(
     exec: &ExecOp,
     from: &BTreeMap<String, String>,
+    tier: Tier,
     policy: &'static str,
     caches: CacheState,
 ) -> Surroundings {
     Surroundings {
         env: environment(exec.epoch, from, &exec.env),
-        tier: exec.tier,
+        tier,
         policy,
         caches,
     }

@@ -8,6 +8,7 @@ use immbuild_cas::path::RelPath;
 
 use super::embedded::{Embedded, RunError};
 use super::sandbox::{self, Job, SandboxError, Status};
+use super::tracer::Virtual;
 use crate::epoch::Epoch;
 use crate::graph::action::BaseTimes;
 use crate::graph::apply::resolve_owner;
@@ -32,6 +33,8 @@ pub struct ShellPlace {
     pub user: Owner,
     /// Can the root be written to?
     pub writable: bool,
+    /// The clock, randomness and file numbers that the step there has.
+    pub virtualise: Option<Virtual>,
 }
 
 /// What is looked for, the first that is there.
@@ -64,7 +67,7 @@ impl Embedded<'_> {
                 timeout: None,
                 terminal: true,
                 read_only: !place.writable,
-                virtualise: None,
+                virtualise: place.virtualise,
             };
             match sandbox::run(&job, self.ids, &mut |_| (), self.cancel) {
                 Ok(ended) => return Ok(Some(ended.status)),

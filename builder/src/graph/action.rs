@@ -44,11 +44,14 @@ pub struct BaseTimes {
 }
 
 /// What an executing op depends on besides its definition and its inputs.
+///
+/// What a machine cannot make virtual (`cpuid`) is no part of it: it is told with the evidence, and two machines share
+/// their results.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Surroundings {
     /// The whole environment of the process.
     pub env: BTreeMap<String, String>,
-    /// The guarantee that holds, at least the one asked for.
+    /// The effective tier: the one asked for, or a lesser one where that was allowed.
     pub tier: Tier,
     /// Name and version of the sandbox policy: every constant that a step can see.
     pub policy: &'static str,

@@ -12,7 +12,7 @@ use immbuild_cas::path::RelPath;
 use super::file_op::{FileOp, Owner};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::platform::Platform;
-use crate::spec::model::Tier;
+use crate::spec::model::{Metadata, Tier};
 
 immbuild_cas::id! {
     /// Names an op: its definition with its inputs' op ids. Known before anything is built.
@@ -69,12 +69,46 @@ pub struct ExecOp {
     pub caches: Vec<RelPath>,
     /// The least guarantee it asks for.
     pub tier: Tier,
+    /// What it is told about files, above tier `isolated`.
+    pub metadata: Metadata,
+    /// How many steps of its stage before it execute the same: what tells their random bytes apart.
+    pub occurrence: u32,
     /// The time it sees in `SOURCE_DATE_EPOCH` and on every file.
     pub epoch: Epoch,
     /// What its programs run on.
     pub platform: Platform,
     /// How long it may take. In no id: it decides whether there is a result, not which.
     pub timeout: Option<Duration>,
+}
+
+impl ExecOp {
+    /// Where its random bytes come from: its definition and its place among equals. Not its inputs, so that what is done
+    /// before it reshuffles nothing.
+    pub fn seed(&self) -> Digest {
+        self.canonical_digest()
+    }
+}
+
+impl Canonical for ExecOp {
+    const TAG: &'static str = "exec";
+    const VERSION: u32 = 1;
+
+    fn encode_fields(&self, out: &mut Encoder) {
+        out.sequence(self.argv.iter(), |out, word| out.str(word));
+        out.sequence(self.env.iter(), |out, (name, value)| {
+            out.str(name);
+            out.str(value);
+        });
+        out.bytes(self.directory.as_bytes());
+        out.bytes(&self.user.to_canonical());
+        out.sequence(self.secrets.iter(), |out, name| out.str(name));
+        out.sequence(self.caches.iter(), |out, path| out.bytes(path.as_bytes()));
+        out.str(self.tier.as_str());
+        out.str(self.metadata.as_str());
+        out.u32(self.occurrence);
+        out.i64(self.epoch.seconds());
+        out.str(&self.platform.to_string());
+    }
 }
 
 /// What an op does.
@@ -134,7 +168,7 @@ impl Canonical for Op {
 /// The definition alone: what [`Action`](super::action::Action) puts its input trees beside.
 impl Canonical for OpKind {
     const TAG: &'static str = "op-kind";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn encode_fields(&self, out: &mut Encoder) {
         match self {
@@ -155,7 +189,7 @@ impl Canonical for OpKind {
             }
             Self::Exec(op) => {
                 out.u8(4);
-                encode_exec(op, out);
+                out.bytes(&op.to_canonical());
             }
         }
     }
@@ -183,19 +217,4 @@ fn encode_pin(pin: &Pin, out: &mut Encoder) {
 fn encode_unpack(unpack: Unpack, out: &mut Encoder) {
     out.u32(unpack.strip);
     out.bool(unpack.preserve);
-}
-
-fn encode_exec(op: &ExecOp, out: &mut Encoder) {
-    out.sequence(op.argv.iter(), |out, word| out.str(word));
-    out.sequence(op.env.iter(), |out, (name, value)| {
-        out.str(name);
-        out.str(value);
-    });
-    out.bytes(op.directory.as_bytes());
-    out.bytes(&op.user.to_canonical());
-    out.sequence(op.secrets.iter(), |out, name| out.str(name));
-    out.sequence(op.caches.iter(), |out, path| out.bytes(path.as_bytes()));
-    out.str(op.tier.as_str());
-    out.i64(op.epoch.seconds());
-    out.str(&op.platform.to_string());
 }

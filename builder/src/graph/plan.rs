@@ -4,6 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use immbuild_cas::canonical::Canonical as _;
+use immbuild_cas::digest::Digest;
+
 use super::file_op::{FileOp, Owner};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
@@ -116,8 +119,14 @@ impl Planner<'_> {
         };
         let env = stage_environment(self.spec, stage);
         let mut roots = vec![start];
+        let mut equals: BTreeMap<Digest, u32> = BTreeMap::new();
         for (step, number) in stage.steps.iter().zip(1..) {
-            let op = self.step(stage, step, roots[roots.len() - 1], &env);
+            let mut op = self.step(stage, step, roots[roots.len() - 1], &env);
+            if let OpKind::Exec(exec) = &mut op.kind {
+                let before = equals.entry(exec.canonical_digest()).or_default();
+                exec.occurrence = *before;
+                *before += 1;
+            }
             let origin = Origin::Step {
                 stage: name.to_string(),
                 number,
@@ -229,6 +238,8 @@ impl Planner<'_> {
                         secrets: run.secrets.iter().cloned().collect(),
                         caches: stage.cache.clone(),
                         tier: run.tier,
+                        metadata: run.metadata,
+                        occurrence: 0,
                         epoch: self.epoch,
                         platform: stage.platform,
                         timeout: run.timeout,
@@ -296,5 +307,92 @@ pub fn step_text(step: &Step) -> String {
             Command::Argv(words) => format!("run {}", words.join(" ")),
             Command::Shell(script) => format!("shell {}", script.trim()),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The seeds of a stage's executing steps, in order. Each step is a line of the spec.
+    fn seeds(steps: &[&str]) -> Vec<Digest> {
+        let text = format!(
+            "immbuild = 1\n[image]\nsteps = [\n{}\n]\n",
+            steps.join(",\n")
+        );
+        let spec = crate::spec::parse(&text, "spec.toml").unwrap();
+        let arguments = spec.arguments(&BTreeMap::new()).unwrap();
+        let resolved = spec.resolve(spec.platforms()[0], &arguments).unwrap();
+        let mut graph = Graph::default();
+        let image = Ident::image();
+        let plan = plan(
+            &resolved,
+            &BTreeMap::new(),
+            Epoch::DEFAULT,
+            &image,
+            &mut graph,
+        );
+        let ops = plan.stages[&image].iter().map(|id| graph.op(*id));
+        ops.filter_map(|op| match &op.kind {
+            OpKind::Exec(exec) => Some(exec.seed()),
+            _ => None,
+        })
+        .collect()
+    }
+
+    const UUID: &str = "{ run = [\"uuidgen\"] }";
+
+    #[test]
+    fn a_change_upstream_keeps_the_seed() {
+        let alone = seeds(&[UUID]);
+        let other = "{ write = \"/a\", text = \"a\" }";
+        assert_eq!(seeds(&[other, UUID]), alone);
+        assert_eq!(seeds(&["{ run = [\"make\"] }", UUID])[1..], alone);
+    }
+
+    #[test]
+    fn steps_that_execute_the_same_get_different_seeds() {
+        let two = seeds(&[UUID, UUID]);
+        assert_ne!(two[0], two[1]);
+        assert_eq!(two[..1], seeds(&[UUID]));
+    }
+
+    #[test]
+    fn whatever_a_step_is_defined_by_is_in_its_seed() {
+        let all = [
+            UUID,
+            "{ run = [\"uuidgen\", \"-t\"] }",
+            "{ run = [\"uuidgen\"], env = { A = \"1\" } }",
+            "{ run = [\"uuidgen\"], metadata = \"clamp\" }",
+            "{ run = [\"uuidgen\"], tier = \"strict\" }",
+        ];
+        let found: BTreeSet<Digest> = all.iter().flat_map(|step| seeds(&[step])).collect();
+        assert_eq!(found.len(), all.len());
+        let timeout = "{ run = [\"uuidgen\"], timeout = \"1s\" }";
+        assert_eq!(seeds(&[timeout]), seeds(&[UUID]), "it decides no byte");
+    }
+
+    proptest! {
+        #[test]
+        fn a_step_put_in_anywhere_reshuffles_no_other(
+            letters in proptest::collection::vec(0_u8..3, 0..8),
+            at in 0_usize..8,
+        ) {
+            let texts: Vec<String> = letters
+                .iter()
+                .map(|letter| format!("{{ run = [\"step-{letter}\"] }}"))
+                .collect();
+            let mut steps: Vec<&str> = texts.iter().map(String::as_str).collect();
+            let before = seeds(&steps);
+            let unique: BTreeSet<&Digest> = before.iter().collect();
+            prop_assert_eq!(unique.len(), before.len());
+            let at = at.min(steps.len());
+            steps.insert(at, UUID);
+            let mut after = seeds(&steps);
+            after.remove(at);
+            prop_assert_eq!(after, before);
+        }
     }
 }

@@ -622,11 +622,13 @@ impl<'t> Fields<'_, '_, 't> {
         None
     }
 
-    /// A tier. One of a later version counts as said, so that only it is complained about.
+    /// A tier.
     pub(super) fn tier(&mut self, name: &'static str) -> Option<Tier> {
-        let said = self.has(name);
-        self.choice(name);
-        said.then_some(Tier::Isolated)
+        self.choice(name).map(|word| match word {
+            "isolated" => Tier::Isolated,
+            "strict" => Tier::Strict,
+            _ => Tier::Deterministic,
+        })
     }
 
     /// [`Form::Platform`] and lists of it: as written, since everything else is put in by them.

@@ -165,7 +165,7 @@ use Form::{
 use Need::{Later, Optional, Required};
 
 const TEXT: Form = Text(Substituted::Yes);
-const TIERS: Form = Choice(&["isolated"], &["deterministic", "strict"]);
+const TIERS: Form = Choice(&["deterministic", "isolated", "strict"], &[]);
 /// The greatest user or group number: `(uid_t) -1` means "nobody said".
 const IDS: i64 = 4_294_967_294;
 
@@ -189,7 +189,7 @@ pub(crate) static TOP: Keys = Keys {
         key(
             "tier",
             TIERS,
-            Optional("must be said when a step executes"),
+            Optional("\"deterministic\""),
             "Least guarantee of every executing step; a stage or a step may set its own.",
         ),
         key(
@@ -533,6 +533,7 @@ const AS: &str = "Who runs it.";
 const SECRETS: &str = "Names of secrets it gets as files `/run/secrets/NAME`, given by `--secret`.";
 const TIMEOUT: &str = "How long it may take, such as `\"90s\"` or `\"30m\"`.";
 const STEP_TIER: &str = "Least guarantee of this step.";
+const METADATA: &str = "What it sees of file times, inode numbers and the order of directories: `\"clamp\"` shows the file system's own, for steps that ask about very many files. Not with tier `\"isolated\"`.";
 
 /// `copy`
 pub(crate) static COPY: Keys = Keys {
@@ -611,9 +612,9 @@ pub(crate) static RUN: Keys = Keys {
         key("timeout", Duration, Optional("none"), TIMEOUT),
         key(
             "metadata",
-            TEXT,
-            Later("choosing what happens to file times"),
-            "",
+            Choice(&["virtual", "clamp"], &[]),
+            Optional("\"virtual\""),
+            METADATA,
         ),
     ],
 };
@@ -637,9 +638,9 @@ pub(crate) static SHELL: Keys = Keys {
         key("timeout", Duration, Optional("none"), TIMEOUT),
         key(
             "metadata",
-            TEXT,
-            Later("choosing what happens to file times"),
-            "",
+            Choice(&["virtual", "clamp"], &[]),
+            Optional("\"virtual\""),
+            METADATA,
         ),
     ],
 };

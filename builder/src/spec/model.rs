@@ -153,11 +153,12 @@ impl Stage {
 }
 
 /// The least guarantee of a step that executes. Ordered: more is greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
     /// The surroundings are constants.
     Isolated,
     /// Also time, randomness and what of the machine can be seen.
+    #[default]
     Deterministic,
     /// Also the order of threads.
     Strict,
@@ -170,6 +171,26 @@ impl Tier {
             Self::Isolated => "isolated",
             Self::Deterministic => "deterministic",
             Self::Strict => "strict",
+        }
+    }
+}
+
+/// What a step above tier `isolated` is told about files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Metadata {
+    /// Times, numbers and an order of directories that depend on nothing outside.
+    #[default]
+    Virtual,
+    /// What the file system says.
+    Clamp,
+}
+
+impl Metadata {
+    /// As a spec writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Clamp => "clamp",
         }
     }
 }
@@ -404,6 +425,8 @@ pub struct Run {
     pub secrets: BTreeSet<String>,
     /// The least guarantee.
     pub tier: Tier,
+    /// What it is told about files.
+    pub metadata: Metadata,
     /// How long it may take.
     pub timeout: Option<Duration>,
 }

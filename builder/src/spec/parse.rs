@@ -14,9 +14,9 @@ use super::keys::{
 };
 use super::model::{
     Base, Command, Compression, Config, Copy, GitSource, HttpSource, Ident, Image, ImageSource,
-    Layers, Link, Mkdir, Origin, Output, OutputKind, Owner, PathSource, Reference, Remove,
-    Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack, Unpacking, User,
-    Verb, Write,
+    Layers, Link, Metadata, Mkdir, Origin, Output, OutputKind, Owner, PathSource, Reference,
+    Remove, Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack, Unpacking,
+    User, Verb, Write,
 };
 use super::substitute::Variables;
 use super::validate::{self, Use};
@@ -171,7 +171,6 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
         names: &names,
         tier,
         platform,
-        needs_tier: None,
         uses: Vec::new(),
         caches: BTreeMap::new(),
     };
@@ -187,20 +186,9 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
             None
         }
     });
-    let Scope {
-        needs_tier,
-        uses,
-        caches,
-        ..
-    } = scope;
+    let Scope { uses, caches, .. } = scope;
     validate::cycles(reader, &uses);
     validate::caches(reader, &uses, &caches);
-    if let Some(span) = needs_tier {
-        let error = Diagnostic::error("this step executes, and the spec does not say its tier")
-            .because("no tier means `deterministic`, which is not supported by this version")
-            .hint("add the line `tier = \"isolated\"` below `immbuild = 1`");
-        reader.report(span, error);
-    }
     let outputs: Vec<Option<Output>> = outputs
         .into_iter()
         .map(|table| read_output(reader, table))
@@ -544,8 +532,6 @@ struct Scope<'s, 'a> {
     /// The spec's.
     tier: Option<Tier>,
     platform: Platform,
-    /// The first step that executes without any tier said.
-    needs_tier: Option<Span>,
     /// Which stage uses what.
     uses: Vec<Use>,
     /// The caches of each stage.
@@ -896,13 +882,23 @@ impl Scope<'_, '_> {
         let secrets = fields.texts("secrets").unwrap_or_default();
         let tier = fields.tier("tier");
         let timeout = fields.duration("timeout");
+        let metadata = match fields.choice("metadata") {
+            Some("clamp") => Metadata::Clamp,
+            _ => Metadata::Virtual,
+        };
+        let metadata_span = fields.has("metadata").then(|| fields.span("metadata"));
         let wrong_directory = fields.has("in") && directory.is_none();
         fields.finish();
 
         self.check_env(&env);
-        let tier = tier.or(stage_tier);
-        if tier.is_none() {
-            self.needs_tier.get_or_insert(table.span);
+        let tier = tier.or(stage_tier).unwrap_or_default();
+        if let Some(span) = metadata_span
+            && tier == Tier::Isolated
+        {
+            let error = Diagnostic::error("`metadata` means nothing in tier `isolated`")
+                .because("only the tiers above make file times and numbers virtual")
+                .hint("leave it out, or take another `tier`");
+            self.reader.report(span, error);
         }
         let secrets: BTreeSet<String> = secrets
             .into_iter()
@@ -924,8 +920,8 @@ impl Scope<'_, '_> {
                 .collect(),
             owner,
             secrets,
-            // Said to be missing above, which refuses the spec.
-            tier: tier.unwrap_or(Tier::Isolated),
+            tier,
+            metadata,
             timeout,
         })
     }

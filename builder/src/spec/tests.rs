@@ -147,7 +147,8 @@ fn everything_said_of_a_stage_arrives() {
                 group: None
             },
             secrets: BTreeSet::from(["token".into()]),
-            tier: Tier::Isolated,
+            tier: Tier::Deterministic,
+            metadata: Metadata::Clamp,
             timeout: Some(Duration::from_secs(1800)),
         })
     );
@@ -496,11 +497,9 @@ fn what_a_later_version_brings_is_not_offered() {
     for word in [
         "debian",
         "install",
-        "deterministic",
         "per-package",
         "function-zip",
         "max-layers",
-        "metadata",
     ] {
         assert!(!schema.contains(&format!("\"{word}\"")), "{word}");
         assert!(!reference.contains(&format!("`{word}`")), "{word}");

@@ -40,8 +40,8 @@ use immbuild_cas::canonical::Canonical;
 use immbuild_cas::path::RelPath;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::tracer::Virtual;
 use super::tracer::evidence::Evidence;
+use super::tracer::{Spin, Virtual};
 
 mod idmap;
 mod mounts;
@@ -50,14 +50,16 @@ mod probe;
 mod request;
 mod seccomp;
 mod supervisor;
+mod support;
 mod terminal;
 
 pub use idmap::{EnterError, IdMap, RANGE_FIX, enter_if_needed};
 /// Where the upper directory is in a job's scratch directory.
 pub use mounts::UPPER;
-pub use policy::POLICY;
+pub use policy::{NAMES, POLICY};
 pub use probe::{Outcome, Probe, probe};
 use request::{Failure, Report, Request, Stage};
+pub use support::{Unsupported, tier_support};
 
 /// One process to run.
 #[derive(Debug)]
@@ -104,7 +106,7 @@ pub struct Ended {
 }
 
 /// How a process ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
     /// By itself, with this code.
     Exited(i32),
@@ -112,6 +114,8 @@ pub enum Status {
     Signalled(i32),
     /// By us, because it took too long.
     TimedOut,
+    /// By us, because one of its threads ran for ever while others waited for their turn.
+    Spun(Spin),
 }
 
 /// Why a process could not be run.
@@ -344,17 +348,27 @@ pub fn run(
     if !finished {
         return wait.ended_early(job);
     }
-    match Report::decode(&report) {
+    let (report, evidence) = split(&report);
+    match Report::decode(report) {
         Some(Report::Ended(status)) => Ok(Ended {
             status,
             upper: job.scratch.join(mounts::UPPER),
-            evidence: None,
+            evidence: job.virtualise.and_then(|_| Evidence::decode(evidence).ok()),
         }),
         Some(Report::Failed(failure)) => Err(failure.into()),
         None => Err(SandboxError::Supervisor(io::Error::other(format!(
             "it ended with {exit}"
         )))),
     }
+}
+
+/// A report by its length, and what follows.
+fn split(answer: &[u8]) -> (&[u8], &[u8]) {
+    let parts = answer.split_first_chunk().and_then(|(length, rest)| {
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        rest.split_at_checked(length)
+    });
+    parts.unwrap_or((&[], &[]))
 }
 
 fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {

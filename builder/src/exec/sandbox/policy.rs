@@ -5,6 +5,8 @@
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 
+use crate::exec::tracer::Names;
+
 /// Name and version of these surroundings; part of what identifies the result of a step.
 pub const POLICY: &str = "isolated/1";
 
@@ -12,6 +14,14 @@ pub const POLICY: &str = "isolated/1";
 pub(super) const HOSTNAME: &str = "immbuild";
 /// The NIS domain; the kernel's own word for none.
 pub(super) const DOMAIN: &str = "(none)";
+/// What uname(2) says where it is virtual.
+pub const NAMES: Names = Names {
+    host: HOSTNAME,
+    domain: DOMAIN,
+    release: "6.1.0",
+    version: "#1",
+    memory: 8 << 30,
+};
 /// Mode bits taken from new files unless the step sets its own.
 pub(super) const UMASK: u32 = 0o022;
 

@@ -17,7 +17,7 @@ use rustix::thread::UnshareFlags;
 
 use super::idmap::{NAMESPACE_FIX, on_path, subordinate_ids, unshare};
 use super::policy::{LIMITS, OVERLAY_OPTIONS};
-use super::{PROBE, SandboxError, is_ready, seccomp, supervisor};
+use super::{PROBE, SandboxError, is_ready, seccomp, supervisor, support};
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,11 +46,11 @@ pub enum Outcome {
 type Check = fn(&Path) -> io::Result<()>;
 
 /// A probe that runs in a child.
-struct Trial {
-    name: &'static str,
-    needed_for: &'static str,
-    fix: &'static str,
-    check: Check,
+pub(super) struct Trial {
+    pub(super) name: &'static str,
+    pub(super) needed_for: &'static str,
+    pub(super) fix: &'static str,
+    pub(super) check: Check,
 }
 
 const TRIALS: [Trial; 8] = [
@@ -150,10 +150,15 @@ pub fn probe(scratch: &Path) -> Result<Vec<Probe>, SandboxError> {
         return Err(SandboxError::NotReady);
     }
     let mut probes = vec![ids()];
-    for (number, trial) in TRIALS.iter().enumerate() {
-        probes.push(run(trial, number, scratch).map_err(SandboxError::Supervisor)?);
+    for trial in trials() {
+        probes.push(run(trial, scratch).map_err(SandboxError::Supervisor)?);
     }
     Ok(probes)
+}
+
+/// All of them.
+fn trials() -> impl Iterator<Item = &'static Trial> {
+    TRIALS.iter().chain(support::TRIALS)
 }
 
 /// Whether files can have owners.
@@ -186,18 +191,24 @@ fn ids() -> Probe {
     probe(Outcome::Works, "a range of sub-uids", "")
 }
 
-/// Starts this program again as the trial.
-fn run(trial: &Trial, number: usize, scratch: &Path) -> io::Result<Probe> {
-    let directory = scratch.join(format!("probe-{number}"));
+/// Runs a trial in a directory of its own.
+fn run(trial: &Trial, scratch: &Path) -> io::Result<Probe> {
+    let directory = scratch.join("probe");
     fs::create_dir(&directory)?;
     let directory = directory.canonicalize()?;
+    let probe = start(trial, &directory)?;
+    fs::remove_dir_all(&directory)?;
+    Ok(probe)
+}
+
+/// Starts this program again as the trial.
+pub(super) fn start(trial: &Trial, directory: &Path) -> io::Result<Probe> {
     let output = Command::new("/proc/self/exe")
         .arg0(PROBE)
-        .arg(number.to_string())
-        .arg(&directory)
+        .arg(trial.name)
+        .arg(directory)
         .env_clear()
         .output()?;
-    fs::remove_dir_all(&directory)?;
     let errno = String::from_utf8_lossy(&output.stdout)
         .trim()
         .parse::<i32>();
@@ -228,9 +239,11 @@ fn run(trial: &Trial, number: usize, scratch: &Path) -> io::Result<Probe> {
 )]
 pub(super) fn attempt() -> i32 {
     let mut arguments = std::env::args_os().skip(1);
-    let trial = arguments
-        .next()
-        .and_then(|number| TRIALS.get(number.to_str()?.parse::<usize>().ok()?));
+    let name = arguments.next().unwrap_or_default();
+    if name == support::WAIT {
+        return support::wait();
+    }
+    let trial = trials().find(|trial| name == trial.name);
     let (Some(trial), Some(directory)) = (trial, arguments.next()) else {
         return 2;
     };

@@ -12,7 +12,7 @@ use immbuild_cas::canonical::{Canonical, DecodeError, Decoder, Encoder};
 
 use super::Status;
 use super::idmap::IdMap;
-use crate::exec::tracer::{Metadata, Virtual};
+use crate::exec::tracer::{Metadata, Spin, Virtual};
 
 /// Everything the supervisor needs to run one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +203,12 @@ impl Canonical for Report {
                 out.i64(i64::from(*signal));
             }
             Self::Ended(Status::TimedOut) => out.u8(2),
+            Self::Ended(Status::Spun(spin)) => {
+                out.u8(4);
+                out.i64(spin.thread.into());
+                out.str(&spin.name);
+                out.u64(spin.instruction);
+            }
             Self::Failed(failure) => {
                 out.u8(3);
                 let stage = Stage::ALL.iter().position(|stage| *stage == failure.stage);
@@ -223,6 +229,11 @@ impl Report {
             0 => Self::Ended(Status::Exited(number(&mut from)?)),
             1 => Self::Ended(Status::Signalled(number(&mut from)?)),
             2 => Self::Ended(Status::TimedOut),
+            4 => Self::Ended(Status::Spun(Spin {
+                thread: number(&mut from)?,
+                name: String::from_utf8_lossy(from.bytes().ok()?).into_owned(),
+                instruction: from.u64().ok()?,
+            })),
             3 => Self::Failed(Failure {
                 stage: *Stage::ALL.get(from.u32().ok()? as usize)?,
                 detail: from.bytes().ok()?.to_vec(),
@@ -288,7 +299,16 @@ mod tests {
                 errno: 13,
             })
         });
-        let statuses = [Status::Exited(3), Status::Signalled(9), Status::TimedOut];
+        let statuses = [
+            Status::Exited(3),
+            Status::Signalled(9),
+            Status::TimedOut,
+            Status::Spun(Spin {
+                thread: 7,
+                name: "x".into(),
+                instruction: 0x40_1000,
+            }),
+        ];
         for report in failures.into_iter().chain(statuses.map(Report::Ended)) {
             assert_eq!(Report::decode(&report.to_canonical()), Some(report));
         }

@@ -16,7 +16,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs;
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -31,9 +31,10 @@ use rustix::thread::{CapabilitySet, Gid, Uid, UnshareFlags};
 use seccompiler::BpfProgram;
 
 use super::idmap::{IdMap, unshare};
-use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, UMASK};
+use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, NAMES, UMASK};
 use super::request::{At, Failure, Report, Request, Stage};
 use super::{Status, mounts, seccomp, terminal};
+use crate::exec::tracer::{self, Tracer};
 
 /// Reads one request from standard input, runs it, answers there. The step's output goes to the
 /// supervisor's own. Gives the exit code of the supervisor.
@@ -45,9 +46,14 @@ pub(super) fn supervise() -> i32 {
     let Some((request, terminal)) = receive(&mut builder) else {
         return 1;
     };
-    let report = execute(&request, terminal.as_ref(), &builder).unwrap_or_else(Report::Failed);
+    let (report, evidence) = execute(&request, terminal.as_ref(), &builder)
+        .unwrap_or_else(|failure| (Report::Failed(failure), Vec::new()));
+    let report = report.to_canonical();
+    let mut answer = (report.len() as u64).to_le_bytes().to_vec();
+    answer.extend_from_slice(&report);
+    answer.extend_from_slice(&evidence);
     // A builder that is gone needs no answer.
-    i32::from(builder.write_all(&report.to_canonical()).is_err())
+    i32::from(builder.write_all(&answer).is_err())
 }
 
 fn receive(builder: &mut UnixStream) -> Option<(Request, Option<OwnedFd>)> {
@@ -68,15 +74,16 @@ fn execute(
     request: &Request,
     terminal: Option<&OwnedFd>,
     builder: &UnixStream,
-) -> Result<Report, Failure> {
+) -> Result<(Report, Vec<u8>), Failure> {
     rustix::process::umask(Mode::from_raw_mode(UMASK));
     mounts::prepare(request)?;
     let filters = seccomp::filters();
+    let evidence = new_memory_file().at(Stage::Setup, "memfd_create")?;
     let (go_reader, mut go) = io::pipe().at(Stage::Setup, "pipe")?;
     let (mut reports, reporter) = io::pipe().at(Stage::Setup, "pipe")?;
     let Some(init) = clone_init().at(Stage::Namespaces, "clone3")? else {
         drop((go, reports));
-        let result = init(request, terminal, &filters, go_reader);
+        let result = init(request, terminal, &filters, go_reader, &evidence);
         finish(&reporter, result);
     };
     drop((go_reader, reporter));
@@ -95,13 +102,25 @@ fn execute(
     }
     let mut report = Vec::new();
     reports.read_to_end(&mut report).at(Stage::Setup, "pipe")?;
-    Ok(Report::decode(&report).unwrap_or_else(|| {
+    let report = Report::decode(&report).unwrap_or_else(|| {
         Report::Failed(Failure {
             stage: Stage::Killed,
             detail: Vec::new(),
             errno: 0,
         })
-    }))
+    });
+    let mut bytes = Vec::new();
+    let mut evidence = evidence;
+    evidence.rewind().at(Stage::Setup, "evidence")?;
+    evidence
+        .read_to_end(&mut bytes)
+        .at(Stage::Setup, "evidence")?;
+    Ok((report, bytes))
+}
+
+fn new_memory_file() -> io::Result<fs::File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    Ok(memfd_create(c"evidence", MemfdFlags::CLOEXEC)?.into())
 }
 
 fn finish(mut reporter: &PipeWriter, result: Result<Status, Failure>) -> ! {
@@ -188,6 +207,7 @@ fn init(
     terminal: Option<&OwnedFd>,
     filters: &[BpfProgram],
     mut go: PipeReader,
+    mut evidence: &fs::File,
 ) -> Result<Status, Failure> {
     if !matches!(go.read(&mut [0]), Ok(1)) {
         exit_at_once();
@@ -209,23 +229,53 @@ fn init(
     loopback_up().at(Stage::Setup, "loopback interface")?;
     start_clocks_at_zero().at(Stage::Namespaces, "time namespace")?;
     mounts::enter(request)?;
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .at(Stage::Setup, "prctl")?;
 
     let (mut failures, failed) = io::pipe().at(Stage::Setup, "pipe")?;
+    let (start, mut starter) = io::pipe().at(Stage::Setup, "pipe")?;
     let Some(step) = fork().at(Stage::Setup, "fork")? else {
-        let failure = become_step(request, terminal, filters);
+        drop(starter);
+        let failure = become_step(request, terminal, filters, start);
         finish(&failed, Err(failure));
     };
-    drop(failed);
-    // Ends with nothing read when exec closes the other end.
+    drop((failed, start));
+    // After the fork, because a process that cannot be looked into cannot be traced either; before
+    // anything of the step's runs.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .at(Stage::Setup, "prctl")?;
+    let Some(what) = request.virtualise else {
+        starter.write_all(b"!").at(Stage::Setup, "pipe")?;
+        // Ends with nothing read when exec closes the other end.
+        failure_of(&mut failures)?;
+        return collect_until_end(step);
+    };
+    let step = step.as_raw_nonzero().get();
+    let tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
+    starter.write_all(b"!").at(Stage::Setup, "pipe")?;
+    let ended = tracer.run(step).at(Stage::Setup, "trace")?;
+    failure_of(&mut failures)?;
+    evidence
+        .write_all(&ended.evidence.to_canonical())
+        .at(Stage::Setup, "evidence")?;
+    Ok(match (ended.spin, ended.status) {
+        (Some(spin), _) => Status::Spun(spin),
+        (None, Ok(code)) => Status::Exited(code),
+        (None, Err(signal)) => Status::Signalled(signal),
+    })
+}
+
+/// Why the step's process did not become its program, if it did not.
+fn failure_of(failures: &mut PipeReader) -> Result<(), Failure> {
     let mut failure = Vec::new();
     failures
         .read_to_end(&mut failure)
         .at(Stage::Setup, "pipe")?;
-    if let Some(Report::Failed(failure)) = Report::decode(&failure) {
-        return Err(failure);
+    match Report::decode(&failure) {
+        Some(Report::Failed(failure)) => Err(failure),
+        _ => Ok(()),
     }
+}
+
+fn collect_until_end(step: Pid) -> Result<Status, Failure> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == step => return Ok(to_status(status)),
@@ -281,8 +331,17 @@ fn loopback_up() -> io::Result<()> {
 }
 
 /// Becomes the step's process; returns only if that fails.
-fn become_step(request: &Request, terminal: Option<&OwnedFd>, filters: &[BpfProgram]) -> Failure {
+fn become_step(
+    request: &Request,
+    terminal: Option<&OwnedFd>,
+    filters: &[BpfProgram],
+    mut start: PipeReader,
+) -> Failure {
     let result = (|| {
+        if !matches!(start.read(&mut [0]), Ok(1)) {
+            exit_at_once();
+        }
+        drop(start);
         attach_streams(terminal)?;
         default_signals();
         for (name, resource, limit) in LIMITS {
@@ -374,6 +433,10 @@ fn drop_privileges(request: &Request, filters: &[BpfProgram]) -> Result<(), Fail
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Stage::Setup, "group")?;
     // Filters before the user: installing them takes root.
     seccomp::install(filters).at(Stage::Setup, "seccomp")?;
+    if let Some(what) = &request.virtualise {
+        tracer::arm().at(Stage::Setup, "prctl(PR_SET_TSC)")?;
+        seccomp::install(&[tracer::filter(what)]).at(Stage::Setup, "seccomp")?;
+    }
     rustix::thread::set_thread_res_uid(uid, uid, uid).at(Stage::Setup, "user")
 }
 

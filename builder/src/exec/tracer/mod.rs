@@ -1,11 +1,48 @@
 //! Runs a process and all it starts under a virtual clock, virtual randomness and virtual file numbers.
 //!
+//! [`arm`] puts a filter in force in the process that will run the program; every call that the filter
+//! names then stops its thread, and [`Tracer`] answers it instead of the kernel, or lets it go on with
+//! other arguments, or changes what it gave. Everything else runs at full speed. It works on any program,
+//! static ones too, and takes no privilege.
+//!
+//! Where what is told comes from: `clock`, `random`, `files`, `waits`. How calls are answered:
+//! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files). How threads are
+//! stopped and go on: `run`, and `strict` for one at a time. What depends on the processor: `arch`.
+//!
 //! Effects: traces processes (ptrace(2), seccomp(2)). Must not know steps, stores, trees or how the
 //! surroundings were made.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a timer has a real time at the latest; it reaches no byte unless a program computes without end"
+)]
 
+mod alone;
+mod answer;
+mod arch;
+mod call;
+mod clock;
 pub mod evidence;
+mod files;
+mod filter;
+mod open;
+mod random;
+mod run;
+mod stat;
+mod strict;
+mod sys;
+mod time;
+mod waits;
+
+use std::io;
 
 use immbuild_cas::digest::Digest;
+use seccompiler::sock_filter;
+
+pub use alone::supervise;
+pub use run::{Ended, Spin, Tracer};
+
+/// Processors that a process is told of.
+pub const PROCESSORS: u32 = 4;
 
 /// What a process gets instead of the machine's clock, randomness and file numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,4 +65,29 @@ pub enum Metadata {
     /// What the file system says; only what the process leaves is made equal. For programs that ask about
     /// very many files.
     Clamp,
+}
+
+/// Names that uname(2) gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// The host's.
+    pub host: &'static str,
+    /// The NIS domain's.
+    pub domain: &'static str,
+    /// The kernel's release.
+    pub release: &'static str,
+    /// The kernel's version.
+    pub version: &'static str,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+/// The filter program for a process that is to be traced, to be installed when its tracer is there.
+pub fn filter(what: &Virtual) -> Vec<sock_filter> {
+    filter::program(what)
+}
+
+/// Prepares the calling thread, and all that it will start, for being traced.
+pub fn arm() -> io::Result<()> {
+    sys::hide_time_stamp_counter()
 }

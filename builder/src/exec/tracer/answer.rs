@@ -1,0 +1,385 @@
+//! Answers that are values: clocks, random bytes, what the machine is.
+
+use std::io;
+
+use super::arch::{self, Machine as _, Registers};
+use super::call::Call;
+use super::clock::{SECOND, to_timespec, to_timeval};
+use super::evidence::Source;
+use super::run::{Answer, Pending, Tracer};
+use super::sys::{self, Resume, Tid};
+
+/// An error number as a call gives it.
+pub(super) const fn error(number: i32) -> Answer {
+    Answer::Gives(-(number as i64))
+}
+
+impl Tracer {
+    pub(super) fn answer(
+        &mut self,
+        tid: Tid,
+        call: Call,
+        registers: &mut Registers,
+    ) -> io::Result<Answer> {
+        match call {
+            Call::ClockGettime { .. }
+            | Call::ClockGetres { .. }
+            | Call::Gettimeofday { .. }
+            | Call::Time { .. }
+            | Call::Times { .. }
+            | Call::Getrusage { .. } => {
+                self.used(tid, Source::Clock);
+                self.clock_answer(tid, call)
+            }
+            Call::Getrandom { to, length, flags } => self.random_bytes(tid, to, length, flags),
+            Call::Sysinfo { .. }
+            | Call::Uname { .. }
+            | Call::GetAffinity { .. }
+            | Call::SetAffinity { .. }
+            | Call::Getcpu { .. }
+            | Call::GetPriority { .. }
+            | Call::SetPriority { .. } => {
+                self.used(tid, Source::Machine);
+                self.machine_answer(tid, call)
+            }
+            Call::Sleep { .. }
+            | Call::Wait(_)
+            | Call::Alarm { .. }
+            | Call::SetItimer { .. }
+            | Call::GetItimer { .. }
+            | Call::TimerCreate { .. }
+            | Call::TimerSettime { .. }
+            | Call::TimerGettime { .. }
+            | Call::TimerGetoverrun { .. }
+            | Call::TimerDelete { .. }
+            | Call::TimerfdSettime { .. }
+            | Call::TimerfdGettime { .. } => {
+                self.used(tid, Source::Timer);
+                self.timer_answer(tid, call, registers)
+            }
+            Call::WaitChild { rusage, info } => Ok(Answer::ToEnd(Pending::Child { rusage, info })),
+            Call::Statfs { to } => {
+                self.used(tid, Source::Machine);
+                Ok(Answer::ToEnd(Pending::Statfs { to }))
+            }
+            Call::Open { name, flags } => self.open(tid, name, flags, registers),
+            Call::OpenHow { name, how } => {
+                let mut bytes = [0; 8];
+                sys::read_memory(tid, how, &mut bytes)?;
+                #[expect(clippy::cast_possible_truncation, reason = "no flag is above")]
+                let flags = u64::from_ne_bytes(bytes) as i32;
+                self.open(tid, name, flags, registers)
+            }
+            Call::Stat(stat) => {
+                self.used(tid, Source::Files);
+                self.stat(tid, stat)
+            }
+            Call::Listing {
+                descriptor,
+                to,
+                length,
+                old,
+            } => {
+                self.used(tid, Source::Listing);
+                self.listing(tid, descriptor, to, length, old)
+            }
+            Call::Touch { name, times, flags } => self.touch(tid, name, times, flags),
+            Call::Owner { .. } => Ok(Answer::Native),
+            Call::Root => {
+                self.process(tid).at_home = false;
+                Ok(Answer::Native)
+            }
+            Call::Rights => {
+                self.process(tid).privileged = false;
+                Ok(Answer::Native)
+            }
+            Call::Ptrace => {
+                self.refuse_tracing(tid);
+                Ok(error(libc::EPERM))
+            }
+            // The counter faults whatever the process wants; it is told that it does not.
+            Call::Prctl { .. } => Ok(Answer::Gives(0)),
+        }
+    }
+
+    /// What is done when a call is over.
+    pub(super) fn finish(
+        &mut self,
+        tid: Tid,
+        pending: Pending,
+        registers: Registers,
+    ) -> io::Result<Resume> {
+        match pending {
+            Pending::Wait(saved) => self.end_wait(tid, saved, registers),
+            Pending::Child { rusage, info } => {
+                self.child_answer(tid, registers.result(), rusage, info)?;
+                Ok(Resume::Run)
+            }
+            Pending::Stat(stat) => {
+                if registers.result() == 0 {
+                    self.stat_end(tid, stat)?;
+                }
+                Ok(Resume::Run)
+            }
+            Pending::Statfs { to } => {
+                if registers.result() == 0 {
+                    hide_space(tid, to)?;
+                }
+                Ok(Resume::Run)
+            }
+            Pending::Opened { flags } => {
+                if let Ok(descriptor @ 0..) = i32::try_from(registers.result()) {
+                    self.opened(tid, descriptor, flags);
+                }
+                Ok(Resume::Run)
+            }
+            Pending::Content { saved, content } => {
+                self.fill_content(tid, saved, &registers, &content)
+            }
+            Pending::Pipe { saved, pair, flags } => {
+                self.fill_pipe(tid, saved, registers, pair, flags)
+            }
+            Pending::Closing {
+                saved,
+                reader,
+                entered: false,
+            } => {
+                self.thread(tid).pending = Some(Pending::Closing {
+                    saved,
+                    reader,
+                    entered: true,
+                });
+                Ok(Resume::ToCallEnd)
+            }
+            Pending::Closing {
+                mut saved, reader, ..
+            } => {
+                saved.skip(reader.into());
+                sys::set_registers(tid, &saved)?;
+                Ok(Resume::Run)
+            }
+            Pending::Redirected(mut saved) => {
+                saved.set_result(registers.result());
+                sys::set_registers(tid, &saved)?;
+                Ok(Resume::Run)
+            }
+            Pending::Blocked => Ok(Resume::Run),
+        }
+    }
+
+    fn clock_answer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {
+        let process = self.process(tid);
+        let clock = &mut process.clock;
+        Ok(match call {
+            Call::ClockGettime { clock: number, to } => {
+                let now = clock.read();
+                match clock.show(number, now) {
+                    Some(time) => {
+                        sys::write_memory(tid, to, &to_timespec(time))?;
+                        Answer::Gives(0)
+                    }
+                    None => error(libc::EINVAL),
+                }
+            }
+            Call::ClockGetres { clock: number, to } => {
+                if clock.show(number, 0).is_none() {
+                    return Ok(error(libc::EINVAL));
+                }
+                if to != 0 {
+                    sys::write_memory(tid, to, &to_timespec(1))?;
+                }
+                Answer::Gives(0)
+            }
+            Call::Gettimeofday { to, zone } => {
+                let now = clock.read();
+                if to != 0 {
+                    sys::write_memory(tid, to, &to_timeval(now))?;
+                }
+                if zone != 0 {
+                    sys::write_memory(tid, zone, &[0; 8])?;
+                }
+                Answer::Gives(0)
+            }
+            Call::Time { to } => {
+                let seconds = clock.read().div_euclid(SECOND);
+                if to != 0 {
+                    sys::write_memory(tid, to, &seconds.to_ne_bytes())?;
+                }
+                Answer::Gives(seconds)
+            }
+            Call::Times { to } => {
+                const TICK: i64 = SECOND / 100;
+                let now = clock.read();
+                let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
+                if to != 0 {
+                    let (own, children) = (clock.used() / TICK, process.children_used / TICK);
+                    sys::write_memory(tid, to, &words(&[own, 0, children, 0]))?;
+                }
+                Answer::Gives(uptime / TICK)
+            }
+            Call::Getrusage { who, to } => {
+                let used = match who {
+                    libc::RUSAGE_SELF | libc::RUSAGE_THREAD => clock.used(),
+                    libc::RUSAGE_CHILDREN => process.children_used,
+                    _ => return Ok(error(libc::EINVAL)),
+                };
+                sys::write_memory(tid, to, &rusage(used))?;
+                Answer::Gives(0)
+            }
+            _ => Answer::Native,
+        })
+    }
+
+    fn random_bytes(&mut self, tid: Tid, to: u64, length: u64, flags: u64) -> io::Result<Answer> {
+        /// `GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE`.
+        const FLAGS: u64 = 7;
+        /// As much as the kernel gives at once (random(4)).
+        const MOST: u64 = (32 << 20) - 1;
+        const CHUNK: usize = 64 << 10;
+        self.used(tid, Source::Random);
+        if flags & !FLAGS != 0 {
+            return Ok(error(libc::EINVAL));
+        }
+        let length = length.min(MOST);
+        let mut done = 0;
+        while done < length {
+            let count = usize::try_from(length - done).map_or(CHUNK, |left| left.min(CHUNK));
+            let mut bytes = vec![0; count];
+            self.thread(tid).stream.fill(&mut bytes);
+            sys::write_memory(tid, to + done, &bytes)?;
+            done += count as u64;
+        }
+        Ok(Answer::Gives(length.cast_signed()))
+    }
+
+    fn machine_answer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {
+        let (names, all) = (self.names, (1u64 << super::PROCESSORS) - 1);
+        let process = self.process(tid);
+        Ok(match call {
+            Call::Uname { to } => {
+                const FIELD: usize = 65;
+                let fields = [
+                    "Linux",
+                    names.host,
+                    names.release,
+                    names.version,
+                    arch::MACHINE,
+                    names.domain,
+                ];
+                let mut bytes = vec![0; FIELD * fields.len()];
+                for (field, text) in bytes.chunks_mut(FIELD).zip(fields) {
+                    field[..text.len()].copy_from_slice(text.as_bytes());
+                }
+                sys::write_memory(tid, to, &bytes)?;
+                Answer::Gives(0)
+            }
+            Call::Sysinfo { to } => {
+                let now = process.clock.read();
+                let uptime = process.clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
+                let memory = names.memory.cast_signed();
+                let mut bytes = words(&[uptime / SECOND, 0, 0, 0, memory, memory, 0, 0, 0, 0]);
+                // `procs` and padding; no high memory; bytes as unit.
+                bytes.extend_from_slice(&words(&[1, 0, 0, 1]));
+                sys::write_memory(tid, to, &bytes)?;
+                Answer::Gives(0)
+            }
+            Call::GetAffinity { length, to } => {
+                const WORD: u64 = 8;
+                if length < WORD || length % WORD != 0 {
+                    return Ok(error(libc::EINVAL));
+                }
+                sys::write_memory(tid, to, &process.affinity.to_ne_bytes())?;
+                Answer::Gives(WORD.cast_signed())
+            }
+            Call::SetAffinity { length, from } => {
+                let mut bytes = [0; 8];
+                let length = usize::try_from(length).map_or(8, |length| length.min(8));
+                sys::read_memory(tid, from, &mut bytes[..length])?;
+                let wanted = u64::from_ne_bytes(bytes) & all;
+                if wanted == 0 {
+                    return Ok(error(libc::EINVAL));
+                }
+                process.affinity = wanted;
+                Answer::Gives(0)
+            }
+            Call::Getcpu { cpu, node } => {
+                for to in [cpu, node].into_iter().filter(|to| *to != 0) {
+                    sys::write_memory(tid, to, &[0; 4])?;
+                }
+                Answer::Gives(0)
+            }
+            // getpriority(2), "C library/kernel differences": 40 to 1 instead of -20 to 19.
+            Call::GetPriority { which: 0..=2 } => Answer::Gives(i64::from(20 - process.nice)),
+            Call::SetPriority {
+                which: 0..=2,
+                value,
+            } => {
+                process.nice = value.clamp(process.nice, 19);
+                if value < process.nice {
+                    error(libc::EACCES)
+                } else {
+                    Answer::Gives(0)
+                }
+            }
+            Call::GetPriority { .. } | Call::SetPriority { .. } => error(libc::EINVAL),
+            _ => Answer::Native,
+        })
+    }
+
+    /// A child was waited for: what it knew of time is known now.
+    fn child_answer(&mut self, tid: Tid, result: i64, rusage_at: u64, info: u64) -> io::Result<()> {
+        let child = if info == 0 {
+            i32::try_from(result).unwrap_or(0)
+        } else if result == 0 {
+            let mut bytes = [0; 4];
+            // `si_pid`.
+            sys::read_memory(tid, info + 12, &mut bytes)?;
+            i32::from_ne_bytes(bytes)
+        } else {
+            0
+        };
+        if child <= 0 {
+            return Ok(());
+        }
+        // One that was only stopped lives on.
+        let mut used = 0;
+        if let Some((time, own)) = self.dead.remove(&child) {
+            used = own;
+            let process = self.process(tid);
+            process.clock.learn(time);
+            process.children_used += own;
+        }
+        if rusage_at != 0 {
+            sys::write_memory(tid, rusage_at, &rusage(used))?;
+        }
+        Ok(())
+    }
+}
+
+/// `struct rusage`: CPU time, and nothing else that is known.
+fn rusage(used: i64) -> Vec<u8> {
+    const REST: usize = 14 * 8;
+    let mut bytes = to_timeval(used).to_vec();
+    bytes.extend_from_slice(&[0; 16]);
+    // The largest size in memory: programs divide by it.
+    bytes.extend_from_slice(&4096i64.to_ne_bytes());
+    bytes.resize(32 + REST, 0);
+    bytes
+}
+
+fn words(values: &[i64]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_ne_bytes())
+        .collect()
+}
+
+/// `struct statfs`: a file system that is half full, without a name.
+fn hide_space(tid: Tid, at: u64) -> io::Result<()> {
+    const BLOCK: i64 = 4096;
+    const BLOCKS: i64 = 1 << 28;
+    const FILES: i64 = 1 << 28;
+    let constants = words(&[BLOCK, BLOCKS, BLOCKS / 2, BLOCKS / 2, FILES, FILES / 2, 0]);
+    // After the type; the id is the last of them.
+    sys::write_memory(tid, at + 8, &constants)
+}

@@ -1,0 +1,70 @@
+//! What depends on the processor: registers, system calls that only old architectures have, the layout
+//! of `struct stat`, the time stamp counter. Another architecture is another file here.
+
+use super::call::Call;
+use super::filter::Rule;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as here;
+
+/// The registers of a thread, in the kernel's layout.
+pub(super) use here::Registers;
+
+/// What the tracer wants of registers.
+pub(super) trait Machine: Clone {
+    /// The number of the call the thread is in.
+    fn number(&self) -> i64;
+    /// Makes another call of the one that is about to be made.
+    fn set_number(&mut self, number: i64);
+    /// An argument of the call, from 0.
+    fn argument(&self, at: usize) -> u64;
+    /// Changes an argument of a call that is about to be made.
+    fn set_argument(&mut self, at: usize, value: u64);
+    /// What the call gave; negative: an error number.
+    fn result(&self) -> i64;
+    /// Changes what the call gave.
+    fn set_result(&mut self, result: i64);
+    /// The call that is about to be made is not made, and gives this.
+    fn skip(&mut self, result: i64);
+    /// The call that was interrupted is over; it is not made again.
+    fn forget_call(&mut self);
+    /// From the end of a call: the thread makes this call next, from the same instruction.
+    fn call_again(&mut self, number: i64, arguments: &[u64]);
+    /// Where the thread is in its program.
+    fn instruction(&self) -> u64;
+    /// The stack pointer.
+    fn stack(&self) -> u64;
+    /// If these bytes at the current instruction read the time stamp counter: does so.
+    fn read_time_stamp(&mut self, code: &[u8], ticks: u64) -> bool;
+}
+
+/// Calls that only this architecture has.
+pub(super) fn decode(number: i64, arguments: &[u64; 6]) -> Option<Call> {
+    here::decode(number, arguments)
+}
+
+/// When the filter stops at them.
+pub(super) fn rules() -> Vec<Rule> {
+    here::rules()
+}
+
+/// `struct stat` from what statx(2) says.
+pub(super) fn to_stat(from: &libc::statx) -> Vec<u8> {
+    here::to_stat(from)
+}
+
+/// The reverse, as far as `struct stat` says it.
+pub(super) fn from_stat(bytes: &[u8; STAT]) -> libc::statx {
+    here::from_stat(bytes)
+}
+
+/// Bytes of `struct stat`.
+pub(super) const STAT: usize = here::STAT;
+/// The audit number of this architecture (seccomp(2)).
+pub(super) const AUDIT: u32 = here::AUDIT;
+/// What uname(2) says of the machine.
+pub(super) const MACHINE: &str = here::MACHINE;
+/// Instructions that read the machine and cannot be caught here.
+pub(super) const UNCAUGHT: &[&str] = here::UNCAUGHT;

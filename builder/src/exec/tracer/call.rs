@@ -1,0 +1,462 @@
+//! The calls that the tracer answers, with their arguments taken apart.
+
+use super::arch;
+
+/// A file by a directory's descriptor and the address of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileName {
+    pub(super) directory: i32,
+    /// 0: the descriptor's own file.
+    pub(super) path: u64,
+}
+
+/// The address of a time, or of two, by its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// `struct timespec`
+    Nano(u64),
+    /// `struct timeval`
+    Micro(u64),
+    /// `time_t`
+    Whole(u64),
+}
+
+impl Span {
+    pub(super) const fn address(self) -> u64 {
+        match self {
+            Self::Nano(at) | Self::Micro(at) | Self::Whole(at) => at,
+        }
+    }
+}
+
+/// How long a call may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timeout {
+    /// In the register.
+    Milliseconds(i32),
+    /// From now on.
+    Relative(Span),
+    /// Until the clock shows it.
+    Absolute(Span),
+}
+
+/// A call that waits for something, but not for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wait {
+    pub(super) timeout: Timeout,
+    pub(super) clock: i32,
+    /// Which argument makes it wait for ever, with which value.
+    pub(super) endless: (usize, u64),
+    /// What it gives when the time is over.
+    pub(super) expired: i64,
+    /// Where it writes what is left of the time.
+    pub(super) left: Option<Span>,
+}
+
+/// What a stat call is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StatForm {
+    Stat,
+    Statx,
+}
+
+/// A call of the stat family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stat {
+    pub(super) name: FileName,
+    /// `AT_SYMLINK_NOFOLLOW`, `AT_EMPTY_PATH`, ….
+    pub(super) flags: i32,
+    pub(super) form: StatForm,
+    pub(super) to: u64,
+}
+
+/// A call with its arguments; numbers that end in an address say what is read or written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    ClockGettime {
+        clock: i32,
+        to: u64,
+    },
+    ClockGetres {
+        clock: i32,
+        to: u64,
+    },
+    Gettimeofday {
+        to: u64,
+        zone: u64,
+    },
+    Time {
+        to: u64,
+    },
+    Times {
+        to: u64,
+    },
+    Getrusage {
+        who: i32,
+        to: u64,
+    },
+    Sysinfo {
+        to: u64,
+    },
+    Getrandom {
+        to: u64,
+        length: u64,
+        flags: u64,
+    },
+    Uname {
+        to: u64,
+    },
+    GetAffinity {
+        length: u64,
+        to: u64,
+    },
+    SetAffinity {
+        length: u64,
+        from: u64,
+    },
+    Getcpu {
+        cpu: u64,
+        node: u64,
+    },
+    GetPriority {
+        which: i32,
+    },
+    SetPriority {
+        which: i32,
+        value: i32,
+    },
+    Sleep {
+        clock: i32,
+        absolute: bool,
+        request: u64,
+        remain: u64,
+    },
+    Wait(Wait),
+    Alarm {
+        seconds: u64,
+    },
+    SetItimer {
+        which: i32,
+        new: u64,
+        old: u64,
+    },
+    GetItimer {
+        which: i32,
+        to: u64,
+    },
+    TimerCreate {
+        clock: i32,
+        event: u64,
+        id: u64,
+    },
+    TimerSettime {
+        id: i32,
+        absolute: bool,
+        new: u64,
+        old: u64,
+    },
+    TimerGettime {
+        id: i32,
+        to: u64,
+    },
+    TimerGetoverrun {
+        id: i32,
+    },
+    TimerDelete {
+        id: i32,
+    },
+    TimerfdSettime {
+        descriptor: i32,
+        flags: i32,
+        new: u64,
+        old: u64,
+    },
+    TimerfdGettime {
+        descriptor: i32,
+        to: u64,
+    },
+    WaitChild {
+        rusage: u64,
+        info: u64,
+    },
+    Statfs {
+        to: u64,
+    },
+    Open {
+        name: FileName,
+        flags: i32,
+    },
+    OpenHow {
+        name: FileName,
+        how: u64,
+    },
+    Stat(Stat),
+    Listing {
+        descriptor: i32,
+        to: u64,
+        length: u64,
+        old: bool,
+    },
+    Touch {
+        name: FileName,
+        times: Option<Span>,
+        flags: i32,
+    },
+    Owner {
+        name: FileName,
+        flags: i32,
+        uid: i32,
+        gid: i32,
+    },
+    /// Its root or its view of mounts may be another one afterwards.
+    Root,
+    /// Its rights may be others afterwards.
+    Rights,
+    Ptrace,
+    Prctl {
+        option: i32,
+    },
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the kernel takes the low half of the register, too"
+)]
+const fn int(value: u64) -> i32 {
+    value as i32
+}
+
+const TIMER_ABSTIME: u64 = 1;
+
+/// futex(2) commands that take a timeout; others have a number in its place.
+const FUTEX_WAIT: u64 = 0;
+const FUTEX_LOCK_PI: u64 = 6;
+
+/// Takes a call apart; `None` for one that the filter does not name.
+pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
+    let name = |directory, path| FileName {
+        directory: int(directory),
+        path,
+    };
+    let wait = |timeout, clock, endless, expired: i32| {
+        Call::Wait(Wait {
+            timeout,
+            clock,
+            endless: (endless, 0),
+            expired: i64::from(expired),
+            left: None,
+        })
+    };
+    let relative = |at: usize| Timeout::Relative(Span::Nano(a[at]));
+    let absolute = |at: usize| Timeout::Absolute(Span::Nano(a[at]));
+    const MONOTONIC: i32 = libc::CLOCK_MONOTONIC;
+    const REALTIME: i32 = libc::CLOCK_REALTIME;
+    Some(match number {
+        libc::SYS_clock_gettime => Call::ClockGettime {
+            clock: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_clock_getres => Call::ClockGetres {
+            clock: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_gettimeofday => Call::Gettimeofday {
+            to: a[0],
+            zone: a[1],
+        },
+        libc::SYS_times => Call::Times { to: a[0] },
+        libc::SYS_getrusage => Call::Getrusage {
+            who: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_sysinfo => Call::Sysinfo { to: a[0] },
+        libc::SYS_getrandom => Call::Getrandom {
+            to: a[0],
+            length: a[1],
+            flags: a[2],
+        },
+        libc::SYS_uname => Call::Uname { to: a[0] },
+        libc::SYS_sched_getaffinity => Call::GetAffinity {
+            length: a[1],
+            to: a[2],
+        },
+        libc::SYS_sched_setaffinity => Call::SetAffinity {
+            length: a[1],
+            from: a[2],
+        },
+        libc::SYS_getcpu => Call::Getcpu {
+            cpu: a[0],
+            node: a[1],
+        },
+        libc::SYS_getpriority => Call::GetPriority { which: int(a[0]) },
+        libc::SYS_setpriority => Call::SetPriority {
+            which: int(a[0]),
+            value: int(a[2]),
+        },
+        libc::SYS_nanosleep => Call::Sleep {
+            clock: MONOTONIC,
+            absolute: false,
+            request: a[0],
+            remain: a[1],
+        },
+        libc::SYS_clock_nanosleep => Call::Sleep {
+            clock: int(a[0]),
+            absolute: a[1] & TIMER_ABSTIME != 0,
+            request: a[2],
+            remain: a[3],
+        },
+        libc::SYS_epoll_pwait => Call::Wait(Wait {
+            timeout: Timeout::Milliseconds(int(a[3])),
+            clock: MONOTONIC,
+            endless: (3, u64::from(u32::MAX)),
+            expired: 0,
+            left: None,
+        }),
+        libc::SYS_epoll_pwait2 => wait(relative(3), MONOTONIC, 3, 0),
+        libc::SYS_ppoll => Call::Wait(Wait {
+            timeout: relative(2),
+            clock: MONOTONIC,
+            endless: (2, 0),
+            expired: 0,
+            left: Some(Span::Nano(a[2])),
+        }),
+        libc::SYS_pselect6 => Call::Wait(Wait {
+            timeout: relative(4),
+            clock: MONOTONIC,
+            endless: (4, 0),
+            expired: 0,
+            left: Some(Span::Nano(a[4])),
+        }),
+        libc::SYS_futex => {
+            let clock = if a[1] & 0x100 != 0 {
+                REALTIME
+            } else {
+                MONOTONIC
+            };
+            match a[1] & 0x7f {
+                FUTEX_WAIT => wait(relative(3), clock, 3, -libc::ETIMEDOUT),
+                FUTEX_LOCK_PI => wait(absolute(3), REALTIME, 3, -libc::ETIMEDOUT),
+                _ => wait(absolute(3), clock, 3, -libc::ETIMEDOUT),
+            }
+        }
+        SYS_FUTEX_WAITV => wait(absolute(3), int(a[4]), 3, -libc::ETIMEDOUT),
+        SYS_FUTEX_WAIT => wait(absolute(4), int(a[5]), 4, -libc::ETIMEDOUT),
+        libc::SYS_rt_sigtimedwait => wait(relative(2), MONOTONIC, 2, -libc::EAGAIN),
+        libc::SYS_semtimedop => wait(relative(3), MONOTONIC, 3, -libc::EAGAIN),
+        libc::SYS_mq_timedsend | libc::SYS_mq_timedreceive => {
+            wait(absolute(4), REALTIME, 4, -libc::ETIMEDOUT)
+        }
+        libc::SYS_io_getevents => wait(relative(4), MONOTONIC, 4, 0),
+        libc::SYS_setitimer => Call::SetItimer {
+            which: int(a[0]),
+            new: a[1],
+            old: a[2],
+        },
+        libc::SYS_getitimer => Call::GetItimer {
+            which: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_timer_create => Call::TimerCreate {
+            clock: int(a[0]),
+            event: a[1],
+            id: a[2],
+        },
+        libc::SYS_timer_settime => Call::TimerSettime {
+            id: int(a[0]),
+            absolute: a[1] & TIMER_ABSTIME != 0,
+            new: a[2],
+            old: a[3],
+        },
+        libc::SYS_timer_gettime => Call::TimerGettime {
+            id: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_timer_getoverrun => Call::TimerGetoverrun { id: int(a[0]) },
+        libc::SYS_timer_delete => Call::TimerDelete { id: int(a[0]) },
+        libc::SYS_timerfd_settime => Call::TimerfdSettime {
+            descriptor: int(a[0]),
+            flags: int(a[1]),
+            new: a[2],
+            old: a[3],
+        },
+        libc::SYS_timerfd_gettime => Call::TimerfdGettime {
+            descriptor: int(a[0]),
+            to: a[1],
+        },
+        libc::SYS_wait4 => Call::WaitChild {
+            rusage: a[3],
+            info: 0,
+        },
+        libc::SYS_waitid => Call::WaitChild {
+            rusage: a[4],
+            info: a[2],
+        },
+        libc::SYS_statfs | libc::SYS_fstatfs => Call::Statfs { to: a[1] },
+        libc::SYS_openat => Call::Open {
+            name: name(a[0], a[1]),
+            flags: int(a[2]),
+        },
+        libc::SYS_openat2 => Call::OpenHow {
+            name: name(a[0], a[1]),
+            how: a[2],
+        },
+        libc::SYS_fstat => Call::Stat(Stat {
+            name: name(a[0], 0),
+            flags: libc::AT_EMPTY_PATH,
+            form: StatForm::Stat,
+            to: a[1],
+        }),
+        libc::SYS_newfstatat => Call::Stat(Stat {
+            name: name(a[0], a[1]),
+            flags: int(a[3]),
+            form: StatForm::Stat,
+            to: a[2],
+        }),
+        libc::SYS_statx => Call::Stat(Stat {
+            name: name(a[0], a[1]),
+            flags: int(a[2]),
+            form: StatForm::Statx,
+            to: a[4],
+        }),
+        libc::SYS_getdents64 => Call::Listing {
+            descriptor: int(a[0]),
+            to: a[1],
+            length: a[2] & 0xffff_ffff,
+            old: false,
+        },
+        libc::SYS_utimensat => Call::Touch {
+            name: name(a[0], a[1]),
+            times: Some(Span::Nano(a[2])),
+            flags: int(a[3]),
+        },
+        libc::SYS_fchownat => Call::Owner {
+            name: name(a[0], a[1]),
+            flags: int(a[4]),
+            uid: int(a[2]),
+            gid: int(a[3]),
+        },
+        libc::SYS_fchown => Call::Owner {
+            name: name(a[0], 0),
+            flags: libc::AT_EMPTY_PATH,
+            uid: int(a[1]),
+            gid: int(a[2]),
+        },
+        libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns | libc::SYS_unshare => Call::Root,
+        libc::SYS_setuid
+        | libc::SYS_setreuid
+        | libc::SYS_setresuid
+        | libc::SYS_setfsuid
+        | libc::SYS_setgid
+        | libc::SYS_setregid
+        | libc::SYS_setresgid
+        | libc::SYS_setfsgid
+        | libc::SYS_capset => Call::Rights,
+        libc::SYS_ptrace => Call::Ptrace,
+        libc::SYS_prctl => Call::Prctl { option: int(a[0]) },
+        _ => return arch::decode(number, a),
+    })
+}
+
+/// Linux 5.16 and 6.7; libc does not have all of them.
+pub(super) const SYS_FUTEX_WAITV: i64 = 449;
+pub(super) const SYS_FUTEX_WAIT: i64 = 455;

@@ -1,0 +1,190 @@
+//! A process' clock: it starts at the epoch and moves when it is read, when its process waits, and when
+//! it learns of a later time. Nothing else moves it.
+
+/// Nanoseconds since 1970, on the virtual clock.
+pub(super) type Time = i64;
+
+/// Nanoseconds in a second.
+pub(super) const SECOND: i64 = 1_000_000_000;
+const MICROSECOND: i64 = 1000;
+
+/// What monotonic clocks show at the start: some programs take 0 for "never".
+pub(super) const UPTIME: i64 = 10 * SECOND;
+
+/// A clock of one process.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    start: Time,
+    now: Time,
+    used: Time,
+    /// How often it was read without anything else that we see.
+    streak: i64,
+}
+
+impl Clock {
+    /// One that shows `epoch`, in seconds.
+    pub(super) fn starting_at(epoch: i64) -> Self {
+        let start = epoch.saturating_mul(SECOND);
+        Self {
+            start,
+            now: start,
+            used: 0,
+            streak: 0,
+        }
+    }
+
+    /// The clock of a new process.
+    #[must_use]
+    pub(super) fn of_child(&self) -> Self {
+        Self {
+            used: 0,
+            streak: 0,
+            ..self.clone()
+        }
+    }
+
+    /// Reading takes time, too: a microsecond, and more the longer a process does nothing but look at the
+    /// clock, so that a loop that waits for a second ends.
+    pub(super) fn read(&mut self) -> Time {
+        const PATIENCE: i64 = 256;
+        self.streak += 1;
+        self.advance(MICROSECOND + MICROSECOND * self.streak / PATIENCE);
+        self.now
+    }
+
+    /// The time of a change: later than any before in this process.
+    pub(super) fn tick(&mut self) -> Time {
+        self.advance(MICROSECOND);
+        self.now
+    }
+
+    fn advance(&mut self, by: Time) {
+        self.now = self.now.saturating_add(by);
+        self.used = self.used.saturating_add(by);
+    }
+
+    /// The process did something else than reading its clock.
+    pub(super) fn rest(&mut self) {
+        self.streak = 0;
+    }
+
+    /// What it shows, unmoved.
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// It learns that it is at least as late as this.
+    pub(super) fn learn(&mut self, time: Time) {
+        self.now = self.now.max(time);
+    }
+
+    /// How long its process ran, as far as that moved the clock.
+    pub(super) fn used(&self) -> Time {
+        self.used
+    }
+
+    /// What the clock of this number (clock_gettime(2)) shows when this one shows `now`; `None` for a
+    /// number without a clock.
+    pub(super) fn show(&self, clock: i32, now: Time) -> Option<Time> {
+        match kind(clock)? {
+            Kind::Real => Some(now),
+            Kind::Monotonic => Some(now - self.start + UPTIME),
+            Kind::Used => Some(self.used),
+        }
+    }
+
+    /// When this one shows what is `time` on the other.
+    pub(super) fn when(&self, clock: i32, time: Time) -> Option<Time> {
+        match kind(clock)? {
+            Kind::Real => Some(time),
+            Kind::Monotonic => Some(time.saturating_sub(UPTIME).saturating_add(self.start)),
+            Kind::Used => Some(time.saturating_sub(self.used).saturating_add(self.now)),
+        }
+    }
+}
+
+enum Kind {
+    Real,
+    Monotonic,
+    Used,
+}
+
+fn kind(clock: i32) -> Option<Kind> {
+    Some(match clock {
+        libc::CLOCK_REALTIME
+        | libc::CLOCK_REALTIME_COARSE
+        | libc::CLOCK_REALTIME_ALARM
+        | libc::CLOCK_TAI => Kind::Real,
+        libc::CLOCK_MONOTONIC
+        | libc::CLOCK_MONOTONIC_RAW
+        | libc::CLOCK_MONOTONIC_COARSE
+        | libc::CLOCK_BOOTTIME
+        | libc::CLOCK_BOOTTIME_ALARM => Kind::Monotonic,
+        libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => Kind::Used,
+        // The clocks of processes and threads (clock_getcpuclockid(3)).
+        ..0 => Kind::Used,
+        _ => return None,
+    })
+}
+
+/// `struct timespec`.
+pub(super) fn to_timespec(time: Time) -> [u8; 16] {
+    pair(time.div_euclid(SECOND), time.rem_euclid(SECOND))
+}
+
+/// `struct timeval`.
+pub(super) fn to_timeval(time: Time) -> [u8; 16] {
+    pair(
+        time.div_euclid(SECOND),
+        time.rem_euclid(SECOND) / MICROSECOND,
+    )
+}
+
+fn pair(first: i64, second: i64) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&first.to_ne_bytes());
+    bytes[8..].copy_from_slice(&second.to_ne_bytes());
+    bytes
+}
+
+/// Two words as a time; `None` where the kernel says `EINVAL`.
+pub(super) fn from_pair(bytes: [u8; 16], unit: i64) -> Option<Time> {
+    let word = |at: usize| i64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let (seconds, part) = (word(0), word(8));
+    (seconds >= 0 && (0..SECOND / unit).contains(&part)).then(|| {
+        seconds
+            .saturating_mul(SECOND)
+            .saturating_add(part.saturating_mul(unit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_that_waits_for_a_second_ends() {
+        let mut clock = Clock::starting_at(0);
+        let reads = (1..).take_while(|_| clock.read() < SECOND).count();
+        assert!((10_000..50_000).contains(&reads), "{reads} reads");
+    }
+
+    #[test]
+    fn clocks_show_the_same_moment() {
+        let mut clock = Clock::starting_at(1_600_000_000);
+        let now = clock.read();
+        assert_eq!(now, 1_600_000_000 * SECOND + 1003);
+        let uptime = clock.show(libc::CLOCK_MONOTONIC, now).expect("a clock");
+        assert_eq!(uptime, UPTIME + 1003);
+        assert_eq!(clock.when(libc::CLOCK_MONOTONIC, uptime), Some(now));
+        assert_eq!(clock.show(99, now), None);
+    }
+
+    #[test]
+    fn times_are_taken_as_the_kernel_takes_them() {
+        assert_eq!(from_pair(to_timespec(5), 1), Some(5));
+        assert_eq!(from_pair(to_timeval(5000), 1000), Some(5000));
+        assert_eq!(from_pair(pair(0, SECOND), 1), None);
+        assert_eq!(from_pair(pair(-1, 0), 1), None);
+    }
+}

@@ -1,0 +1,472 @@
+//! What a traced process is told about files: numbers, times and sizes that depend on nothing outside.
+//!
+//! - A file's number comes from the path it was first seen by, not from the disk, and not from the order
+//!   in which files are looked at, so that processes beside each other do not disturb it.
+//! - A file that is unchanged has the time it came with; one that was changed has the time, on the
+//!   virtual clock, when it was opened for writing. What was changed without being opened (a directory)
+//!   has the time when somebody first sees it changed. So times are the same each time, and in order.
+//! - Device numbers say which mount, in the order of mount points; a directory has one link and one
+//!   block; a file takes the blocks its size needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
+use immbuild_cas::digest::Digest;
+
+use super::clock::{Clock, SECOND, Time};
+use super::sys;
+
+/// What the kernel tells files apart by. The time of birth tells a file from an earlier one whose number
+/// was used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    device: (u32, u32),
+    number: u64,
+    birth: (i64, u32),
+}
+
+impl Key {
+    fn of(real: &libc::statx) -> Self {
+        Self {
+            device: (real.stx_dev_major, real.stx_dev_minor),
+            number: real.stx_ino,
+            birth: (real.stx_btime.tv_sec, real.stx_btime.tv_nsec),
+        }
+    }
+}
+
+/// A time as the file system has it.
+type RealTime = (i64, u32);
+
+fn changed(real: &libc::statx) -> RealTime {
+    (real.stx_mtime.tv_sec, real.stx_mtime.tv_nsec)
+}
+
+fn exact((seconds, nanoseconds): RealTime) -> Time {
+    seconds
+        .saturating_mul(SECOND)
+        .saturating_add(i64::from(nanoseconds))
+}
+
+#[derive(Clone, Copy, Debug)]
+struct File {
+    number: u64,
+    /// What is shown while the file system says `real`.
+    time: Time,
+    real: RealTime,
+    /// What will be shown when the file system says something else.
+    next: Option<Time>,
+    /// The next one holds even if the file system's clock is too coarse to tell.
+    certain: bool,
+    /// It was opened for writing: whoever writes to it moves its time by opening it, and not again, because
+    /// only some kernels can tell two changes in a row apart.
+    opened: bool,
+}
+
+/// A file system that is mounted where the process can see it.
+#[derive(Clone, Copy, Debug)]
+struct Mount {
+    device: u32,
+    /// `/proc` and terminals: their files have no times of their own.
+    timeless: bool,
+    /// Its links lead into processes, which are others for the tracer.
+    process: bool,
+}
+
+/// All files that were seen.
+#[derive(Debug)]
+pub(super) struct Files {
+    mounts: BTreeMap<u64, Mount>,
+    files: BTreeMap<Key, File>,
+    /// When the first process started, on the file system's clock.
+    started: RealTime,
+    epoch: Time,
+    /// Numbers of pipes, sockets and the like, in the order they were seen.
+    nameless: BTreeMap<Key, u64>,
+    /// Pipes that stand for a random device.
+    random: BTreeSet<Key>,
+}
+
+/// Device numbers below are for what is in no mount: pipes, sockets, ….
+const FIRST_MOUNT: u32 = 32;
+
+impl Files {
+    /// Looks at the mounts of the calling process.
+    pub(super) fn new(epoch: Time) -> io::Result<Self> {
+        Ok(Self {
+            mounts: mounts(&std::fs::read("/proc/self/mountinfo")?),
+            files: BTreeMap::new(),
+            started: sys::file_clock(),
+            epoch,
+            nameless: BTreeMap::new(),
+            random: BTreeSet::new(),
+        })
+    }
+
+    /// Is it on a mount that we know, and not among the processes?
+    pub(super) fn is_plain(&self, real: &libc::statx) -> bool {
+        let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+        [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind)
+            && self
+                .mounts
+                .get(&real.stx_mnt_id)
+                .is_some_and(|mount| !mount.process)
+    }
+
+    /// This pipe is what a process has for a random device.
+    pub(super) fn mark_random(&mut self, pipe: &OwnedFd) {
+        if let Ok(real) = sys::statx(pipe.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {
+            self.random.insert(Key::of(&real));
+        }
+    }
+
+    /// What a process is told instead of `real`. `path` names the file when it is seen for the first time.
+    pub(super) fn show(
+        &mut self,
+        real: &libc::statx,
+        clock: &mut Clock,
+        path: impl FnOnce() -> Vec<u8>,
+    ) -> libc::statx {
+        let mut shown = *real;
+        let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+        shown.stx_attributes = 0;
+        shown.stx_attributes_mask = 0;
+        shown.stx_mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+        shown.stx_blksize = 4096;
+        shown.stx_blocks = real.stx_size.div_ceil(512);
+        if kind == libc::S_IFDIR {
+            shown.stx_nlink = 1;
+            shown.stx_size = 4096;
+            shown.stx_blocks = 8;
+        } else if kind != libc::S_IFREG {
+            shown.stx_blocks = 0;
+        }
+        let mount = self.mounts.get(&real.stx_mnt_id).copied();
+        let still = mount.is_some_and(|mount| mount.timeless)
+            || [libc::S_IFCHR, libc::S_IFBLK].contains(&kind);
+        let (number, time) = match mount {
+            Some(_) => {
+                let file = self.seen(real, clock, path);
+                // Whoever sees a change knows that it is later. Times that were there before prove nothing.
+                if !still && is_recent(self.started, file.real) {
+                    clock.learn(file.time);
+                }
+                (file.number, if still { self.epoch } else { file.time })
+            }
+            None => (self.nameless(real), self.epoch),
+        };
+        if self.random.contains(&Key::of(real)) {
+            // null(4), random(4): character device 1:9.
+            shown.stx_mode = u16::try_from(libc::S_IFCHR | 0o666).expect("a mode");
+            (shown.stx_rdev_major, shown.stx_rdev_minor) = (1, 9);
+        }
+        shown.stx_ino = number;
+        shown.stx_dev_major = 0;
+        shown.stx_dev_minor = mount.map_or(kind >> 12, |mount| mount.device);
+        shown.stx_mnt_id = shown.stx_dev_minor.into();
+        let stamp = statx_time(time);
+        shown.stx_atime = stamp;
+        shown.stx_mtime = stamp;
+        shown.stx_ctime = stamp;
+        shown.stx_btime = stamp;
+        shown
+    }
+
+    fn nameless(&mut self, real: &libc::statx) -> u64 {
+        let next = self.nameless.len() as u64 + 1;
+        *self.nameless.entry(Key::of(real)).or_insert(next)
+    }
+
+    /// The number of a file of a listing.
+    pub(super) fn number(&mut self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> u64 {
+        if self.mounts.contains_key(&real.stx_mnt_id) {
+            let key = Key::of(real);
+            if let Some(file) = self.files.get(&key) {
+                return file.number;
+            }
+            // Being listed is not being looked at: its time is settled when somebody asks.
+            let file = self.first(real, path(), None);
+            self.files.insert(key, file);
+            return file.number;
+        }
+        self.nameless(real)
+    }
+
+    /// The file with its time brought up to date.
+    fn seen(
+        &mut self,
+        real: &libc::statx,
+        clock: &mut Clock,
+        path: impl FnOnce() -> Vec<u8>,
+    ) -> File {
+        let key = Key::of(real);
+        let now = changed(real);
+        let Some(file) = self.files.get_mut(&key) else {
+            let file = self.first(real, path(), Some(clock));
+            self.files.insert(key, file);
+            return file;
+        };
+        if file.real != now || (file.certain && file.next.is_some()) {
+            let recent = is_recent(self.started, now);
+            file.time = match file.next.take() {
+                Some(next) => next,
+                None if !recent => exact(now),
+                None if file.opened => file.time,
+                None => clock.tick(),
+            };
+            file.real = now;
+            file.certain = false;
+        }
+        *file
+    }
+
+    /// A file that nobody has looked at yet. Without a clock its time stays open.
+    fn first(&self, real: &libc::statx, path: Vec<u8>, clock: Option<&mut Clock>) -> File {
+        let now = changed(real);
+        let recent = is_recent(self.started, now);
+        let (time, real) = match clock {
+            Some(clock) if recent => (clock.tick(), now),
+            None if recent => (self.epoch, (i64::MIN, 0)),
+            _ => (exact(now), now),
+        };
+        File {
+            number: number_of(&path),
+            time,
+            real,
+            next: None,
+            certain: false,
+            opened: false,
+        }
+    }
+
+    /// Somebody has opened it for writing. `emptied`: what was in it is gone.
+    pub(super) fn opened(
+        &mut self,
+        real: &libc::statx,
+        clock: &mut Clock,
+        emptied: bool,
+        path: impl FnOnce() -> Vec<u8>,
+    ) {
+        let key = Key::of(real);
+        let time = clock.tick();
+        let now = changed(real);
+        let recent = is_recent(self.started, now);
+        if let Some(file) = self.files.get_mut(&key) {
+            if emptied && file.real != now {
+                file.time = time;
+                file.real = now;
+            }
+            file.next = Some(time);
+            file.certain |= emptied;
+            file.opened = true;
+            return;
+        }
+        let mut file = self.first(real, path(), None);
+        file.next = Some(time);
+        file.opened = true;
+        // A new file, or one that was emptied: changed already.
+        if recent {
+            file.time = time;
+            file.real = now;
+        }
+        self.files.insert(key, file);
+    }
+
+    /// Somebody sets its time: to now, or to this.
+    pub(super) fn touched(
+        &mut self,
+        real: &libc::statx,
+        clock: &mut Clock,
+        to: Option<RealTime>,
+        path: impl FnOnce() -> Vec<u8>,
+    ) {
+        let key = Key::of(real);
+        let mut file = match self.files.get(&key) {
+            Some(file) => *file,
+            None => self.first(real, path(), None),
+        };
+        match to {
+            None => {
+                file.next = Some(clock.tick());
+                file.certain = true;
+            }
+            // If the call fails the file system goes on saying what it said.
+            Some(time) if is_recent(self.started, time) => file.next = Some(exact(time)),
+            // Shown as it is.
+            Some(_) => {
+                file.next = None;
+                file.certain = false;
+            }
+        }
+        self.files.insert(key, file);
+    }
+}
+
+/// Is this time, of the file system, one that was taken from the machine's clock since the start?
+fn is_recent(started: RealTime, time: RealTime) -> bool {
+    const SLACK: i64 = 2;
+    time >= started && time.0 <= sys::file_clock().0 + SLACK
+}
+
+fn statx_time(time: Time) -> libc::statx_timestamp {
+    let mut stamp = sys::zero_statx_time();
+    stamp.tv_sec = time.div_euclid(SECOND);
+    stamp.tv_nsec = u32::try_from(time.rem_euclid(SECOND)).expect("below a second");
+    stamp
+}
+
+/// 52 bits: a number that every language can hold, and that seldom two files share.
+pub(super) fn number_of(path: &[u8]) -> u64 {
+    let digest = Digest::of(path);
+    let bytes = digest.as_bytes()[..8].try_into().expect("eight bytes");
+    (u64::from_be_bytes(bytes) >> 12).max(2)
+}
+
+/// Reads proc_pid_mountinfo(5).
+fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
+    let mut lines: Vec<(&[u8], u64, bool)> = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = fields
+            .next()
+            .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+        let (Some(id), Some(point)) = (id, fields.nth(3)) else {
+            continue;
+        };
+        let mut rest = fields.skip_while(|field| *field != b"-");
+        let kind = rest.nth(1).unwrap_or_default();
+        lines.push((point, id, [b"proc".as_slice(), b"devpts"].contains(&kind)));
+    }
+    lines.sort_unstable();
+    let mut mounts = BTreeMap::new();
+    let mut directories: Vec<(&[u8], u32)> = Vec::new();
+    for (point, id, timeless) in lines {
+        let is_directory = std::ffi::CString::new(point)
+            .ok()
+            .and_then(|path| sys::statx(libc::AT_FDCWD, &path, 0).ok())
+            .is_some_and(|found| u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR);
+        // A file that is mounted alone belongs to what is around it, as if it were there.
+        let around = directories
+            .iter()
+            .rev()
+            .find(|(directory, _)| point.starts_with(directory));
+        let device = match around {
+            Some((_, device)) if !is_directory => *device,
+            _ => FIRST_MOUNT + u32::try_from(directories.len()).unwrap_or(u32::MAX),
+        };
+        if is_directory {
+            directories.push((point, device));
+        }
+        mounts.insert(
+            id,
+            Mount {
+                device,
+                timeless,
+                process: timeless || point.starts_with(b"/proc/"),
+            },
+        );
+    }
+    mounts
+}
+
+/// The path of an open file, as the tracer's `/proc` tells it.
+pub(super) fn path_of(link: &CStr) -> Vec<u8> {
+    rustix::fs::readlink(link, Vec::new()).map_or_else(|_| Vec::new(), |path| path.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(number: u64, mtime: RealTime) -> libc::statx {
+        let mut real = sys::zero_statx();
+        real.stx_ino = number;
+        real.stx_mode = u16::try_from(libc::S_IFREG | 0o644).expect("a mode");
+        real.stx_nlink = 1;
+        real.stx_size = 1000;
+        real.stx_mtime = sys::zero_statx_time();
+        real.stx_mtime.tv_sec = mtime.0;
+        real.stx_mtime.tv_nsec = mtime.1;
+        real
+    }
+
+    fn files() -> Files {
+        let mount = Mount {
+            device: 32,
+            timeless: false,
+            process: false,
+        };
+        Files {
+            mounts: [(0, mount)].into(),
+            files: BTreeMap::new(),
+            started: (1000, 0),
+            epoch: 0,
+            nameless: BTreeMap::new(),
+            random: BTreeSet::new(),
+        }
+    }
+
+    fn time_of(files: &mut Files, clock: &mut Clock, of: &libc::statx) -> i64 {
+        let shown = files.show(of, clock, || b"/a".to_vec());
+        shown.stx_mtime.tv_sec * SECOND + i64::from(shown.stx_mtime.tv_nsec)
+    }
+
+    #[test]
+    fn what_was_there_before_keeps_its_time() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        assert_eq!(
+            time_of(&mut files, &mut clock, &real(1, (7, 5))),
+            7 * SECOND + 5
+        );
+    }
+
+    #[test]
+    fn what_is_opened_later_is_newer() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        let (one, other) = (real(1, (1000, 1)), real(2, (1000, 1)));
+        files.opened(&other, &mut clock, true, || b"/b".to_vec());
+        files.opened(&one, &mut clock, true, || b"/a".to_vec());
+        let (first, second) = (
+            time_of(&mut files, &mut clock, &one),
+            time_of(&mut files, &mut clock, &other),
+        );
+        assert!(first > second && second > 50 * SECOND);
+        assert_eq!(time_of(&mut files, &mut clock, &one), first);
+    }
+
+    #[test]
+    fn opened_but_not_written_is_not_newer() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        let before = time_of(&mut files, &mut clock, &real(1, (7, 0)));
+        files.opened(&real(1, (7, 0)), &mut clock, false, Vec::new);
+        assert_eq!(time_of(&mut files, &mut clock, &real(1, (7, 0))), before);
+        assert!(time_of(&mut files, &mut clock, &real(1, (1000, 2))) > before);
+    }
+
+    #[test]
+    fn touching_works_within_a_tick_of_the_kernel() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        let before = time_of(&mut files, &mut clock, &real(1, (1000, 0)));
+        files.touched(&real(1, (1000, 0)), &mut clock, None, Vec::new);
+        assert!(time_of(&mut files, &mut clock, &real(1, (1000, 0))) > before);
+        files.touched(&real(1, (1000, 0)), &mut clock, Some((3, 4)), Vec::new);
+        assert_eq!(
+            time_of(&mut files, &mut clock, &real(1, (3, 4))),
+            3 * SECOND + 4
+        );
+    }
+
+    #[test]
+    fn numbers_come_from_names() {
+        let mut clock = Clock::starting_at(50);
+        let number = |key, path: &[u8], clock: &mut Clock| {
+            files()
+                .show(&real(key, (7, 0)), clock, || path.to_vec())
+                .stx_ino
+        };
+        assert_eq!(number(1, b"/a", &mut clock), number(2, b"/a", &mut clock));
+        assert_ne!(number(1, b"/a", &mut clock), number(1, b"/b", &mut clock));
+    }
+}

@@ -1,0 +1,301 @@
+//! Which calls stop a thread, as a program for the kernel.
+//!
+//! A binary search over call numbers, then at most a few instructions on the arguments: what is not
+//! named costs about as much as without a filter.
+
+use seccompiler::sock_filter;
+
+use super::arch;
+use super::call::{SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
+use super::{Metadata, Virtual};
+
+/// When a call stops its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Always,
+    /// This argument, an address, is not null.
+    NotZero {
+        at: u8,
+    },
+    /// This argument is a finite time to wait in milliseconds.
+    Milliseconds {
+        at: u8,
+    },
+    /// It may write or make a file, or may open a device or a file of /proc by its name.
+    Opens {
+        flags: u8,
+    },
+    /// futex(2): the command waits, and not for ever.
+    Futex,
+    /// The low half of this argument is this.
+    Is {
+        at: u8,
+        value: u32,
+    },
+    /// Never made: the call fails with this.
+    Fails(i32),
+}
+
+/// One call number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    number: i64,
+    when: When,
+    /// Only where file numbers and times are virtual.
+    metadata: bool,
+}
+
+impl Rule {
+    pub(super) const fn new(number: i64, when: When) -> Self {
+        Self {
+            number,
+            when,
+            metadata: false,
+        }
+    }
+
+    pub(super) const fn metadata(number: i64) -> Self {
+        Self {
+            number,
+            when: When::Always,
+            metadata: true,
+        }
+    }
+}
+
+const PR_SET_TSC: u32 = 26;
+
+fn common_rules() -> Vec<Rule> {
+    use When::{Always, Fails, Futex, Is, Milliseconds, NotZero, Opens};
+    let always = [
+        libc::SYS_clock_gettime,
+        libc::SYS_clock_getres,
+        libc::SYS_gettimeofday,
+        libc::SYS_times,
+        libc::SYS_getrusage,
+        libc::SYS_sysinfo,
+        libc::SYS_getrandom,
+        libc::SYS_uname,
+        libc::SYS_sched_getaffinity,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_getcpu,
+        libc::SYS_getpriority,
+        libc::SYS_setpriority,
+        libc::SYS_nanosleep,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_setitimer,
+        libc::SYS_getitimer,
+        libc::SYS_timer_create,
+        libc::SYS_timer_settime,
+        libc::SYS_timer_gettime,
+        libc::SYS_timer_getoverrun,
+        libc::SYS_timer_delete,
+        libc::SYS_timerfd_settime,
+        libc::SYS_timerfd_gettime,
+        libc::SYS_wait4,
+        libc::SYS_waitid,
+        libc::SYS_statfs,
+        libc::SYS_fstatfs,
+        libc::SYS_openat2,
+        libc::SYS_chroot,
+        libc::SYS_pivot_root,
+        libc::SYS_setns,
+        libc::SYS_unshare,
+        libc::SYS_setuid,
+        libc::SYS_setreuid,
+        libc::SYS_setresuid,
+        libc::SYS_setfsuid,
+        libc::SYS_setgid,
+        libc::SYS_setregid,
+        libc::SYS_setresgid,
+        libc::SYS_setfsgid,
+        libc::SYS_capset,
+        libc::SYS_ptrace,
+    ];
+    let metadata = [
+        libc::SYS_fstat,
+        libc::SYS_newfstatat,
+        libc::SYS_statx,
+        libc::SYS_getdents64,
+        libc::SYS_utimensat,
+    ];
+    let not_null = [
+        (libc::SYS_epoll_pwait2, 3),
+        (libc::SYS_ppoll, 2),
+        (libc::SYS_pselect6, 4),
+        (libc::SYS_rt_sigtimedwait, 2),
+        (libc::SYS_semtimedop, 3),
+        (libc::SYS_mq_timedsend, 4),
+        (libc::SYS_mq_timedreceive, 4),
+        (libc::SYS_io_getevents, 4),
+        (SYS_FUTEX_WAITV, 3),
+        (SYS_FUTEX_WAIT, 4),
+    ];
+    let others = [
+        Rule::new(libc::SYS_openat, Opens { flags: 2 }),
+        Rule::new(libc::SYS_epoll_pwait, Milliseconds { at: 3 }),
+        Rule::new(libc::SYS_futex, Futex),
+        Rule::new(
+            libc::SYS_prctl,
+            Is {
+                at: 0,
+                value: PR_SET_TSC,
+            },
+        ),
+        // Where the number of the processor and the time stand in the thread's own memory.
+        Rule::new(libc::SYS_rseq, Fails(libc::ENOSYS)),
+        // They also tell the time.
+        Rule::new(libc::SYS_adjtimex, Fails(libc::EPERM)),
+        Rule::new(libc::SYS_clock_adjtime, Fails(libc::EPERM)),
+    ];
+    let always = always.into_iter().map(|number| Rule::new(number, Always));
+    let not_null = not_null
+        .into_iter()
+        .map(|(number, at)| Rule::new(number, NotZero { at }));
+    always
+        .chain(metadata.into_iter().map(Rule::metadata))
+        .chain(not_null)
+        .chain(others)
+        .collect()
+}
+
+/// The rules that hold, sorted by number.
+fn rules(what: &Virtual) -> Vec<Rule> {
+    let mut rules = common_rules();
+    rules.extend(arch::rules());
+    rules.retain(|rule| !rule.metadata || what.metadata == Metadata::Virtual);
+    if what.strict {
+        super::strict::add_rules(&mut rules);
+    }
+    rules.sort_by_key(|rule| rule.number);
+    rules.dedup_by_key(|rule| rule.number);
+    rules
+}
+
+const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
+const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
+const EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const NOT_LESS: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+
+const ALLOW: sock_filter = instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW);
+const TRACE: sock_filter = instruction(RETURN, 0, 0, libc::SECCOMP_RET_TRACE);
+
+const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+/// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+/// The low half of an argument (both architectures are little-endian).
+fn low(at: u8) -> sock_filter {
+    instruction(LOAD, 0, 0, 16 + 8 * u32::from(at))
+}
+
+fn high(at: u8) -> sock_filter {
+    instruction(LOAD, 0, 0, 20 + 8 * u32::from(at))
+}
+
+/// The program.
+pub(super) fn program(what: &Virtual) -> Vec<sock_filter> {
+    let mut program = vec![
+        instruction(LOAD, 0, 0, ARCHITECTURE),
+        instruction(EQUAL, 1, 0, arch::AUDIT),
+        // Another architecture's numbers mean other calls: none is let through.
+        instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        instruction(LOAD, 0, 0, NUMBER),
+    ];
+    program.extend(search(&rules(what)));
+    program
+}
+
+fn search(rules: &[Rule]) -> Vec<sock_filter> {
+    const FEW: usize = 3;
+    if rules.len() > FEW {
+        let (low, high) = rules.split_at(rules.len() / 2);
+        let low = search(low);
+        let first = u32::try_from(high[0].number).expect("a call number");
+        let skip = u32::try_from(low.len()).expect("a short program");
+        let mut out = vec![
+            instruction(NOT_LESS, 0, 1, first),
+            instruction(JUMP, 0, 0, skip),
+        ];
+        out.extend(low);
+        out.extend(search(high));
+        return out;
+    }
+    let mut out = Vec::new();
+    for rule in rules {
+        let block = decision(rule.when);
+        let number = u32::try_from(rule.number).expect("a call number");
+        let skip = u8::try_from(block.len()).expect("a short block");
+        out.push(instruction(EQUAL, 0, skip, number));
+        out.extend(block);
+    }
+    out.push(ALLOW);
+    out
+}
+
+/// Decides about one call.
+fn decision(when: When) -> Vec<sock_filter> {
+    match when {
+        When::Always => vec![TRACE],
+        When::Fails(error) => vec![instruction(
+            RETURN,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | error.unsigned_abs(),
+        )],
+        When::NotZero { at } => vec![
+            low(at),
+            instruction(EQUAL, 0, 3, 0),
+            high(at),
+            instruction(EQUAL, 0, 1, 0),
+            ALLOW,
+            TRACE,
+        ],
+        When::Milliseconds { at } => vec![
+            low(at),
+            instruction(EQUAL, 1, 0, 0),
+            // Negative is for ever.
+            instruction(NOT_LESS, 0, 1, 0x8000_0000),
+            ALLOW,
+            TRACE,
+        ],
+        When::Opens { flags } => vec![
+            low(flags),
+            instruction(ANY_BIT, 2, 0, WRITES),
+            instruction(ANY_BIT, 0, 1, NO_DEVICE),
+            ALLOW,
+            TRACE,
+        ],
+        When::Futex => vec![
+            low(3),
+            instruction(EQUAL, 0, 2, 0),
+            high(3),
+            instruction(EQUAL, 7, 0, 0),
+            low(1),
+            instruction(AND, 0, 0, 0x7f),
+            instruction(EQUAL, 5, 0, 0),
+            instruction(EQUAL, 4, 0, 6),
+            instruction(EQUAL, 3, 0, 9),
+            instruction(EQUAL, 2, 0, 11),
+            instruction(EQUAL, 1, 0, 13),
+            ALLOW,
+            TRACE,
+        ],
+        When::Is { at, value } => vec![low(at), instruction(EQUAL, 1, 0, value), ALLOW, TRACE],
+    }
+}
+
+/// `O_WRONLY | O_RDWR | O_CREAT | O_TRUNC`.
+pub(super) const WRITES: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
+/// `O_DIRECTORY | O_NOFOLLOW | O_PATH`: nobody opens a random device like that.
+#[cfg(target_arch = "x86_64")]
+const NO_DEVICE: u32 = 0o200_000 | 0o400_000 | 0o10_000_000;
+#[cfg(target_arch = "aarch64")]
+const NO_DEVICE: u32 = 0o40_000 | 0o100_000 | 0o10_000_000;

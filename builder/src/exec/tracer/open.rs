@@ -1,0 +1,266 @@
+//! Opening files: what is opened for writing is noted; random devices, and files of `/proc` that are
+//! never the same twice, are replaced by ours.
+
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{SeekFrom, seek};
+
+use super::arch::{Machine as _, Registers};
+use super::call::FileName;
+use super::clock::SECOND;
+use super::evidence::Source;
+use super::files::path_of;
+use super::filter::WRITES;
+use super::random::Stream;
+use super::run::{Answer, Pending, Tracer, sys_string};
+use super::sys::{self, Resume, Tid};
+
+/// Keeps a pipe full of random bytes, in a thread of its own, until nobody can read it any more.
+#[derive(Debug)]
+pub(super) struct Feeder {
+    pipe: OwnedFd,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Feeder {
+    fn start(pipe: OwnedFd, mut stream: Stream) -> io::Result<Self> {
+        let mut out = std::io::PipeWriter::from(pipe.try_clone()?);
+        let thread = std::thread::Builder::new().spawn(move || {
+            let mut block = [0; 4096];
+            loop {
+                stream.fill(&mut block);
+                if out.write_all(&block).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { pipe, thread })
+    }
+
+    /// Is the pipe empty just because its thread has not come to filling it?
+    pub(super) fn is_behind(&self) -> bool {
+        !self.thread.is_finished() && sys::bytes_in(&self.pipe) == 0
+    }
+}
+
+/// A file that is ours.
+enum Special {
+    Random,
+    Uuid,
+    Uptime,
+}
+
+const PATH_MAX: usize = 4096;
+
+impl Tracer {
+    pub(super) fn open(
+        &mut self,
+        tid: Tid,
+        name: FileName,
+        flags: i32,
+        registers: &mut Registers,
+    ) -> io::Result<Answer> {
+        let path = sys_string(tid, name.path, PATH_MAX)?;
+        let writes = flags.cast_unsigned() & WRITES != 0;
+        if path == b"/dev/null" {
+            return Ok(Answer::Native);
+        }
+        let Some(special) = special(tid, name.directory, &path) else {
+            return Ok(if writes {
+                Answer::ToEnd(Pending::Opened { flags })
+            } else {
+                Answer::Native
+            });
+        };
+        self.used(
+            tid,
+            match special {
+                Special::Random | Special::Uuid => Source::Random,
+                Special::Uptime => Source::Clock,
+            },
+        );
+        let saved = registers.clone();
+        match special {
+            // What is written to it is for nobody.
+            Special::Random if flags & libc::O_ACCMODE == libc::O_WRONLY => {
+                let at = scratch(registers);
+                sys::write_memory(tid, at, b"/dev/null\0")?;
+                let argument = (0..2)
+                    .find(|argument| registers.argument(*argument) == name.path)
+                    .unwrap_or(0);
+                registers.set_argument(argument, at);
+                Ok(Answer::Changed(Pending::Redirected(saved)))
+            }
+            Special::Random => {
+                let pair = scratch(registers);
+                registers.set_number(libc::SYS_pipe2);
+                registers.set_argument(0, pair);
+                let kept = flags & (libc::O_CLOEXEC | libc::O_NONBLOCK);
+                registers.set_argument(1, u64::from(kept.cast_unsigned()));
+                Ok(Answer::Changed(Pending::Pipe { saved, pair, flags }))
+            }
+            Special::Uuid => {
+                let content = self.thread(tid).stream.uuid() + "\n";
+                Ok(in_memory(registers, saved, flags, name.path, content))
+            }
+            Special::Uptime => {
+                let clock = &mut self.process(tid).clock;
+                let now = clock.read();
+                let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
+                let hundredth = uptime.rem_euclid(SECOND) / (SECOND / 100);
+                let content = format!("{}.{hundredth:02} 0.00\n", uptime / SECOND);
+                Ok(in_memory(registers, saved, flags, name.path, content))
+            }
+        }
+    }
+
+    /// Our copy of a process' descriptor.
+    pub(super) fn descriptor(&mut self, tid: Tid, number: i32) -> io::Result<OwnedFd> {
+        let pid = self.threads[&tid].process;
+        let process = self.process(tid);
+        if process.handle.is_none() {
+            process.handle = Some(sys::open_process(pid)?);
+        }
+        let handle = process.handle.as_ref().expect("it was made above");
+        sys::descriptor_of(handle, number)
+    }
+
+    pub(super) fn fill_content(
+        &mut self,
+        tid: Tid,
+        mut saved: Registers,
+        registers: &Registers,
+        content: &[u8],
+    ) -> io::Result<Resume> {
+        let result = registers.result();
+        if let Ok(number @ 0..) = i32::try_from(result) {
+            let file = self.descriptor(tid, number)?;
+            std::fs::File::from(file.try_clone()?).write_all(content)?;
+            seek(&file, SeekFrom::Start(0))?;
+        }
+        saved.skip(result);
+        sys::set_registers(tid, &saved)?;
+        Ok(Resume::Run)
+    }
+
+    /// The pipe is there: its writing end becomes ours, and the process closes its own.
+    pub(super) fn fill_pipe(
+        &mut self,
+        tid: Tid,
+        mut saved: Registers,
+        mut registers: Registers,
+        pair: u64,
+        flags: i32,
+    ) -> io::Result<Resume> {
+        if registers.result() < 0 {
+            saved.skip(registers.result());
+            sys::set_registers(tid, &saved)?;
+            return Ok(Resume::Run);
+        }
+        let mut bytes = [0; 8];
+        sys::read_memory(tid, pair, &mut bytes)?;
+        let [reader, writer] =
+            [0, 4].map(|at| i32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
+        let pipe = self.descriptor(tid, writer)?;
+        if flags & libc::O_NONBLOCK != 0 {
+            // The feeder waits; what the reader does is its own affair, so the ends must be told apart.
+            rustix::fs::fcntl_setfl(pipe.as_fd(), rustix::fs::OFlags::empty())?;
+        }
+        let reading = self.descriptor(tid, reader)?;
+        self.files.mark_random(&reading);
+        self.feeders.retain(|feeder| !feeder.thread.is_finished());
+        let stream = self.thread(tid).stream.child();
+        self.feeders.push(Feeder::start(pipe, stream)?);
+        registers.call_again(libc::SYS_close, &[u64::from(writer.unsigned_abs())]);
+        sys::set_registers(tid, &registers)?;
+        self.thread(tid).pending = Some(Pending::Closing {
+            saved,
+            reader,
+            entered: false,
+        });
+        Ok(Resume::ToCallEnd)
+    }
+
+    /// A file was opened for writing.
+    pub(super) fn opened(&mut self, tid: Tid, descriptor: i32, flags: i32) {
+        let Ok(link) = std::ffi::CString::new(format!("/proc/{tid}/fd/{descriptor}")) else {
+            return;
+        };
+        let Ok(real) = sys::statx(libc::AT_FDCWD, &link, 0) else {
+            return;
+        };
+        if !self.files.is_plain(&real) {
+            return;
+        }
+        let path = path_of(&link);
+        let emptied = flags & libc::O_TRUNC != 0;
+        if self.what.metadata == super::Metadata::Virtual {
+            let pid = self.threads[&tid].process;
+            if let Some(process) = self.processes.get_mut(&pid) {
+                self.files
+                    .opened(&real, &mut process.clock, emptied, || path.clone());
+            }
+        }
+        self.wrote(tid, path);
+    }
+}
+
+/// A place below the stack that the program does not use while it is in a call.
+fn scratch(registers: &Registers) -> u64 {
+    /// More than the red zone (System V ABI, 3.2.2), aligned.
+    const BELOW: u64 = 512;
+    (registers.stack() - BELOW) & !15
+}
+
+/// A file in memory takes the place of the one that is opened.
+fn in_memory(
+    registers: &mut Registers,
+    saved: Registers,
+    flags: i32,
+    name: u64,
+    content: String,
+) -> Answer {
+    registers.set_number(libc::SYS_memfd_create);
+    // Any string will do for a name.
+    registers.set_argument(0, name);
+    let close = if flags & libc::O_CLOEXEC == 0 {
+        0
+    } else {
+        libc::MFD_CLOEXEC
+    };
+    registers.set_argument(1, close.into());
+    Answer::Changed(Pending::Content {
+        saved,
+        content: content.into_bytes(),
+    })
+}
+
+/// Whether a path names one of ours.
+fn special(tid: Tid, directory: i32, path: &[u8]) -> Option<Special> {
+    let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"".as_slice(), path),
+    };
+    let (home, special): (&[u8], _) = match name {
+        b"random" | b"urandom" => (b"/dev", Special::Random),
+        b"uuid" => (b"/proc/sys/kernel/random", Special::Uuid),
+        b"uptime" => (b"/proc", Special::Uptime),
+        _ => return None,
+    };
+    if path.starts_with(b"/") {
+        return (parent == home).then_some(special);
+    }
+    let from = if directory == libc::AT_FDCWD {
+        format!("/proc/{tid}/cwd")
+    } else {
+        format!("/proc/{tid}/fd/{directory}")
+    };
+    let from = path_of(&std::ffi::CString::new(from).ok()?);
+    let whole = if parent.is_empty() {
+        from
+    } else {
+        [from.as_slice(), b"/", parent].concat()
+    };
+    (whole == home).then_some(special)
+}

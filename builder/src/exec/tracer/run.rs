@@ -1,0 +1,915 @@
+//! The loop: a thread stops, is answered, goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::arch::{self, Machine as _, Registers};
+use super::call::{self, Call, Span, Wait};
+use super::clock::{Clock, SECOND, Time};
+use super::evidence::{self, Evidence, Source};
+use super::files::Files;
+use super::open::Feeder;
+use super::random::Stream;
+use super::strict::Turns;
+use super::sys::{self, Event, Resume, Started, Tid};
+use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
+use super::{Names, Virtual};
+
+/// How the first process ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its exit code, or the signal that killed it.
+    pub status: Result<i32, i32>,
+    /// What it and the others did.
+    pub evidence: Evidence,
+    /// A thread that ran for ever while others waited for it; everything was killed.
+    pub spin: Option<Spin>,
+}
+
+/// A thread that computes without end while another thread of its process could run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spin {
+    /// The thread's number, as it knows it.
+    pub thread: i32,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub instruction: u64,
+}
+
+/// A thread.
+#[derive(Debug)]
+pub(super) struct Thread {
+    pub(super) process: Tid,
+    pub(super) stream: Stream,
+    /// What is to be done at the end of the call it is in.
+    pub(super) pending: Option<Pending>,
+    /// A wait with a deadline that it is in.
+    pub(super) waiting: Option<Waiting>,
+    /// The wait it was taken out of by a signal, which may be made again.
+    pub(super) interrupted: Option<(u64, i64, Deadline)>,
+}
+
+/// A process: threads with one memory.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) clock: Clock,
+    lineage: Vec<u32>,
+    children: u32,
+    /// It has the tracer's rights to files.
+    pub(super) privileged: bool,
+    /// Its root, and its view of mounts, are the tracer's.
+    pub(super) at_home: bool,
+    /// A descriptor for it, once it was needed.
+    pub(super) handle: Option<OwnedFd>,
+    pub(super) alarm: Alarm,
+    /// Timers of CPU time, which never go off: `ITIMER_VIRTUAL`, `ITIMER_PROF`.
+    pub(super) idle_timers: [(Time, Time); 2],
+    pub(super) timers: BTreeMap<i32, Timer>,
+    pub(super) next_timer: i32,
+    pub(super) nice: i32,
+    pub(super) affinity: u64,
+    /// CPU time of children that it waited for.
+    pub(super) children_used: Time,
+    record: usize,
+}
+
+/// A wait with a deadline.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) deadline: Deadline,
+    /// The deadline has come, and the thread was told.
+    pub(super) fired: bool,
+    pub(super) call: Wait,
+    /// nanosleep(2) says what was left of it only when a signal ended it.
+    pub(super) only_if_interrupted: bool,
+}
+
+/// What is to be done at the end of a call.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// Look whether the time was over, and put the arguments back.
+    Wait(Registers),
+    /// Take over the clock of the child that was waited for.
+    Child { rusage: u64, info: u64 },
+    /// Make the answer one that depends on nothing outside.
+    Stat(call::Stat),
+    /// As above.
+    Statfs { to: u64 },
+    /// Note what was opened for writing.
+    Opened { flags: i32 },
+    /// A file of ours takes the place of the one that was asked for.
+    Content { saved: Registers, content: Vec<u8> },
+    /// A pipe takes the place of a random device: it was made; its writing end is to be closed.
+    Pipe {
+        saved: Registers,
+        pair: u64,
+        flags: i32,
+    },
+    /// The writing end is being closed.
+    Closing {
+        saved: Registers,
+        reader: i32,
+        entered: bool,
+    },
+    /// The path was another one.
+    Redirected(Registers),
+    /// Nothing, but it was worth knowing when it ended.
+    Blocked,
+}
+
+/// How a call is answered.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// With this, and without the kernel.
+    Gives(i64),
+    /// By the kernel.
+    Native,
+    /// By the kernel; there is something to do when it has.
+    ToEnd(Pending),
+    /// By the kernel, with the changed registers; as above.
+    Changed(Pending),
+}
+
+/// Traces a process and all it starts.
+#[derive(Debug)]
+pub struct Tracer {
+    pub(super) what: Virtual,
+    pub(super) names: Names,
+    pub(super) threads: BTreeMap<Tid, Thread>,
+    pub(super) processes: BTreeMap<Tid, Process>,
+    /// Threads that stopped before we knew who started them.
+    early: BTreeSet<Tid>,
+    /// Clock and CPU time of processes that have ended, until their parents know.
+    pub(super) dead: BTreeMap<Tid, (Time, Time)>,
+    pub(super) files: Files,
+    pub(super) timer_files: Vec<TimerFile>,
+    pub(super) feeders: Vec<Feeder>,
+    pub(super) turns: Option<Turns>,
+    /// The thread that was let go last: the first to look at when asking whether any is running.
+    last: Tid,
+    evidence: Evidence,
+    written: BTreeMap<usize, BTreeSet<Vec<u8>>>,
+    calls: BTreeMap<i64, u64>,
+    others: BTreeMap<&'static str, u64>,
+    complained: bool,
+}
+
+impl Tracer {
+    /// Takes hold of `first`, a child of the caller, which waits for a sign before it becomes the program.
+    pub fn seize(first: i32, what: Virtual, names: Names) -> io::Result<Self> {
+        sys::block_news()?;
+        sys::seize(first)?;
+        let mut tracer = Self {
+            what,
+            names,
+            threads: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            early: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            files: Files::new(what.epoch.saturating_mul(SECOND))?,
+            timer_files: Vec::new(),
+            feeders: Vec::new(),
+            turns: what.strict.then(Turns::default),
+            last: first,
+            evidence: Evidence::default(),
+            written: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            others: BTreeMap::new(),
+            complained: false,
+        };
+        tracer
+            .threads
+            .insert(first, Thread::new(first, Stream::new(&what.seed)));
+        let clock = Clock::starting_at(what.epoch);
+        tracer
+            .processes
+            .insert(first, Process::new(clock, Vec::new()));
+        tracer.evidence.processes.push(evidence::Process::default());
+        if let Some(turns) = &mut tracer.turns {
+            turns.start(first);
+        }
+        Ok(tracer)
+    }
+
+    /// Serves until the first process has ended.
+    pub fn run(mut self, first: i32) -> io::Result<Ended> {
+        let mut spin = None;
+        let status = loop {
+            let next = if self.turns.is_some() {
+                match self.next_in_turn()? {
+                    Ok(next) => next,
+                    Err(found) => {
+                        spin = Some(found);
+                        break Err(libc::SIGKILL);
+                    }
+                }
+            } else {
+                self.next()?
+            };
+            let (tid, event) = next;
+            match event {
+                Event::Exited(code) if tid == first => break Ok(code),
+                Event::Killed(signal) if tid == first => break Err(signal),
+                _ => {}
+            }
+            match self.handle(tid, event) {
+                // It is being killed; its end will be told.
+                Err(error) if sys::is_gone(&error) => {}
+                result => result?,
+            }
+        };
+        Ok(Ended {
+            status,
+            evidence: self.into_evidence(),
+            spin,
+        })
+    }
+
+    /// The next event; virtual time moves on when there is none to come.
+    fn next(&mut self) -> io::Result<(Tid, Event)> {
+        const FIRST: Duration = Duration::from_micros(100);
+        const LONGEST: Duration = Duration::from_millis(5);
+        let mut patience = FIRST;
+        loop {
+            let waits = self.has_deadlines();
+            if let Some(event) = sys::wait(!waits)? {
+                return Ok(event);
+            }
+            let now = Instant::now();
+            if let Some(due) = self.overdue(now) {
+                self.fire(due, false)?;
+                continue;
+            }
+            // Something happens at once when everything waits: first look, then sleep.
+            if self.is_idle() {
+                // One that has just ended is told of first.
+                if let Some(event) = sys::wait(false)? {
+                    return Ok(event);
+                }
+                if let Some((due, at)) = self.earliest() {
+                    self.move_time(at);
+                    self.fire(due, true)?;
+                    continue;
+                }
+            }
+            sys::wait_for_news(patience);
+            patience = (patience * 2).min(LONGEST);
+        }
+    }
+
+    /// Can no thread run before a time comes?
+    fn is_idle(&mut self) -> bool {
+        if !self.early.is_empty() || !Self::is_waiting(self.last) {
+            return false;
+        }
+        let tids: Vec<Tid> = self.threads.keys().copied().collect();
+        for tid in &tids {
+            if !Self::is_waiting(*tid) {
+                self.last = *tid;
+                return false;
+            }
+        }
+        // A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no
+        // reason for time to pass.
+        if !self.output_is_taken() || self.feeders.iter().any(Feeder::is_behind) {
+            return false;
+        }
+        // Each was seen waiting, but at another moment: only if none has run since, all waited at once.
+        let before: Vec<String> = tids.iter().map(|tid| switches(*tid)).collect();
+        tids.iter().all(|tid| Self::is_waiting(*tid))
+            && tids.iter().map(|tid| switches(*tid)).eq(before)
+    }
+
+    /// Is it blocked in a call, stopped by a signal, or ended?
+    fn is_waiting(tid: Tid) -> bool {
+        match state(tid) {
+            // Its end is about to be told, or was.
+            None => true,
+            Some(state) => [b'S', b'T', b'Z', b'X', b'I'].contains(&state),
+        }
+    }
+
+    fn output_is_taken(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let output = rustix::stdio::stdout();
+        let output: BorrowedFd<'_> = output;
+        let mut fds = [PollFd::new(&output, PollFlags::OUT)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        !matches!(poll(&mut fds, Some(&now)), Ok(0))
+    }
+
+    fn has_deadlines(&self) -> bool {
+        self.deadlines().next().is_some()
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = (Deadline, Due)> + '_ {
+        let threads = self.threads.iter().filter_map(|(tid, thread)| {
+            let waiting = thread.waiting.as_ref().filter(|waiting| !waiting.fired)?;
+            Some((waiting.deadline, Due::Thread(*tid)))
+        });
+        let processes = self.processes.iter().flat_map(|(pid, process)| {
+            let alarm = process.alarm.next.map(|next| (next, Due::Alarm(*pid)));
+            let timers = process
+                .timers
+                .iter()
+                .filter_map(|(id, timer)| Some((timer.alarm.next?, Due::Timer(*pid, *id))));
+            alarm.into_iter().chain(timers)
+        });
+        let files = self
+            .timer_files
+            .iter()
+            .enumerate()
+            .filter_map(|(at, timer)| Some((timer.alarm.next?, Due::File(at))));
+        threads.chain(processes).chain(files)
+    }
+
+    pub(super) fn earliest(&self) -> Option<(Due, Time)> {
+        self.deadlines()
+            .map(|(deadline, due)| (deadline.at, due))
+            .min()
+            .map(|(at, due)| (due, at))
+    }
+
+    pub(super) fn overdue(&self, now: Instant) -> Option<Due> {
+        self.deadlines()
+            .find(|(deadline, _)| deadline.is_over(now))
+            .map(|(_, due)| due)
+    }
+
+    /// It is this time, for everybody.
+    pub(super) fn move_time(&mut self, at: Time) {
+        for process in self.processes.values_mut() {
+            process.clock.learn(at);
+        }
+    }
+
+    /// Lets happen what is due. `idle`: everything waits, and time has moved for all; otherwise for its
+    /// process only.
+    pub(super) fn fire(&mut self, due: Due, idle: bool) -> io::Result<()> {
+        let learn = |process: Option<&mut Process>, at| {
+            if let Some(process) = process.filter(|_| !idle) {
+                process.clock.learn(at);
+            }
+        };
+        match due {
+            Due::Thread(tid) => {
+                let Some(thread) = self.threads.get_mut(&tid) else {
+                    return Ok(());
+                };
+                if let Some(waiting) = &mut thread.waiting {
+                    waiting.fired = true;
+                    learn(self.processes.get_mut(&thread.process), waiting.deadline.at);
+                    sys::interrupt(tid)?;
+                }
+            }
+            Due::Alarm(pid) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    let at = process.alarm.next.map_or(0, |next| next.at);
+                    process.alarm.go_off();
+                    learn(Some(process), at);
+                    sys::send_timer_signal(pid, None, libc::SIGALRM, 0, 0);
+                }
+            }
+            Due::Timer(pid, id) => {
+                if let Some(process) = self.processes.get_mut(&pid)
+                    && let Some(timer) = process.timers.get_mut(&id)
+                {
+                    let at = timer.alarm.next.map_or(0, |next| next.at);
+                    timer.alarm.go_off();
+                    if let Some(signal) = timer.signal {
+                        sys::send_timer_signal(pid, timer.thread, signal, id, timer.value);
+                    }
+                    learn(Some(process), at);
+                }
+            }
+            Due::File(at) => {
+                let timer = &mut self.timer_files[at];
+                let time = timer.alarm.next.map_or(0, |next| next.at);
+                timer.alarm.go_off();
+                sys::fire_timer(&timer.file);
+                let owner = timer.owner;
+                learn(self.processes.get_mut(&owner), time);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn handle(&mut self, tid: Tid, event: Event) -> io::Result<()> {
+        if let Event::Exited(_) | Event::Killed(_) = event {
+            self.gone(tid);
+            return Ok(());
+        }
+        if !self.threads.contains_key(&tid) {
+            // A child of somebody whose news is still to come, or one that no tracee started.
+            self.early.insert(tid);
+            return Ok(());
+        }
+        match event {
+            Event::Exited(_) | Event::Killed(_) => Ok(()),
+            Event::Call => self.call(tid),
+            Event::CallEnd => self.call_end(tid),
+            Event::Started(how) => self.started(tid, how),
+            Event::Exec => self.exec(tid),
+            Event::Interrupted => {
+                self.count("interrupt");
+                self.go(tid, Resume::Run, 0)
+            }
+            Event::GroupStop => self.go(tid, Resume::Listen, 0),
+            Event::Signal(signal) => self.signal(tid, signal),
+        }
+    }
+
+    /// Lets a stopped thread go on, now or when it is its turn.
+    pub(super) fn go(&mut self, tid: Tid, how: Resume, signal: i32) -> io::Result<()> {
+        if let Some(turns) = &mut self.turns {
+            turns.ready(tid, how, signal);
+            return Ok(());
+        }
+        self.last = tid;
+        sys::resume(tid, how, signal)
+    }
+
+    fn gone(&mut self, tid: Tid) {
+        self.early.remove(&tid);
+        if let Some(turns) = &mut self.turns {
+            turns.gone(tid);
+        }
+        let Some(thread) = self.threads.remove(&tid) else {
+            return;
+        };
+        if tid != thread.process {
+            return;
+        }
+        // The first thread's end is told last.
+        if let Some(process) = self.processes.remove(&tid) {
+            self.dead
+                .insert(tid, (process.clock.now(), process.clock.used()));
+        }
+        self.threads.retain(|_, thread| thread.process != tid);
+        self.timer_files.retain(|timer| timer.owner != tid);
+    }
+
+    fn started(&mut self, tid: Tid, how: Started) -> io::Result<()> {
+        let child = Tid::try_from(sys::event_message(tid)?).unwrap_or(0);
+        let shares = how == Started::Clone && self.is_thread(tid)?;
+        self.count(if shares { "thread" } else { "fork" });
+        let thread = self.threads.get_mut(&tid).expect("it has stopped");
+        let stream = thread.stream.child();
+        let parent = thread.process;
+        let owner = if shares { parent } else { child };
+        self.threads.insert(child, Thread::new(owner, stream));
+        if !shares && let Some(process) = self.processes.get_mut(&parent) {
+            let mut lineage = process.lineage.clone();
+            lineage.push(process.children);
+            process.children += 1;
+            let record = self.evidence.processes.len();
+            let mut new = Process::new(process.clock.of_child(), lineage.clone());
+            new.privileged = process.privileged;
+            new.at_home = process.at_home;
+            new.nice = process.nice;
+            new.affinity = process.affinity;
+            new.record = record;
+            let argv = self.evidence.processes[process.record].argv.clone();
+            self.evidence.processes.push(evidence::Process {
+                lineage,
+                argv,
+                ..evidence::Process::default()
+            });
+            self.processes.insert(child, new);
+        }
+        if let Some(turns) = &mut self.turns {
+            turns.born(child);
+        }
+        if self.early.remove(&child) {
+            self.go(child, Resume::Run, 0)?;
+        }
+        self.go(tid, Resume::Run, 0)
+    }
+
+    /// Whether what was just started shares the memory and the number of its process.
+    fn is_thread(&self, tid: Tid) -> io::Result<bool> {
+        let registers = sys::registers(tid)?;
+        let flags = if registers.number() == libc::SYS_clone3 {
+            let mut bytes = [0; 8];
+            sys::read_memory(tid, registers.argument(0), &mut bytes)?;
+            u64::from_ne_bytes(bytes)
+        } else {
+            registers.argument(0)
+        };
+        Ok(flags & u64::from(libc::CLONE_THREAD.unsigned_abs()) != 0)
+    }
+
+    fn signal(&mut self, tid: Tid, signal: i32) -> io::Result<()> {
+        const SI_KERNEL: i32 = 0x80;
+        if signal == libc::SIGSEGV && sys::signal_code(tid)? == SI_KERNEL {
+            let mut registers = sys::registers(tid)?;
+            let mut code = [0; 3];
+            let read = sys::read_memory(tid, registers.instruction(), &mut code).unwrap_or(0);
+            let process = self.process(tid);
+            let ticks = process.clock.read() - process.clock_start();
+            if registers.read_time_stamp(&code[..read], ticks.cast_unsigned()) {
+                self.count("tsc");
+                self.used(tid, Source::Tsc);
+                sys::set_registers(tid, &registers)?;
+                return self.go(tid, Resume::Run, 0);
+            }
+        }
+        self.count("signal");
+        self.go(tid, Resume::Run, signal)
+    }
+
+    fn call(&mut self, tid: Tid) -> io::Result<()> {
+        let mut registers = sys::registers(tid)?;
+        let number = registers.number();
+        *self.calls.entry(number).or_default() += 1;
+        let arguments = std::array::from_fn(|at| registers.argument(at));
+        let answer = match call::decode(number, &arguments) {
+            Some(call) => {
+                self.process(tid).rest_unless_clock(&call);
+                match self.answer(tid, call, &mut registers) {
+                    Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+                        Answer::Gives(-i64::from(libc::EFAULT))
+                    }
+                    answer => answer?,
+                }
+            }
+            None => self.blocking(tid, number, &registers)?,
+        };
+        match answer {
+            Answer::Gives(result) => {
+                registers.skip(result);
+                sys::set_registers(tid, &registers)?;
+                self.go(tid, Resume::Run, 0)
+            }
+            Answer::Native => self.go(tid, Resume::Run, 0),
+            Answer::ToEnd(pending) => {
+                self.thread(tid).pending = Some(pending);
+                self.go(tid, Resume::ToCallEnd, 0)
+            }
+            Answer::Changed(pending) => {
+                sys::set_registers(tid, &registers)?;
+                self.thread(tid).pending = Some(pending);
+                self.go(tid, Resume::ToCallEnd, 0)
+            }
+        }
+    }
+
+    fn call_end(&mut self, tid: Tid) -> io::Result<()> {
+        self.count("end of a call");
+        let Some(pending) = self.thread(tid).pending.take() else {
+            return self.go(tid, Resume::Run, 0);
+        };
+        let registers = sys::registers(tid)?;
+        let next = match self.finish(tid, pending, registers) {
+            // The memory of the answer is gone: the kernel has written to it just now, so only if another
+            // thread took it away.
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Resume::Run,
+            next => next?,
+        };
+        self.go(tid, next, 0)
+    }
+
+    fn exec(&mut self, tid: Tid) -> io::Result<()> {
+        self.count("exec");
+        let former = Tid::try_from(sys::event_message(tid)?).unwrap_or(tid);
+        if former != tid
+            && let Some(thread) = self.threads.remove(&former)
+        {
+            self.threads.insert(tid, thread);
+            if let Some(turns) = &mut self.turns {
+                turns.renamed(former, tid);
+            }
+        }
+        self.threads
+            .retain(|other, thread| thread.process != tid || *other == tid);
+        let thread = self.thread(tid);
+        thread.process = tid;
+        thread.pending = None;
+        thread.waiting = None;
+        let mut random = [0; 16];
+        thread.stream.fill(&mut random);
+        let start = Start::read(tid)?;
+        start.hide(tid, &random)?;
+        let process = self.process(tid);
+        process.timers.clear();
+        process.next_timer = 0;
+        process.privileged = start.is_root;
+        let lineage = process.lineage.clone();
+        let record = process.record;
+        // A process that did nothing but become this program needs no line of its own.
+        let old = &self.evidence.processes[record];
+        let record = if old.sources.is_empty() && !self.written.contains_key(&record) {
+            record
+        } else {
+            self.evidence.processes.push(evidence::Process::default());
+            self.evidence.processes.len() - 1
+        };
+        self.process(tid).record = record;
+        let new = &mut self.evidence.processes[record];
+        new.lineage = lineage;
+        new.argv = start.argv;
+        self.go(tid, Resume::Run, 0)
+    }
+
+    pub(super) fn thread(&mut self, tid: Tid) -> &mut Thread {
+        self.threads
+            .get_mut(&tid)
+            .expect("it has stopped, so it is there")
+    }
+
+    pub(super) fn process(&mut self, tid: Tid) -> &mut Process {
+        let process = self.threads[&tid].process;
+        self.processes
+            .get_mut(&process)
+            .expect("a process lives as long as its threads")
+    }
+
+    pub(super) fn used(&mut self, tid: Tid, source: Source) {
+        let record = self.process(tid).record;
+        let sources = &mut self.evidence.processes[record].sources;
+        *sources.entry(source).or_default() += 1;
+    }
+
+    pub(super) fn wrote(&mut self, tid: Tid, path: Vec<u8>) {
+        /// A process that writes more is known well enough by then.
+        const MOST: usize = 4096;
+        let record = self.process(tid).record;
+        let paths = self.written.entry(record).or_default();
+        if paths.len() < MOST {
+            paths.insert(path);
+        }
+    }
+
+    fn count(&mut self, what: &'static str) {
+        *self.others.entry(what).or_default() += 1;
+    }
+
+    /// Says once, in the step's log, that a step cannot trace.
+    pub(super) fn refuse_tracing(&mut self, tid: Tid) {
+        if !std::mem::replace(&mut self.complained, true) {
+            let name = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+            let text = format!(
+                "immbuild: `{}` wants to trace a process, but this step is traced itself: run it with `tier = \"isolated\"`\n",
+                name.trim_end()
+            );
+            let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+        }
+    }
+
+    fn into_evidence(self) -> Evidence {
+        let mut evidence = self.evidence;
+        for (record, paths) in self.written {
+            evidence.processes[record].written = paths.into_iter().collect();
+        }
+        // Stable: programs of one process stay in order.
+        evidence
+            .processes
+            .sort_by(|one, other| one.lineage.cmp(&other.lineage));
+        evidence.real = arch::UNCAUGHT
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
+        if !self.what.strict {
+            evidence.real.push("pids".into());
+        }
+        evidence.real.sort_unstable();
+        evidence.stops = self
+            .others
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .chain(
+                self.calls
+                    .into_iter()
+                    .map(|(number, count)| (format!("call {number}"), count)),
+            )
+            .collect();
+        evidence
+    }
+}
+
+impl Thread {
+    fn new(process: Tid, stream: Stream) -> Self {
+        Self {
+            process,
+            stream,
+            pending: None,
+            waiting: None,
+            interrupted: None,
+        }
+    }
+}
+
+impl Process {
+    fn new(clock: Clock, lineage: Vec<u32>) -> Self {
+        Self {
+            clock,
+            lineage,
+            children: 0,
+            privileged: true,
+            at_home: true,
+            handle: None,
+            alarm: Alarm::default(),
+            idle_timers: [(0, 0); 2],
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            nice: 0,
+            affinity: (1 << super::PROCESSORS) - 1,
+            children_used: 0,
+            record: 0,
+        }
+    }
+
+    fn rest_unless_clock(&mut self, call: &Call) {
+        let is_clock = matches!(
+            call,
+            Call::ClockGettime { .. } | Call::Gettimeofday { .. } | Call::Time { .. }
+        );
+        if !is_clock {
+            self.clock.rest();
+        }
+    }
+
+    fn clock_start(&self) -> Time {
+        self.clock.when(libc::CLOCK_MONOTONIC, 0).unwrap_or(0)
+    }
+}
+
+/// What the kernel put onto the stack of a new program (execve(2), getauxval(3)).
+struct Start {
+    argv: Vec<Vec<u8>>,
+    is_root: bool,
+    random: Option<u64>,
+    /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
+    /// differs between processors and kernels.
+    hidden: Vec<u64>,
+    /// Where the least size of a signal stack stands, which depends on the processor.
+    signal_stack: Option<u64>,
+}
+
+impl Start {
+    fn read(tid: Tid) -> io::Result<Self> {
+        const AT_UID: u64 = 11;
+        const AT_EUID: u64 = 12;
+        const AT_SYSINFO_EHDR: u64 = 33;
+        const AT_RANDOM: u64 = 25;
+        const AT_HWCAP2: u64 = 26;
+        const AT_RSEQ_FEATURE_SIZE: u64 = 27;
+        const AT_RSEQ_ALIGN: u64 = 28;
+        const AT_HWCAP3: u64 = 29;
+        const AT_HWCAP4: u64 = 30;
+        const AT_MINSIGSTKSZ: u64 = 51;
+        let stack = sys::registers(tid)?.stack();
+        let mut words = Words::new(tid, stack);
+        let count = words.next()?;
+        let mut arguments = Vec::new();
+        for at in 0..count {
+            let address = words.next()?;
+            if at < 8 {
+                arguments.push(address);
+            }
+        }
+        words.next()?;
+        while words.next()? != 0 {}
+        let mut start = Self {
+            argv: Vec::new(),
+            is_root: true,
+            random: None,
+            hidden: Vec::new(),
+            signal_stack: None,
+        };
+        loop {
+            let at = words.at;
+            let (kind, value) = (words.next()?, words.next()?);
+            match kind {
+                0 => break,
+                AT_RANDOM => start.random = Some(value),
+                AT_UID | AT_EUID => start.is_root &= value == 0,
+                AT_SYSINFO_EHDR | AT_HWCAP2 | AT_HWCAP3 | AT_HWCAP4 | AT_RSEQ_FEATURE_SIZE
+                | AT_RSEQ_ALIGN => start.hidden.push(at),
+                AT_MINSIGSTKSZ => start.signal_stack = Some(at + 8),
+                _ => {}
+            }
+        }
+        for address in arguments {
+            start.argv.push(sys_string(tid, address, 256)?);
+        }
+        Ok(start)
+    }
+
+    fn hide(&self, tid: Tid, random: &[u8; 16]) -> io::Result<()> {
+        const AT_IGNORE: u64 = 1;
+        /// More than any processor asks for today.
+        const SIGNAL_STACK: u64 = 16 << 10;
+        for at in &self.hidden {
+            sys::write_memory(tid, *at, &AT_IGNORE.to_ne_bytes())?;
+        }
+        if let Some(at) = self.signal_stack {
+            sys::write_memory(tid, at, &SIGNAL_STACK.to_ne_bytes())?;
+        }
+        match self.random {
+            Some(at) => sys::write_memory(tid, at, random),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads words of another process one after the other.
+struct Words {
+    tid: Tid,
+    at: u64,
+    buffer: Vec<u8>,
+    start: u64,
+}
+
+impl Words {
+    fn new(tid: Tid, at: u64) -> Self {
+        Self {
+            tid,
+            at,
+            buffer: Vec::new(),
+            start: at,
+        }
+    }
+
+    fn next(&mut self) -> io::Result<u64> {
+        const CHUNK: u64 = 4096;
+        let mut offset = usize::try_from(self.at - self.start).expect("within the buffer");
+        if offset + 8 > self.buffer.len() {
+            self.start = self.at;
+            offset = 0;
+            // Up to the end of a page, which may be the last.
+            let length = CHUNK - self.at % CHUNK;
+            let length = if length < 8 { 8 } else { length };
+            self.buffer
+                .resize(usize::try_from(length).expect("a page"), 0);
+            let read = sys::read_memory(self.tid, self.at, &mut self.buffer)?;
+            self.buffer.truncate(read);
+        }
+        let word = self.buffer.get(offset..offset + 8);
+        let word = word.ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+        self.at += 8;
+        Ok(u64::from_ne_bytes(word.try_into().expect("eight bytes")))
+    }
+}
+
+/// A string of another process, cut at `longest`.
+pub(super) fn sys_string(tid: Tid, address: u64, longest: usize) -> io::Result<Vec<u8>> {
+    const PAGE: u64 = 4096;
+    let mut text = Vec::new();
+    let mut at = address;
+    while text.len() < longest {
+        let room = usize::try_from(PAGE - at % PAGE).expect("at most a page");
+        let mut part = vec![0; room.min(256).min(longest - text.len())];
+        let read = sys::read_memory(tid, at, &mut part)?;
+        if let Some(end) = part[..read].iter().position(|byte| *byte == 0) {
+            text.extend_from_slice(&part[..end]);
+            return Ok(text);
+        }
+        if read == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
+        text.extend_from_slice(&part[..read]);
+        at += read as u64;
+    }
+    Ok(text)
+}
+
+/// The letter for what a thread does (`proc_pid_stat(5)`).
+pub(super) fn state(tid: Tid) -> Option<u8> {
+    let text = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    text.get(end + 2).copied()
+}
+
+/// How often a thread has run, as text that changes when it does.
+fn switches(tid: Tid) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    text.lines()
+        .filter(|line| line.contains("ctxt_switches"))
+        .collect()
+}
+
+/// Times of another process: one `struct timespec` or `struct timeval`.
+pub(super) fn read_span(tid: Tid, span: Span) -> io::Result<Option<Time>> {
+    let mut bytes = [0; 16];
+    let fault = || io::Error::from_raw_os_error(libc::EFAULT);
+    let read = sys::read_memory(tid, span.address(), &mut bytes)?;
+    let (needed, unit) = match span {
+        Span::Nano(_) => (16, 1),
+        Span::Micro(_) => (16, 1000),
+        Span::Whole(_) => (8, 1),
+    };
+    if read < needed {
+        return Err(fault());
+    }
+    if let Span::Whole(_) = span {
+        bytes[8..].fill(0);
+    }
+    Ok(super::clock::from_pair(bytes, unit))
+}

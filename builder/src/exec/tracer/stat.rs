@@ -1,0 +1,370 @@
+//! Questions about files, and lists of directories.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use rustix::fs::{SeekFrom, seek};
+
+use super::answer::error;
+use super::arch;
+use super::call::{FileName, Span, Stat, StatForm};
+use super::files::{number_of, path_of};
+use super::run::{Answer, Pending, Tracer, sys_string};
+use super::sys::{self, Tid};
+
+const PATH_MAX: usize = 4096;
+/// `utimensat(2)`.
+const UTIME_NOW: i64 = (1 << 30) - 1;
+const UTIME_OMIT: i64 = (1 << 30) - 2;
+
+/// What the tracer finds under a name.
+enum Found {
+    Real(CString, Box<libc::statx>),
+    /// The kernel would say this.
+    Fails(i32),
+    /// The name leads where the tracer sees something else than the process does.
+    Elsewhere,
+}
+
+impl Tracer {
+    /// Answered at once where we see what the process sees, with its rights; otherwise by the kernel, and
+    /// made virtual afterwards.
+    pub(super) fn stat(&mut self, tid: Tid, stat: Stat) -> io::Result<Answer> {
+        let pid = self.threads[&tid].process;
+        let process = &self.processes[&pid];
+        if !process.at_home || !process.privileged {
+            return Ok(Answer::ToEnd(Pending::Stat(stat)));
+        }
+        match find(tid, stat.name, stat.flags)? {
+            Found::Fails(number) => Ok(error(number)),
+            Found::Real(name, real) if self.files.is_plain(&real) => {
+                let shown = self.show(tid, &real, &name, stat.flags);
+                write_answer(tid, &stat, &shown)?;
+                Ok(Answer::Gives(0))
+            }
+            Found::Real(..) | Found::Elsewhere => Ok(Answer::ToEnd(Pending::Stat(stat))),
+        }
+    }
+
+    fn show(&mut self, tid: Tid, real: &libc::statx, name: &CString, flags: i32) -> libc::statx {
+        let pid = self.threads[&tid].process;
+        let process = self
+            .processes
+            .get_mut(&pid)
+            .expect("its thread has stopped");
+        self.files
+            .show(real, &mut process.clock, || canonical(name, flags))
+    }
+
+    /// The kernel has answered.
+    pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
+        let pid = self.threads[&tid].process;
+        let at_home = self.processes[&pid].at_home;
+        let answered = read_answer(tid, &stat)?;
+        let found = if at_home {
+            find(tid, stat.name, stat.flags)?
+        } else {
+            Found::Elsewhere
+        };
+        let shown = match found {
+            Found::Real(name, real)
+                if real.stx_ino == answered.stx_ino && self.files.is_plain(&real) =>
+            {
+                self.show(tid, &real, &name, stat.flags)
+            }
+            _ => {
+                let path = sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default();
+                let process = self
+                    .processes
+                    .get_mut(&pid)
+                    .expect("its thread has stopped");
+                self.files.show(&answered, &mut process.clock, || path)
+            }
+        };
+        write_answer(tid, &stat, &shown)
+    }
+
+    /// getdents64(2), sorted by name. The place in the list is the offset of the open directory itself, so
+    /// that rewinding, copies of the descriptor and child processes work.
+    pub(super) fn listing(
+        &mut self,
+        tid: Tid,
+        descriptor: i32,
+        to: u64,
+        length: u64,
+        old: bool,
+    ) -> io::Result<Answer> {
+        let directory = match self.descriptor(tid, descriptor) {
+            Ok(directory) => directory,
+            Err(failure) => return Ok(error(failure.raw_os_error().unwrap_or(libc::EBADF))),
+        };
+        let Ok(start) = seek(&directory, SeekFrom::Current(0)) else {
+            return Ok(Answer::Native);
+        };
+        let entries = match self.entries(&directory) {
+            Ok(entries) => entries,
+            Err(failure) => return Ok(error(failure.raw_os_error().unwrap_or(libc::EIO))),
+        };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        let mut out = Vec::new();
+        let mut place = start;
+        let first = usize::try_from(start).unwrap_or(usize::MAX);
+        for entry in entries.iter().skip(first) {
+            let record = entry.to_record(place + 1, old);
+            if out.len() + record.len() > length {
+                if out.is_empty() {
+                    return Ok(error(libc::EINVAL));
+                }
+                break;
+            }
+            out.extend_from_slice(&record);
+            place += 1;
+        }
+        sys::write_memory(tid, to, &out)?;
+        seek(&directory, SeekFrom::Start(place))?;
+        Ok(Answer::Gives(i64::try_from(out.len()).unwrap_or(0)))
+    }
+
+    /// Everything in a directory. Its offset is anywhere afterwards.
+    fn entries(&mut self, directory: &std::os::fd::OwnedFd) -> io::Result<Vec<Entry>> {
+        seek(directory, SeekFrom::Start(0))?;
+        let mut entries = Vec::new();
+        let mut buffer = Vec::with_capacity(32 << 10);
+        let mut list = rustix::fs::RawDir::new(directory, buffer.spare_capacity_mut());
+        while let Some(entry) = list.next() {
+            let entry = entry?;
+            entries.push(Entry {
+                number: entry.ino(),
+                kind: file_kind(entry.file_type()),
+                name: entry.file_name().to_owned(),
+            });
+        }
+        let link = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
+        let path = path_of(&link);
+        for entry in &mut entries {
+            let name = entry.name.to_bytes();
+            let whole = || match name {
+                b"." => path.clone(),
+                _ => [path.as_slice(), b"/", name].concat(),
+            };
+            let flags = libc::AT_SYMLINK_NOFOLLOW;
+            entry.number = match sys::statx(directory.as_raw_fd(), &entry.name, flags) {
+                // The parent has its own name, not that of a way to it.
+                Ok(real) if name == b".." => {
+                    let number = self.files.number(&real, || parent(&path));
+                    number
+                }
+                Ok(real) => self.files.number(&real, whole),
+                Err(_) => number_of(&whole()),
+            };
+        }
+        entries.sort_by(|one, other| one.order().cmp(&other.order()));
+        Ok(entries)
+    }
+
+    /// A process sets the times of a file.
+    pub(super) fn touch(
+        &mut self,
+        tid: Tid,
+        name: FileName,
+        times: Option<Span>,
+        flags: i32,
+    ) -> io::Result<Answer> {
+        let to = match times.filter(|times| times.address() != 0) {
+            None => None,
+            Some(span) => match modification(tid, span)? {
+                Some((_, UTIME_OMIT)) => return Ok(Answer::Native),
+                Some((_, UTIME_NOW)) => None,
+                Some((seconds, part)) => Some((seconds, u32::try_from(part).unwrap_or(0))),
+                None => return Ok(Answer::Native),
+            },
+        };
+        let flags = if name.path == 0 {
+            libc::AT_EMPTY_PATH
+        } else {
+            flags
+        };
+        if let Found::Real(found, real) = find(tid, name, flags)?
+            && self.files.is_plain(&real)
+        {
+            let pid = self.threads[&tid].process;
+            let process = self
+                .processes
+                .get_mut(&pid)
+                .expect("its thread has stopped");
+            self.files
+                .touched(&real, &mut process.clock, to, || canonical(&found, flags));
+        }
+        Ok(Answer::Native)
+    }
+}
+
+/// One name of a directory.
+struct Entry {
+    number: u64,
+    kind: u8,
+    name: CString,
+}
+
+impl Entry {
+    /// The directory itself and its parent come first, as programs may expect.
+    fn order(&self) -> (bool, &[u8]) {
+        let name = self.name.to_bytes();
+        (![b".".as_slice(), b".."].contains(&name), name)
+    }
+
+    /// `struct linux_dirent64`, or the older `struct linux_dirent` with the type at its end.
+    fn to_record(&self, next: u64, old: bool) -> Vec<u8> {
+        let name = self.name.to_bytes_with_nul();
+        let length = (8 + 8 + 2 + 1 + name.len()).next_multiple_of(8);
+        let mut record = Vec::with_capacity(length);
+        record.extend_from_slice(&self.number.to_ne_bytes());
+        record.extend_from_slice(&next.to_ne_bytes());
+        record.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
+        if old {
+            record.extend_from_slice(name);
+            record.resize(length, 0);
+            record[length - 1] = self.kind;
+        } else {
+            record.push(self.kind);
+            record.extend_from_slice(name);
+            record.resize(length, 0);
+        }
+        record
+    }
+}
+
+/// `d_type`.
+fn file_kind(kind: rustix::fs::FileType) -> u8 {
+    use rustix::fs::FileType;
+    match kind {
+        FileType::RegularFile => libc::DT_REG,
+        FileType::Directory => libc::DT_DIR,
+        FileType::Symlink => libc::DT_LNK,
+        FileType::Fifo => libc::DT_FIFO,
+        FileType::Socket => libc::DT_SOCK,
+        FileType::CharacterDevice => libc::DT_CHR,
+        FileType::BlockDevice => libc::DT_BLK,
+        FileType::Unknown => libc::DT_UNKNOWN,
+    }
+}
+
+fn parent(path: &[u8]) -> Vec<u8> {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(0) | None => b"/".to_vec(),
+        Some(at) => path[..at].to_vec(),
+    }
+}
+
+/// Looks a name up as the process would, through the tracer's `/proc`.
+fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
+    /// Others are left to the kernel.
+    const KNOWN: i32 =
+        libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | 0x6000;
+    if flags & !KNOWN != 0 {
+        return Ok(Found::Elsewhere);
+    }
+    let path = if name.path == 0 {
+        Vec::new()
+    } else {
+        sys_string(tid, name.path, PATH_MAX)?
+    };
+    if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
+        return Ok(Found::Fails(libc::ENOENT));
+    }
+    let absolute = path.starts_with(b"/");
+    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(&path)) {
+        return Ok(Found::Elsewhere);
+    }
+    let mut whole = match (absolute, name.directory) {
+        (true, _) => Vec::new(),
+        (false, libc::AT_FDCWD) => format!("/proc/{tid}/cwd").into_bytes(),
+        (false, directory) => format!("/proc/{tid}/fd/{directory}").into_bytes(),
+    };
+    if !absolute && !path.is_empty() {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(&path);
+    let whole = CString::new(whole).expect("a string without its end in it");
+    // The descriptor's own file is behind a link of /proc.
+    let flags = if path.is_empty() {
+        0
+    } else {
+        flags & (libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
+    };
+    match sys::statx(libc::AT_FDCWD, &whole, flags) {
+        Ok(real) => Ok(Found::Real(whole, Box::new(real))),
+        Err(failure) => {
+            let number = failure.raw_os_error().unwrap_or(libc::EIO);
+            Ok(match (number, path.is_empty(), absolute) {
+                // There is no such descriptor.
+                (libc::ENOENT, true, _) => Found::Fails(libc::EBADF),
+                // It may be the directory's descriptor that is bad; the kernel knows the order of checks.
+                (_, false, false) if name.directory != libc::AT_FDCWD => Found::Elsewhere,
+                (libc::ENOENT | libc::ENOTDIR, false, _) => Found::Fails(number),
+                _ => Found::Elsewhere,
+            })
+        }
+    }
+}
+
+/// `/proc`, or the links in `/dev` that lead there.
+fn leads_to_processes(path: &[u8]) -> bool {
+    path.starts_with(b"/proc") || path.starts_with(b"/dev")
+}
+
+/// The path without links, of a name that was just found.
+fn canonical(name: &CString, flags: i32) -> Vec<u8> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let mut how = OFlags::PATH | OFlags::CLOEXEC;
+    if flags & libc::AT_SYMLINK_NOFOLLOW != 0 {
+        how |= OFlags::NOFOLLOW;
+    }
+    let opened = openat(CWD, name.as_c_str(), how, Mode::empty());
+    let link = opened.ok().and_then(|file| {
+        let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+        Some(path_of(&link))
+    });
+    link.unwrap_or_else(|| name.as_bytes().to_vec())
+}
+
+/// The second of two times: that of modification.
+fn modification(tid: Tid, span: Span) -> io::Result<Option<(i64, i64)>> {
+    let mut bytes = [0; 32];
+    let (length, unit) = match span {
+        Span::Nano(_) => (32, 1),
+        Span::Micro(_) => (32, 1000),
+        Span::Whole(_) => (16, 0),
+    };
+    if sys::read_memory(tid, span.address(), &mut bytes[..length])? < length {
+        return Err(io::Error::from_raw_os_error(libc::EFAULT));
+    }
+    let word = |at: usize| i64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    Ok(Some(match unit {
+        0 => (word(8), 0),
+        unit => (word(16), word(24).saturating_mul(unit)),
+    }))
+}
+
+fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {
+    match stat.form {
+        StatForm::Stat => sys::write_memory(tid, stat.to, &arch::to_stat(shown)),
+        StatForm::Statx => sys::write_memory(tid, stat.to, sys::bytes_of_statx(shown)),
+    }
+}
+
+fn read_answer(tid: Tid, stat: &Stat) -> io::Result<libc::statx> {
+    match stat.form {
+        StatForm::Stat => {
+            let mut bytes = [0; arch::STAT];
+            sys::read_memory(tid, stat.to, &mut bytes)?;
+            Ok(arch::from_stat(&bytes))
+        }
+        StatForm::Statx => {
+            let mut bytes = [0; size_of::<libc::statx>()];
+            sys::read_memory(tid, stat.to, &mut bytes)?;
+            Ok(sys::statx_of_bytes(&bytes))
+        }
+    }
+}

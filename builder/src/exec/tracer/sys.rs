@@ -1,0 +1,462 @@
+//! The kernel's interface to traced processes: ptrace(2), their memory, their descriptors, waiting for them.
+//!
+//! Everything unsafe of the tracer is here.
+#![allow(
+    unsafe_code,
+    reason = "ptrace(2) and process_vm_readv(2) have no safe wrapper"
+)]
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use super::arch::Registers;
+
+/// A thread's number in the tracer's pid namespace.
+pub(super) type Tid = libc::pid_t;
+
+/// What a thread did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// It is gone, and ended with this code.
+    Exited(i32),
+    /// It is gone, killed by this signal.
+    Killed(i32),
+    /// It is about to make a call that the filter names.
+    Call,
+    /// A call is over whose end was asked for.
+    CallEnd,
+    /// It started a process or a thread.
+    Started(Started),
+    /// It runs another program now.
+    Exec,
+    /// It stopped because it was asked to, or has just been born.
+    Interrupted,
+    /// It is stopped together with its process, by this signal.
+    GroupStop,
+    /// A signal is about to be delivered.
+    Signal(i32),
+}
+
+/// How a new thread was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Started {
+    /// fork(2)
+    Fork,
+    /// vfork(2)
+    Vfork,
+    /// clone(2) in any other form.
+    Clone,
+}
+
+/// How a stopped thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resume {
+    /// To its next call that the filter names.
+    Run,
+    /// To the end of the call it is in, or to any call.
+    ToCallEnd,
+    /// It stays stopped with its process, until the process is continued.
+    Listen,
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn ptrace(request: libc::c_uint, tid: Tid, address: usize, data: usize) -> io::Result<()> {
+    // SAFETY: the callers pass addresses that live through the call where the request takes one.
+    check(unsafe { libc::ptrace(request, tid, address, data) }).map(|_| ())
+}
+
+/// Starts tracing `tid` and all it will start; when the tracer ends, they are killed.
+pub(super) fn seize(tid: Tid) -> io::Result<()> {
+    let options = libc::PTRACE_O_TRACESYSGOOD
+        | libc::PTRACE_O_TRACESECCOMP
+        | libc::PTRACE_O_TRACEFORK
+        | libc::PTRACE_O_TRACEVFORK
+        | libc::PTRACE_O_TRACECLONE
+        | libc::PTRACE_O_TRACEEXEC
+        | libc::PTRACE_O_EXITKILL;
+    let options = usize::try_from(options).expect("a set of small bits");
+    ptrace(libc::PTRACE_SEIZE, tid, 0, options)
+}
+
+/// Lets a stopped thread go on. One that was killed meanwhile is no error: its end will be told.
+pub(super) fn resume(tid: Tid, how: Resume, signal: i32) -> io::Result<()> {
+    let request = match how {
+        Resume::Run => libc::PTRACE_CONT,
+        Resume::ToCallEnd => libc::PTRACE_SYSCALL,
+        Resume::Listen => libc::PTRACE_LISTEN,
+    };
+    gone_is_fine(ptrace(
+        request,
+        tid,
+        0,
+        usize::try_from(signal).unwrap_or(0),
+    ))
+}
+
+/// Stops a running or waiting thread.
+pub(super) fn interrupt(tid: Tid) -> io::Result<()> {
+    gone_is_fine(ptrace(libc::PTRACE_INTERRUPT, tid, 0, 0))
+}
+
+/// What `ESRCH` means for a thread that is being killed.
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if is_gone(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Is the thread dead, or dying?
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The number that goes with the event a thread is stopped at.
+pub(super) fn event_message(tid: Tid) -> io::Result<u64> {
+    let mut message: libc::c_ulong = 0;
+    ptrace(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message as usize)?;
+    Ok(message)
+}
+
+/// The registers of a stopped thread.
+pub(super) fn registers(tid: Tid) -> io::Result<Registers> {
+    let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
+    let mut vector = libc::iovec {
+        iov_base: registers.as_mut_ptr().cast(),
+        iov_len: size_of::<Registers>(),
+    };
+    ptrace(
+        libc::PTRACE_GETREGSET,
+        tid,
+        NT_PRSTATUS,
+        &raw mut vector as usize,
+    )?;
+    // SAFETY: integers only; zero before, the kernel's after.
+    Ok(unsafe { registers.assume_init() })
+}
+
+const NT_PRSTATUS: usize = 1;
+
+/// Changes the registers of a stopped thread.
+pub(super) fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
+    let mut copy = registers.clone();
+    let mut vector = libc::iovec {
+        iov_base: (&raw mut copy).cast(),
+        iov_len: size_of::<Registers>(),
+    };
+    gone_is_fine(ptrace(
+        libc::PTRACE_SETREGSET,
+        tid,
+        NT_PRSTATUS,
+        &raw mut vector as usize,
+    ))
+}
+
+/// Code and, for a fault, address of the signal a thread is stopped at.
+pub(super) fn signal_code(tid: Tid) -> io::Result<i32> {
+    // SAFETY: all zero is a valid `siginfo_t`.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    ptrace(libc::PTRACE_GETSIGINFO, tid, 0, &raw mut info as usize)?;
+    Ok(info.si_code)
+}
+
+/// Waits for any traced thread or child.
+pub(super) fn wait(block: bool) -> io::Result<Option<(Tid, Event)>> {
+    let mut status = 0;
+    let flags = libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: the pointer lives through the call.
+        match check(unsafe { libc::waitpid(-1, &raw mut status, flags) }.into()) {
+            Ok(0) => return Ok(None),
+            Ok(tid) => {
+                let tid = Tid::try_from(tid).expect("a pid");
+                return Ok(Some((tid, event(status))));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// ptrace(2), "Stopped tracees".
+fn event(status: i32) -> Event {
+    if libc::WIFEXITED(status) {
+        return Event::Exited(libc::WEXITSTATUS(status));
+    }
+    if libc::WIFSIGNALED(status) {
+        return Event::Killed(libc::WTERMSIG(status));
+    }
+    let signal = libc::WSTOPSIG(status);
+    match status >> 16 {
+        libc::PTRACE_EVENT_SECCOMP => Event::Call,
+        libc::PTRACE_EVENT_FORK => Event::Started(Started::Fork),
+        libc::PTRACE_EVENT_VFORK => Event::Started(Started::Vfork),
+        libc::PTRACE_EVENT_CLONE => Event::Started(Started::Clone),
+        libc::PTRACE_EVENT_EXEC => Event::Exec,
+        libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Event::Interrupted,
+        libc::PTRACE_EVENT_STOP => Event::GroupStop,
+        _ if signal == libc::SIGTRAP | 0x80 => Event::CallEnd,
+        _ => Event::Signal(signal),
+    }
+}
+
+/// Keeps the news of children for [`wait_for_news`], instead of interrupting calls.
+pub(super) fn block_news() -> io::Result<()> {
+    let set = news();
+    // SAFETY: the set is initialised and lives through the call.
+    let result =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(result))
+    }
+}
+
+fn news() -> libc::sigset_t {
+    // SAFETY: `sigemptyset` makes a valid set of it before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
+    }
+}
+
+/// Waits until a thread has something to tell, or for so long.
+pub(super) fn wait_for_news(longest: Duration) {
+    let set = news();
+    let timeout = libc::timespec {
+        tv_sec: longest.as_secs().cast_signed(),
+        tv_nsec: longest.subsec_nanos().into(),
+    };
+    // SAFETY: both pointers live through the call.
+    unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const timeout) };
+}
+
+/// Reads the memory of a process: how many bytes there were.
+pub(super) fn read_memory(tid: Tid, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let local = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: buffer.len(),
+    };
+    // SAFETY: the local vector is the buffer; the remote one is the other process' business.
+    let count =
+        check(
+            unsafe { libc::process_vm_readv(tid, &raw const local, 1, &raw const remote, 1, 0) }
+                as _,
+        )?;
+    Ok(usize::try_from(count).expect("not negative"))
+}
+
+/// Writes all of it, or fails with `EFAULT`.
+pub(super) fn write_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<()> {
+    let local = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: address as *mut libc::c_void,
+        iov_len: bytes.len(),
+    };
+    // SAFETY: as above; the local side is only read.
+    let count =
+        check(
+            unsafe { libc::process_vm_writev(tid, &raw const local, 1, &raw const remote, 1, 0) }
+                as _,
+        )?;
+    if usize::try_from(count) == Ok(bytes.len()) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
+}
+
+/// Changes memory that the process itself may not write, as its code.
+pub(super) fn patch_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{tid}/mem"))?;
+    memory.write_all_at(bytes, address)
+}
+
+/// A descriptor for a process.
+pub(super) fn open_process(pid: Tid) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    let number = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(number).expect("a descriptor")) })
+}
+
+/// A copy of a process' descriptor, with the same open file.
+pub(super) fn descriptor_of(process: &OwnedFd, number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    let number =
+        check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(number).expect("a descriptor")) })
+}
+
+/// Are both the same open file?
+pub(super) fn same_file(one: &OwnedFd, other: &OwnedFd) -> bool {
+    const KCMP_FILE: libc::c_int = 0;
+    // SAFETY: takes numbers.
+    let result = unsafe {
+        let own = libc::getpid();
+        libc::syscall(
+            libc::SYS_kcmp,
+            own,
+            own,
+            KCMP_FILE,
+            one.as_raw_fd(),
+            other.as_raw_fd(),
+        )
+    };
+    result == 0
+}
+
+/// Sets off a timer descriptor.
+pub(super) fn fire_timer(timer: &OwnedFd) {
+    // SAFETY: all zero is valid; the pointer lives through the call.
+    unsafe {
+        let mut soon: libc::itimerspec = std::mem::zeroed();
+        soon.it_value.tv_nsec = 1;
+        libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const soon, std::ptr::null_mut());
+    }
+}
+
+/// Disarms a timer descriptor and forgets how often it went off.
+pub(super) fn disarm_timer(timer: &OwnedFd) {
+    // SAFETY: as above.
+    unsafe {
+        let never: libc::itimerspec = std::mem::zeroed();
+        libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const never, std::ptr::null_mut());
+    }
+}
+
+/// Sends a signal as a timer of the process would: to the process, or to one thread of it.
+pub(super) fn send_timer_signal(
+    process: Tid,
+    thread: Option<Tid>,
+    signal: i32,
+    timer: i32,
+    value: u64,
+) {
+    /// The head of `siginfo_t` and the fields of `SI_TIMER` (sigaction(2)).
+    #[repr(C)]
+    struct Info {
+        signal: i32,
+        error: i32,
+        code: i32,
+        padding: i32,
+        timer: i32,
+        overrun: i32,
+        value: u64,
+        rest: [u64; 12],
+    }
+    const _: () = assert!(size_of::<Info>() == size_of::<libc::siginfo_t>());
+    const SI_TIMER: i32 = -2;
+    let info = Info {
+        signal,
+        error: 0,
+        code: SI_TIMER,
+        padding: 0,
+        timer,
+        overrun: 0,
+        value,
+        rest: [0; 12],
+    };
+    // SAFETY: the structure has the kernel's size and lives through the call. A process that is gone
+    // needs no signal.
+    unsafe {
+        match thread {
+            Some(thread) => libc::syscall(
+                libc::SYS_rt_tgsigqueueinfo,
+                process,
+                thread,
+                signal,
+                &raw const info,
+            ),
+            None => libc::syscall(libc::SYS_rt_sigqueueinfo, process, signal, &raw const info),
+        }
+    };
+}
+
+/// `statx` of a path as the tracer sees it, or of the file itself where the path is empty.
+pub(super) fn statx(
+    directory: RawFd,
+    path: &std::ffi::CStr,
+    flags: i32,
+) -> io::Result<libc::statx> {
+    let mut result = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | STATX_MNT_ID;
+    // SAFETY: both pointers live through the call.
+    let code = unsafe { libc::statx(directory, path.as_ptr(), flags, mask, result.as_mut_ptr()) };
+    check(code.into())?;
+    // SAFETY: integers only; zero before, the kernel's after.
+    Ok(unsafe { result.assume_init() })
+}
+
+const STATX_MNT_ID: u32 = 0x1000;
+
+/// The time stamp counter faults from now on, in this thread and all it starts.
+pub(super) fn hide_time_stamp_counter() -> io::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: takes numbers.
+        check(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV, 0, 0, 0) }.into())?;
+    }
+    Ok(())
+}
+
+/// How many bytes wait in a pipe.
+pub(super) fn bytes_in(pipe: &impl AsRawFd) -> i32 {
+    let mut count = 0;
+    // SAFETY: the pointer lives through the call.
+    unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    count
+}
+
+/// The machine's clock, in the precision of file times: what is written from now on is not older.
+pub(super) fn file_clock() -> (i64, u32) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// All zero.
+pub(super) fn zero_statx_time() -> libc::statx_timestamp {
+    // SAFETY: integers only.
+    unsafe { std::mem::zeroed() }
+}
+
+/// All zero.
+pub(super) fn zero_statx() -> libc::statx {
+    // SAFETY: integers only.
+    unsafe { std::mem::zeroed() }
+}
+
+/// `struct statx` as the kernel writes it.
+pub(super) fn bytes_of_statx(from: &libc::statx) -> &[u8] {
+    // SAFETY: the structure is integers, its padding was zeroed by whoever made it (the kernel, or
+    // `zero_statx`), and the slice lives as long as it.
+    unsafe { std::slice::from_raw_parts((&raw const *from).cast(), size_of::<libc::statx>()) }
+}
+
+/// The reverse.
+pub(super) fn statx_of_bytes(bytes: &[u8; size_of::<libc::statx>()]) -> libc::statx {
+    // SAFETY: any bits are valid integers; the array may be less aligned.
+    unsafe { bytes.as_ptr().cast::<libc::statx>().read_unaligned() }
+}

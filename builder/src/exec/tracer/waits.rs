@@ -1,0 +1,107 @@
+//! Everything that happens at a time: one queue of deadlines for a whole step.
+//!
+//! A wait with a timeout is made a wait for ever; its deadline stands here. When no thread of the step
+//! can run any more, virtual time moves to the earliest deadline, for everybody, and whoever waits for it
+//! goes on. So deadlines come in their order, and take no real time. A thread that computes without an
+//! end does not keep timers from going off: at the latest they do after their real time.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::clock::Time;
+use super::sys::Tid;
+
+/// When something is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Deadline {
+    /// On the virtual clock.
+    pub(super) at: Time,
+    /// At the latest, on the machine's clock.
+    latest: Instant,
+}
+
+impl Deadline {
+    /// One at `at`, for a process whose clock shows `now`.
+    pub(super) fn new(at: Time, now: Time) -> Self {
+        let left = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
+        // A time that the machine cannot express is one that never comes.
+        const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+        Self {
+            at,
+            latest: Instant::now() + Duration::from_nanos(left).min(LONGEST),
+        }
+    }
+
+    /// Has its real time come?
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now >= self.latest
+    }
+}
+
+/// A timer that goes off, once or again and again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Alarm {
+    pub(super) next: Option<Deadline>,
+    pub(super) interval: Time,
+}
+
+impl Alarm {
+    /// One that goes off at `at` and then every `interval`; 0 is never again.
+    pub(super) fn new(at: Time, now: Time, interval: Time) -> Self {
+        Self {
+            next: Some(Deadline::new(at, now)),
+            interval,
+        }
+    }
+
+    /// It went off: the next time.
+    pub(super) fn go_off(&mut self) {
+        self.next = self
+            .next
+            .filter(|_| self.interval > 0)
+            .map(|next| Deadline::new(next.at.saturating_add(self.interval), next.at));
+    }
+
+    /// What is left of the time, and the interval.
+    pub(super) fn left(&self, now: Time) -> (Time, Time) {
+        // One that is due but has not gone off yet is not unset.
+        let left = self
+            .next
+            .map_or(0, |next| next.at.saturating_sub(now).max(1));
+        (left, self.interval)
+    }
+}
+
+/// A timer of timer_create(2).
+#[derive(Clone, Debug)]
+pub(super) struct Timer {
+    pub(super) clock: i32,
+    /// None: nobody is told.
+    pub(super) signal: Option<i32>,
+    /// The thread that is told, where it is one.
+    pub(super) thread: Option<Tid>,
+    pub(super) value: u64,
+    pub(super) alarm: Alarm,
+}
+
+/// A timer of timerfd_create(2).
+#[derive(Debug)]
+pub(super) struct TimerFile {
+    /// The process that set it.
+    pub(super) owner: Tid,
+    pub(super) file: OwnedFd,
+    pub(super) alarm: Alarm,
+}
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Due {
+    /// A thread has waited long enough.
+    Thread(Tid),
+    /// The alarm of a process (alarm(2), setitimer(2)).
+    Alarm(Tid),
+    /// A timer of a process.
+    Timer(Tid, i32),
+    /// A timer file, by its place.
+    File(usize),
+}
