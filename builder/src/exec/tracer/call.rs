@@ -70,6 +70,14 @@ pub(super) struct Stat {
     pub(super) to: u64,
 }
 
+/// System V objects whose state tells the time (svipc(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    Queue,
+    Semaphores,
+    Memory,
+}
+
 /// A call with its arguments; numbers that end in an address say what is read or written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
@@ -197,6 +205,20 @@ pub(super) enum Call {
         length: u64,
         old: bool,
     },
+    /// The target of a link.
+    Readlink { name: FileName, to: u64 },
+    /// Makes or removes names in directories.
+    Names {
+        old: Option<FileName>,
+        new: Option<FileName>,
+    },
+    /// The names of a file's attributes.
+    Attributes { to: u64 },
+    /// An address for a socket.
+    Bind { address: u64, length: u64 },
+    /// What a queue, a semaphore or shared memory is.
+    Control { kind: Control, command: i32, to: u64 },
+    SetSocket { level: i32, option: i32 },
     Touch {
         name: FileName,
         times: Option<Span>,
@@ -225,6 +247,9 @@ pub(super) enum Call {
 const fn int(value: u64) -> i32 {
     value as i32
 }
+
+/// In the width of a register.
+const AT_FDCWD: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
 
 const TIMER_ABSTIME: u64 = 1;
 
@@ -428,6 +453,52 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             name: name(a[0], a[1]),
             times: Some(Span::Nano(a[2])),
             flags: int(a[3]),
+        },
+        libc::SYS_mkdirat | libc::SYS_mknodat => Call::Names {
+            old: None,
+            new: Some(name(a[0], a[1])),
+        },
+        libc::SYS_symlinkat => Call::Names {
+            old: None,
+            new: Some(name(a[1], a[2])),
+        },
+        libc::SYS_linkat => Call::Names {
+            old: None,
+            new: Some(name(a[2], a[3])),
+        },
+        libc::SYS_unlinkat => Call::Names {
+            old: Some(name(a[0], a[1])),
+            new: None,
+        },
+        libc::SYS_renameat | libc::SYS_renameat2 => Call::Names {
+            old: Some(name(a[0], a[1])),
+            new: Some(name(a[2], a[3])),
+        },
+        libc::SYS_truncate => Call::Touch {
+            name: name(AT_FDCWD, a[0]),
+            times: None,
+            flags: 0,
+        },
+        libc::SYS_readlinkat => Call::Readlink { name: name(a[0], a[1]), to: a[2] },
+        libc::SYS_listxattr | libc::SYS_llistxattr | libc::SYS_flistxattr => {
+            Call::Attributes { to: a[1] }
+        }
+        libc::SYS_bind => Call::Bind { address: a[1], length: a[2] },
+        libc::SYS_setsockopt => Call::SetSocket { level: int(a[1]), option: int(a[2]) },
+        libc::SYS_msgctl => Call::Control {
+            kind: Control::Queue,
+            command: int(a[1]),
+            to: a[2],
+        },
+        libc::SYS_semctl => Call::Control {
+            kind: Control::Semaphores,
+            command: int(a[2]),
+            to: a[3],
+        },
+        libc::SYS_shmctl => Call::Control {
+            kind: Control::Memory,
+            command: int(a[1]),
+            to: a[2],
         },
         libc::SYS_fchownat => Call::Owner {
             name: name(a[0], a[1]),

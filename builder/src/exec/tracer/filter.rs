@@ -113,6 +113,11 @@ fn common_rules() -> Vec<Rule> {
         libc::SYS_setfsgid,
         libc::SYS_capset,
         libc::SYS_ptrace,
+        libc::SYS_bind,
+        libc::SYS_setsockopt,
+        libc::SYS_msgctl,
+        libc::SYS_semctl,
+        libc::SYS_shmctl,
     ];
     let metadata = [
         libc::SYS_fstat,
@@ -120,6 +125,18 @@ fn common_rules() -> Vec<Rule> {
         libc::SYS_statx,
         libc::SYS_getdents64,
         libc::SYS_utimensat,
+        libc::SYS_readlinkat,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_symlinkat,
+        libc::SYS_linkat,
+        libc::SYS_unlinkat,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_truncate,
+        libc::SYS_listxattr,
+        libc::SYS_llistxattr,
+        libc::SYS_flistxattr,
     ];
     let not_null = [
         (libc::SYS_epoll_pwait2, 3),

@@ -25,6 +25,7 @@ pub mod evidence;
 mod files;
 mod filter;
 mod open;
+mod proc;
 mod random;
 mod run;
 mod stat;

@@ -75,6 +75,8 @@ pub(super) struct Process {
     pub(super) affinity: u64,
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
+    /// How many ports it was given.
+    pub(super) ports: u16,
     record: usize,
     /// Where the program interpreter is in memory.
     interpreter: Option<u64>,
@@ -120,6 +122,12 @@ pub(super) enum Pending {
     },
     /// The path was another one.
     Redirected(Registers),
+    /// Make the target of a link one that depends on nothing outside.
+    Link { to: u64 },
+    /// Sort the names of attributes.
+    Names { to: u64 },
+    /// Make times the process' own.
+    Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
 }
@@ -521,6 +529,7 @@ impl Tracer {
             turns.born(child);
         }
         if self.early.remove(&child) {
+            self.count("interrupt");
             self.go(child, Resume::Run, 0)?;
         }
         self.go(tid, Resume::Run, 0)
@@ -778,7 +787,11 @@ impl Thread {
 
 impl Process {
     fn new(clock: Clock, lineage: Vec<u32>) -> Self {
+        // Each process has ports of its own, as good as always.
+        let place: Vec<u8> = lineage.iter().flat_map(|place| place.to_be_bytes()).collect();
+        let ports = super::files::number_of(&place) % u64::from(super::answer::PORTS);
         Self {
+            ports: u16::try_from(ports).unwrap_or(0),
             clock,
             lineage,
             children: 0,

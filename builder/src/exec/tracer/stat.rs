@@ -10,10 +10,10 @@ use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
 use super::files::{number_of, path_of};
+use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
 
-const PATH_MAX: usize = 4096;
 /// `utimensat(2)`.
 const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
@@ -140,6 +140,8 @@ impl Tracer {
                 name: entry.file_name().to_owned(),
             });
         }
+        // Before they get numbers: a file with two names has that of the first.
+        entries.sort_by(|one, other| one.order().cmp(&other.order()));
         let link = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let path = path_of(&link);
         for entry in &mut entries {
@@ -151,16 +153,68 @@ impl Tracer {
             let flags = libc::AT_SYMLINK_NOFOLLOW;
             entry.number = match sys::statx(directory.as_raw_fd(), &entry.name, flags) {
                 // The parent has its own name, not that of a way to it.
-                Ok(real) if name == b".." => {
-                    let number = self.files.number(&real, || parent(&path));
-                    number
-                }
+                Ok(real) if name == b".." => self.files.number(&real, || parent(&path)),
                 Ok(real) => self.files.number(&real, whole),
                 Err(_) => number_of(&whole()),
             };
         }
-        entries.sort_by(|one, other| one.order().cmp(&other.order()));
         Ok(entries)
+    }
+
+    /// A process makes or removes names. That it will be able to is seen beforehand: then the directory is
+    /// changed.
+    pub(super) fn names(
+        &mut self,
+        tid: Tid,
+        old: Option<FileName>,
+        new: Option<FileName>,
+    ) -> io::Result<Answer> {
+        let pid = self.threads[&tid].process;
+        if !self.processes[&pid].at_home {
+            return Ok(Answer::Native);
+        }
+        let moves = old.is_some();
+        let mut changed = Vec::new();
+        for (name, exists) in [(old, true), (new, false)] {
+            let Some(name) = name else { continue };
+            let (whole, found) = match place(tid, name)? {
+                Some(whole) => {
+                    let flags = libc::AT_SYMLINK_NOFOLLOW;
+                    let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
+                    (whole, found)
+                }
+                None => return Ok(Answer::Native),
+            };
+            // A new name may be there only where something is moved over it.
+            if found != exists && !(found && moves) {
+                return Ok(Answer::Native);
+            }
+            changed.push(whole);
+        }
+        for whole in changed {
+            self.names_changed(pid, whole.as_bytes());
+        }
+        Ok(Answer::Native)
+    }
+
+    /// The directory that holds this path was changed.
+    pub(super) fn names_changed(&mut self, pid: Tid, path: &[u8]) {
+        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+        let directory = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(0) => b"/".as_slice(),
+            Some(at) => &path[..at],
+            None => return,
+        };
+        let Ok(directory) = CString::new(directory) else {
+            return;
+        };
+        if let Ok(real) = sys::statx(libc::AT_FDCWD, &directory, 0)
+            && self.files.is_plain(&real)
+            && let Some(process) = self.processes.get_mut(&pid)
+        {
+            self.files
+                .touched(&real, &mut process.clock, None, || canonical(&directory, 0));
+        }
     }
 
     /// A process sets the times of a file.
@@ -274,19 +328,9 @@ fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
         return Ok(Found::Fails(libc::ENOENT));
     }
     let absolute = path.starts_with(b"/");
-    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(&path)) {
+    let Some(whole) = place_of(tid, name.directory, &path) else {
         return Ok(Found::Elsewhere);
-    }
-    let mut whole = match (absolute, name.directory) {
-        (true, _) => Vec::new(),
-        (false, libc::AT_FDCWD) => format!("/proc/{tid}/cwd").into_bytes(),
-        (false, directory) => format!("/proc/{tid}/fd/{directory}").into_bytes(),
     };
-    if !absolute && !path.is_empty() {
-        whole.push(b'/');
-    }
-    whole.extend_from_slice(&path);
-    let whole = CString::new(whole).expect("a string without its end in it");
     // The descriptor's own file is behind a link of /proc.
     let flags = if path.is_empty() {
         0
@@ -307,6 +351,29 @@ fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
             })
         }
     }
+}
+
+/// A name as the tracer can use it; `None` for one that means something else to it.
+fn place(tid: Tid, name: FileName) -> io::Result<Option<CString>> {
+    let path = sys_string(tid, name.path, PATH_MAX)?;
+    Ok(place_of(tid, name.directory, &path).filter(|_| !path.is_empty()))
+}
+
+fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
+    let absolute = path.starts_with(b"/");
+    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(path)) {
+        return None;
+    }
+    let mut whole = match (absolute, directory) {
+        (true, _) => Vec::new(),
+        (false, libc::AT_FDCWD) => format!("/proc/{tid}/cwd").into_bytes(),
+        (false, directory) => format!("/proc/{tid}/fd/{directory}").into_bytes(),
+    };
+    if !absolute && !path.is_empty() {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path);
+    Some(CString::new(whole).expect("a string without its end in it"))
 }
 
 /// `/proc`, or the links in `/dev` that lead there.

@@ -156,6 +156,26 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             form: StatForm::Stat,
             to: a[1],
         }),
+        libc::SYS_mkdir | libc::SYS_mknod => Call::Names {
+            old: None,
+            new: Some(at(a[0])),
+        },
+        libc::SYS_symlink | libc::SYS_link => Call::Names {
+            old: None,
+            new: Some(at(a[1])),
+        },
+        libc::SYS_unlink | libc::SYS_rmdir => Call::Names {
+            old: Some(at(a[0])),
+            new: None,
+        },
+        libc::SYS_rename => Call::Names {
+            old: Some(at(a[0])),
+            new: Some(at(a[1])),
+        },
+        libc::SYS_readlink => Call::Readlink {
+            name: at(a[0]),
+            to: a[1],
+        },
         libc::SYS_time => Call::Time { to: a[0] },
         libc::SYS_alarm => Call::Alarm {
             seconds: a[0] & 0xffff_ffff,
@@ -228,6 +248,14 @@ pub(in super::super) fn rules() -> Vec<Rule> {
         Rule::metadata(libc::SYS_stat),
         Rule::metadata(libc::SYS_lstat),
         Rule::metadata(libc::SYS_getdents),
+        Rule::metadata(libc::SYS_readlink),
+        Rule::metadata(libc::SYS_mkdir),
+        Rule::metadata(libc::SYS_mknod),
+        Rule::metadata(libc::SYS_symlink),
+        Rule::metadata(libc::SYS_link),
+        Rule::metadata(libc::SYS_unlink),
+        Rule::metadata(libc::SYS_rmdir),
+        Rule::metadata(libc::SYS_rename),
         Rule::new(libc::SYS_time, When::Always),
         Rule::new(libc::SYS_alarm, When::Always),
         Rule::new(libc::SYS_poll, When::Milliseconds { at: 2 }),
