@@ -40,8 +40,17 @@ fn marks_of_this_machine() -> Vec<String> {
             .filter(|word| word.len() == 17)
             .map(str::to_owned),
     );
-    let own = run("findmnt", &["-no", "SOURCE", "/"]).unwrap_or_default();
-    marks.push(own);
+    marks.push(run("findmnt", &["-no", "SOURCE", "/"]).unwrap_or_default());
+    // The kernel reckons the size of /dev from the memory.
+    let devices = run("findmnt", &["-no", "OPTIONS", "/dev"]).unwrap_or_default();
+    let reckoned = |option: &&str| option.starts_with("size=") || option.starts_with("nr_inodes=");
+    marks.extend(
+        devices
+            .trim()
+            .split(',')
+            .filter(reckoned)
+            .map(str::to_owned),
+    );
     marks.push(read("/proc/sys/kernel/hostname").trim().to_owned() + "\n");
     marks
         .into_iter()
@@ -62,7 +71,7 @@ tell /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /proc/cpuinfo 
   /etc/hostname /etc/resolv.conf /proc/self/auxv /proc/self/fdinfo/0 /proc/self/numa_maps /proc/self/smaps_rollup \
   /proc/kmsg /proc/config.gz /proc/iomem /proc/ioports /proc/self/timerslack_ns /proc/self/environ | tr -d '\0'
 find /sys -maxdepth 4 | head -1000
-ls /sys/class/net /proc/sys/net/ipv4/conf /dev /dev/disk 2>&1
+ls /sys/class/net /proc/sys/net/ipv4/conf /dev /dev/disk 2>&1 || true
 uname -a; hostname; env; id
 df -k / /tmp /dev | sed 1d
 stat -f / /tmp /dev/shm

@@ -135,6 +135,37 @@ copied 196608
     }
 }
 
+/// However the device is named, its bytes are random.
+#[test]
+fn the_random_device_is_known_by_every_name() {
+    let script = r#"
+hex() { head -c 16 "$1" | od -An -tx1 | tr -d ' \n'; }
+ln -s /dev/urandom soft; ln -s /dev devices; ln -s soft softer
+echo plain $(hex /dev/urandom)
+echo slashes $(hex //dev//urandom)
+echo dots $(hex /dev/../dev/./urandom)
+echo soft $(hex soft)
+echo softer $(hex softer)
+echo through $(hex devices/random)
+echo relative $(cd /dev; hex urandom)
+echo above $(cd /dev/shm; hex ../urandom)
+echo process $(hex /proc/self/root/dev/urandom)
+echo input $(hex /dev/stdin < /dev/urandom)
+echo descriptor $(hex /proc/self/fd/7 7< /dev/urandom)
+mkdir -p top/dev; touch top/dev/urandom
+echo mounted $(unshare -m sh -c 'mount --bind /dev/urandom top/dev/urandom && hex() { head -c 16 "$1" | od -An -tx1 | tr -d " \n"; }; hex top/dev/urandom' || echo refused)
+echo perl $(perl -e 'sysopen F, "soft", 0; sysread F, $b, 16; print unpack "H*", $b')
+"#;
+    for tier in VIRTUAL {
+        let said = log(tier, script);
+        assert!(
+            !said.contains("0000000000000000"),
+            "under `{tier}`:\n{said}"
+        );
+        all_differ(&said, 13);
+    }
+}
+
 #[test]
 fn a_private_key_made_in_a_step_is_warned_of() {
     let script = "openssl genrsa -out rsa.pem 2048; ssh-keygen -q -N '' -t ed25519 -f id; \
