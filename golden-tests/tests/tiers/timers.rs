@@ -50,7 +50,7 @@ ended() { \"$@\" && echo 0 || echo $?; }
 echo sleep $(ended timeout 5 sleep 100)
 echo enough $(ended timeout 100 sleep 5)
 echo endless $(ended timeout 5 tail -f /dev/null)
-echo stubborn $(ended timeout -k 3 5 sh -c 'trap : TERM; while :; do sleep 1; done')
+echo stubborn $(ended 2> /dev/null timeout -k 3 5 sh -c 'trap : TERM; while :; do sleep 1; done')
 echo work $(ended timeout 100 sh -c 'gzip -9 < /usr/bin/make | wc -c > /dev/null; exit 4')
 echo signal $(ended timeout -s INT 5 python3 -c '
 import time
@@ -70,7 +70,7 @@ echo preserved $(ended timeout --preserve-status 5 sleep 100)
 fn python_waits_end_in_order() {
     let script = r#"
 python3 - <<'END'
-import asyncio, concurrent.futures, multiprocessing, queue, select, signal, socket, subprocess, threading, time
+import asyncio, concurrent.futures, multiprocessing, os, queue, select, signal, socket, subprocess, threading, time
 start = time.monotonic()
 def tell(what):
     global start
@@ -93,7 +93,7 @@ asyncio.run(main())
 tell(f"asyncio {done}")
 try: queue.Queue().get(timeout=5)
 except queue.Empty: tell("queue")
-tell(f"select {select.select([socket.socketpair()[0]], [], [], 6)}")
+tell(f"select {select.select([os.pipe()[0]], [], [], 6)}")
 tell(f"event {threading.Event().wait(2)}")
 tell(f"condition {threading.Lock().acquire() and threading.Lock().acquire(timeout=1)}")
 lock = threading.Lock(); lock.acquire()
