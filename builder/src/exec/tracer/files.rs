@@ -1,7 +1,8 @@
 //! What a traced process is told about files: numbers, times and sizes that depend on nothing outside.
 //!
-//! - A file's number comes from the path it was first seen by, not from the disk, and not from the order
-//!   in which files are looked at, so that processes beside each other do not disturb it.
+//! - A file's number comes from the path it was first seen by and how many were seen by it before, not from
+//!   the disk, and not from the order in which files are looked at, so that processes beside each other do not
+//!   disturb it.
 //! - A file that is unchanged has the time it came with; one that was changed has the time, on the
 //!   virtual clock, when it was opened for writing, a directory that of the last name that was made or
 //!   removed in it. So times are the same each time, and in order. Which of two changes in a row the file
@@ -85,6 +86,9 @@ pub(super) struct Files {
     /// The same by the number of the device, for answers that do not say which mount.
     devices: BTreeMap<(u32, u32), Mount>,
     files: BTreeMap<Key, File>,
+    /// Which file got the number of a path last, and how many before: one of them may still be there by another
+    /// name.
+    numbered: BTreeMap<u64, (Key, u64)>,
     /// When the first process started, on the file system's clock.
     started: RealTime,
     epoch: Time,
@@ -112,6 +116,7 @@ impl Files {
                 .collect(),
             mounts,
             files: BTreeMap::new(),
+            numbered: BTreeMap::new(),
             started: sys::file_clock(),
             epoch,
             nameless: BTreeMap::new(),
@@ -259,8 +264,8 @@ impl Files {
     }
 
     /// A file that nobody has looked at yet. Without a clock its time stays open.
-    fn first(&self, real: &libc::statx, path: Vec<u8>, clock: Option<&mut Clock>) -> File {
-        let now = changed(real);
+    fn first(&mut self, real: &libc::statx, mut path: Vec<u8>, clock: Option<&mut Clock>) -> File {
+        let (key, now) = (Key::of(real), changed(real));
         let recent = is_recent(self.started, now);
         let (time, real) = match clock {
             Some(clock) if recent => (clock.tick(), now),
@@ -268,6 +273,21 @@ impl Files {
             // No file is from the future.
             _ => (exact(now).min(self.epoch), now),
         };
+        let (last, before) = self
+            .numbered
+            .entry(number_of(&path))
+            .or_insert_with(|| (key, 0));
+        if *last != key {
+            // An overlay gives a file of a lower layer another birth, and no other number, when it is written to.
+            let written =
+                last.birth < self.started && (last.device, last.number) == (key.device, key.number);
+            *before += u64::from(!written);
+            *last = key;
+        }
+        if *before > 0 {
+            path.push(0);
+            path.extend(before.to_be_bytes());
+        }
         File {
             number: number_of(&path),
             time,
@@ -446,6 +466,7 @@ mod tests {
             mounts: [(0, mount)].into(),
             devices: BTreeMap::new(),
             files: BTreeMap::new(),
+            numbered: BTreeMap::new(),
             started: (1000, 0),
             epoch: 40 * SECOND,
             nameless: BTreeMap::new(),

@@ -171,7 +171,9 @@ impl Tracer {
         let interrupted = RESTARTS.contains(&result);
         let number = saved.number();
         saved.set_result(result);
-        if interrupted && waiting.fired {
+        // Some calls (epoll_wait, rt_sigtimedwait, semtimedop) are never made again by the kernel.
+        let ended = interrupted || result == -i64::from(libc::EINTR);
+        if ended && waiting.fired {
             saved.skip(waiting.call.expired);
         } else if interrupted {
             saved.set_result(RESTART_NO_HANDLER);

@@ -1,0 +1,148 @@
+//! Check 5: a step is told of a machine that is not this one.
+
+use std::fs;
+
+use golden_tests::machine::run;
+
+use crate::probe::{VIRTUAL, same_log, store, value};
+
+/// What this machine says of itself and no step may.
+fn marks_of_this_machine() -> Vec<String> {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let field = |path: &str, name: &str| {
+        let text = read(path);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        let value = line.split_once([':', ' ']).map_or("", |(_, value)| value);
+        value
+            .trim_matches([' ', ':', '\t'])
+            .trim_end_matches(" kB")
+            .to_owned()
+    };
+    let mut marks = vec![
+        read("/proc/sys/kernel/random/boot_id"),
+        read("/etc/machine-id"),
+        read("/proc/sys/kernel/osrelease"),
+        read("/proc/sys/kernel/version"),
+        field("/proc/meminfo", "MemTotal"),
+        field("/proc/cpuinfo", "model name"),
+        field("/proc/cpuinfo", "flags"),
+        field("/proc/stat", "btime"),
+        field("/proc/version", "Linux"),
+        store().display().to_string(),
+    ];
+    let addresses = run("ip", &["-br", "link"]).unwrap_or_default();
+    marks.extend(
+        addresses
+            .split_whitespace()
+            .filter(|word| word.len() == 17)
+            .map(str::to_owned),
+    );
+    marks.push(run("findmnt", &["-no", "SOURCE", "/"]).unwrap_or_default());
+    // The kernel reckons the size of /dev from the memory.
+    let devices = run("findmnt", &["-no", "OPTIONS", "/dev"]).unwrap_or_default();
+    let reckoned = |option: &&str| option.starts_with("size=") || option.starts_with("nr_inodes=");
+    marks.extend(
+        devices
+            .trim()
+            .split(',')
+            .filter(reckoned)
+            .map(str::to_owned),
+    );
+    marks.push(read("/proc/sys/kernel/hostname").trim().to_owned() + "\n");
+    marks
+        .into_iter()
+        .map(|mark| mark.trim().to_owned())
+        .filter(|mark| mark.len() > 3 && mark != "00:00:00:00:00:00")
+        .collect()
+}
+
+const QUESTIONS: &str = r#"
+tell() { for path; do [ ! -r $path ] || { echo "== $path"; cat $path 2>&1 || true; }; done; }
+tell /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id /proc/cpuinfo /proc/meminfo /proc/uptime /proc/loadavg \
+  /proc/version /proc/stat /proc/mounts /proc/self/mountinfo /proc/partitions /proc/diskstats /proc/swaps /proc/modules \
+  /proc/cmdline /proc/interrupts /proc/devices /proc/filesystems /proc/vmstat /proc/zoneinfo /proc/buddyinfo \
+  /proc/schedstat /proc/self/stat /proc/self/status /proc/self/maps /proc/self/cgroup /proc/self/limits /proc/self/io \
+  /proc/self/sched /proc/self/schedstat /proc/1/stat /proc/1/cmdline /proc/1/environ /proc/net/dev /proc/net/arp \
+  /proc/net/route /proc/sys/kernel/* /proc/sys/fs/file-nr /proc/sys/fs/inode-nr /proc/sys/fs/dentry-state \
+  /proc/pressure/* /proc/key-users /proc/keys /proc/timer_list /proc/driver/rtc /proc/softirqs /etc/machine-id \
+  /etc/hostname /etc/resolv.conf /proc/self/auxv /proc/self/fdinfo/0 /proc/self/numa_maps /proc/self/smaps_rollup \
+  /proc/kmsg /proc/config.gz /proc/iomem /proc/ioports /proc/self/timerslack_ns /proc/self/environ | tr -d '\0'
+find /sys -maxdepth 4 | head -1000
+ls /sys/class/net /proc/sys/net/ipv4/conf /dev /dev/disk 2>&1 || true
+uname -a; hostname; env; id
+df -k / /tmp /dev | sed 1d
+stat -f / /tmp /dev/shm
+ps -ef; free; lscpu; who; last 2>&1 || true; dmesg 2>&1 || true; mount; lsblk 2>&1 || true
+python3 -c 'import os, platform, socket; print(os.uname(), os.cpu_count(), os.getloadavg(), os.sched_getaffinity(0), platform.platform(), platform.processor(), socket.gethostname(), os.sysconf("SC_PHYS_PAGES"), os.statvfs("/"))'
+"#;
+
+#[test]
+fn nothing_of_this_machine_is_told() {
+    let marks = marks_of_this_machine();
+    assert!(marks.len() >= 9, "{marks:?}");
+    for tier in VIRTUAL {
+        let said = crate::probe::log(tier, QUESTIONS);
+        let told: Vec<String> = said
+            .lines()
+            .flat_map(|line| {
+                marks
+                    .iter()
+                    .filter(|mark| contains_word(line, mark))
+                    .map(move |mark| format!("{mark:?} in {line:?}"))
+            })
+            .collect();
+        assert!(told.is_empty(), "under `{tier}`: {told:#?}");
+    }
+}
+
+/// Not as a part of a longer number or name.
+fn contains_word(line: &str, word: &str) -> bool {
+    let within = |found: Option<char>| found.is_some_and(char::is_alphanumeric);
+    line.match_indices(word).any(|(at, _)| {
+        !within(line[..at].chars().next_back()) && !within(line[at + word.len()..].chars().next())
+    })
+}
+
+#[test]
+fn the_machine_is_always_the_same_one() {
+    let script = r#"
+echo host $(hostname)
+echo node $(uname -n)
+echo processors $(nproc)
+echo all-processors $(nproc --all)
+echo in-cpuinfo $(grep -c ^processor /proc/cpuinfo)
+echo in-stat $(grep -c '^cpu[0-9]' /proc/stat)
+python3 -c '
+import os
+print("python", os.cpu_count(), len(os.sched_getaffinity(0)), os.sysconf("SC_NPROCESSORS_ONLN"), os.sysconf("SC_NPROCESSORS_CONF"))
+print("load", *os.getloadavg())
+'
+echo allowed $(grep Cpus_allowed_list /proc/self/status | cut -f 2)
+echo perl $(perl -MPOSIX -e 'print join " ", (POSIX::uname())[0, 1, 4]')
+echo memory $(grep MemTotal /proc/meminfo | tr -dc 0-9)
+echo free $(free -k | awk '/Mem/ { print $2 }')
+echo interfaces $(ls /sys/class/net 2> /dev/null)
+echo boot $(cat /proc/sys/kernel/random/boot_id)
+echo kernel $(uname -r) $(cat /proc/sys/kernel/osrelease)
+taskset -p 1 $$ > /dev/null
+echo after-pinning $(nproc)
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        assert_eq!(value(&said, "host"), "immbuild");
+        assert_eq!(value(&said, "node"), "immbuild");
+        for name in ["processors", "all-processors", "in-cpuinfo", "in-stat"] {
+            assert_eq!(value(&said, name), "4", "{name} of\n{said}");
+        }
+        assert_eq!(value(&said, "python"), "4 4 4 4");
+        assert_eq!(value(&said, "load"), "0.0 0.0 0.0");
+        assert_eq!(value(&said, "allowed"), "0-3");
+        assert_eq!(value(&said, "perl"), "Linux immbuild x86_64");
+        assert_eq!(value(&said, "memory"), value(&said, "free"));
+        let (by_call, by_file) = value(&said, "kernel").split_once(' ').expect("two");
+        assert_eq!(by_call, by_file);
+    }
+}

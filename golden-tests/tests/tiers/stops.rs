@@ -1,0 +1,84 @@
+//! Check 16: how often a step is stopped is known exactly, whatever the machine does meanwhile.
+
+use std::collections::BTreeMap;
+
+use crate::probe::{Load, Probe};
+
+/// What looks at a file.
+const STAT: [&str; 6] = ["newfstatat", "fstat", "statx", "stat", "lstat", "fstatat"];
+
+fn stat_stops(stops: &BTreeMap<String, u64>) -> u64 {
+    STAT.iter().filter_map(|name| stops.get(*name)).sum()
+}
+
+fn tar_of(count: u32, keys: &str) -> BTreeMap<String, u64> {
+    let script = format!(
+        "mkdir files; i=0; while [ $i -lt {count} ]; do : > files/$i; i=$((i + 1)); done; tar cf files.tar files"
+    );
+    Probe::new("deterministic", &script).with(keys).run().stops
+}
+
+#[test]
+fn tar_of_many_files_is_hardly_stopped_under_clamp() {
+    // Opening a file to make it is a stop of its own: what is counted is what 1000 more cost tar.
+    let (few, many) = (
+        tar_of(0, "metadata = \"clamp\""),
+        tar_of(1000, "metadata = \"clamp\""),
+    );
+    let of = |stops: &BTreeMap<String, u64>| {
+        let without = ["openat", "open", "creat"];
+        let counted = stops
+            .iter()
+            .filter(|(name, _)| !without.contains(&name.as_str()));
+        counted.map(|(_, count)| count).sum::<u64>()
+    };
+    assert!(of(&many) - of(&few) < 100, "{few:?} and {many:?}");
+    assert!(of(&many) < 100, "{many:?}");
+}
+
+#[test]
+fn tar_asks_three_times_about_a_file_and_is_stopped_as_often() {
+    let (few, many) = (
+        stat_stops(&tar_of(100, "metadata = \"virtual\"")),
+        stat_stops(&tar_of(300, "metadata = \"virtual\"")),
+    );
+    assert_eq!(many - few, 3 * 200, "{few} and {many}");
+}
+
+#[test]
+fn starting_a_program_is_a_fixed_number_of_stops() {
+    let script = "i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i + 1)); done";
+    let probe = Probe::new("deterministic", script);
+    let stops = probe.run().stops;
+    let load = Load::new();
+    for _ in 0..2 {
+        assert_eq!(probe.run().stops, stops, "it does not depend on load");
+    }
+    drop(load);
+    let half = Probe::new("deterministic", &script.replace("100", "50"))
+        .run()
+        .stops;
+    for (what, count) in &stops {
+        let each = count - half.get(what).copied().unwrap_or_default();
+        assert_eq!(
+            each % 50,
+            0,
+            "every start has as many of `{what}`: {stops:?} and {half:?}"
+        );
+    }
+    let all: u64 = stops.values().sum();
+    let half: u64 = half.values().sum();
+    assert!(
+        (all - half) / 50 <= 40,
+        "a program's start has few stops: {stops:?}"
+    );
+}
+
+/// What only computes is not stopped at all.
+#[test]
+fn computing_is_not_stopped() {
+    let script = |loops: u32| format!("python3 -c 'x = 0\nfor i in range({loops}): x += i * i'");
+    let few = Probe::new("deterministic", &script(10)).run().stops;
+    let many = Probe::new("deterministic", &script(3_000_000)).run().stops;
+    assert_eq!(few, many);
+}

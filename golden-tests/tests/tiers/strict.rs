@@ -1,0 +1,151 @@
+//! Checks 14 and 15: under `strict` nothing depends on who is scheduled when, and what spins is told.
+
+use std::time::Duration;
+
+use crate::probe::{Load, Probe, none_runs};
+
+/// The same five times, of which three while the machine is busy.
+#[track_caller]
+fn same_under_load(script: &str) -> String {
+    let probe = Probe::new("strict", script);
+    let first = probe.run();
+    assert_eq!(probe.run().log, first.log, "it prints the same");
+    let load = Load::new();
+    for _ in 0..3 {
+        let told = probe.run();
+        assert_eq!(told.log, first.log, "it prints the same under load");
+        assert_eq!(told.tree, first.tree, "it leaves the same under load");
+    }
+    drop(load);
+    first.log
+}
+
+#[test]
+fn racing_threads_write_in_one_order() {
+    let said = same_under_load(
+        "gcc -O1 -w -pthread -o race /src/race.c; ./race | sha256sum; ./race | wc -l",
+    );
+    assert!(said.ends_with("\n400"), "{said}");
+}
+
+#[test]
+fn jobs_of_make_end_in_one_order() {
+    let said = same_under_load(
+        "printf 'all: a b c d e f g h\\n%%:\\n\\t@gzip -9 < /usr/bin/$(if $(filter a c e,$@),make,env) | cksum > /dev/null; echo $@ | tee -a log\\n' > Makefile; make -s -j8; echo in the log: $(cat log)",
+    );
+    assert_eq!(said.lines().count(), 9, "{said}");
+}
+
+#[test]
+fn process_ids_and_background_jobs_are_the_same() {
+    let said = same_under_load(
+        "bash -c 'echo $$; sleep 0.01 & echo $!; wait; for i in 1 2 3 4; do (echo job $i $BASHPID >> log) & done; wait; cat log'; python3 -c '
+import os, threading
+print(os.getpid(), threading.get_native_id())
+'",
+    );
+    assert_eq!(said.lines().count(), 7, "{said}");
+}
+
+#[test]
+fn python_s_threads_and_processes_share_work_in_one_way() {
+    same_under_load(
+        r#"
+python3 - <<'END'
+import multiprocessing, os, queue, threading
+jobs = queue.Queue()
+for n in range(100): jobs.put(n)
+done = []
+def work(name):
+    while True:
+        try: n = jobs.get_nowait()
+        except queue.Empty: return
+        sum(range(n * 1000))
+        done.append((name, n))
+threads = [threading.Thread(target=work, args=[name]) for name in "abcd"]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(done)
+def where(n): return n, os.getpid()
+with multiprocessing.Pool(3) as pool: print(list(pool.imap_unordered(where, range(30))))
+END
+"#,
+    );
+}
+
+/// A thread that waits for another without ever giving way.
+#[test]
+fn a_spin_loop_is_an_error_that_names_thread_and_place() {
+    let failed = Probe::new(
+        "strict",
+        "gcc -O1 -w -pthread -o spinning-9c1 /src/spin.c; ./spinning-9c1",
+    )
+    .with("timeout = \"90s\"")
+    .fails();
+    println!("{}", failed.said);
+    assert_eq!(failed.exit, Some(7), "{}", failed.said);
+    assert!(
+        failed.said.contains("(`waiter`) runs without end at 0x"),
+        "{}",
+        failed.said
+    );
+    assert!(failed.said.contains("thread "), "{}", failed.said);
+    let place = failed
+        .log
+        .lines()
+        .find_map(|line| line.strip_prefix("loop at "));
+    let place = place.unwrap_or_else(|| panic!("{}", failed.log));
+    let start = u64::from_str_radix(place.trim_start_matches("0x"), 16).expect("an address");
+    let told = failed
+        .said
+        .split(" at 0x")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let told = u64::from_str_radix(told.expect("a place"), 16).expect("an address");
+    assert!(
+        (start..start + 256).contains(&told),
+        "{told:#x} is not near {start:#x}"
+    );
+    assert!(failed.real < Duration::from_secs(30), "{:?}", failed.real);
+    none_runs("spinning-9c1");
+}
+
+/// One that gives way is waited for.
+#[test]
+fn a_loop_that_yields_or_sleeps_or_computes_for_long_is_none() {
+    let told = Probe::new(
+        "strict",
+        "gcc -O1 -w -pthread -o spin /src/spin.c; ./spin yield; ./spin sleep; ./spin compute",
+    )
+    .run();
+    assert!(told.log.ends_with("computed"), "{}", told.log);
+}
+
+/// What waits for another process in shared memory spins, too.
+#[test]
+fn a_spin_loop_between_processes_ends() {
+    let failed = Probe::new(
+        "strict",
+        "gcc -O1 -w -pthread -o spinning-9c2 /src/spin.c; ./spinning-9c2 process",
+    )
+    .with("timeout = \"40s\"")
+    .build();
+    match failed {
+        Ok(told) => assert!(told.log.ends_with("both"), "{}", told.log),
+        Err(failed) => {
+            assert_eq!(failed.exit, Some(7));
+            assert!(
+                failed.real < Duration::from_secs(30),
+                "{:?}: {}",
+                failed.real,
+                failed.said
+            );
+            assert!(
+                failed.said.contains("runs without end at 0x"),
+                "{}",
+                failed.said
+            );
+        }
+    }
+    none_runs("spinning-9c2");
+}
