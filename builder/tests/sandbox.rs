@@ -313,6 +313,9 @@ impl Stage {
     fn run(&self, change: impl FnOnce(&mut Job<'_>)) -> Result<Told, SandboxError> {
         let (root, scratch) = ([self.path("root")], self.fresh());
         let mut job = job(&root, &scratch, &[]);
+        if let Some(what) = &mut job.virtualise {
+            what.owners = self.ids == IdMap::Single;
+        }
         change(&mut job);
         self.run_job(&job)
     }
@@ -369,7 +372,9 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
             seed: Digest::of(b"story"),
             metadata: Metadata::Virtual,
             strict: tier() == "strict",
+            owners: false,
         }),
+        owners: BTreeMap::new(),
     }
 }
 

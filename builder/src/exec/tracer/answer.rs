@@ -84,12 +84,28 @@ impl Tracer {
                 self.listing(tid, descriptor, to, length, old)
             }
             Call::Touch { name, times, flags } => self.touch(tid, name, times, flags),
-            Call::Owner { .. } => Ok(Answer::Native),
+            Call::Owner {
+                name,
+                flags,
+                uid,
+                gid,
+            } => Ok(self.change_owner(tid, name, flags, (uid, gid), registers)),
+            Call::Make { name } => Ok(self.make(name)),
+            Call::Rename { from, to, flags } => Ok(self.rename(tid, from, to, flags)),
+            Call::Attributes {
+                name,
+                flags,
+                to,
+                size,
+            } => self.attributes(tid, name, flags, (to, size)),
+            Call::Attribute { name } => self.attribute(tid, name),
+            Call::Identity => self.identity(tid, registers),
+            Call::Become if self.what.owners => self.identity(tid, registers),
             Call::Root => {
                 self.process(tid).at_home = false;
                 Ok(Answer::Native)
             }
-            Call::Rights => {
+            Call::Become | Call::Rights => {
                 self.process(tid).privileged = false;
                 Ok(Answer::Native)
             }
@@ -127,8 +143,12 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Opened { flags } => {
+            Pending::Owner(then) => self.owner_end(tid, then, &registers),
+            Pending::Opened { flags, new } => {
                 if let Ok(descriptor @ 0..) = i32::try_from(registers.result()) {
+                    if new {
+                        self.opened_new(tid, descriptor)?;
+                    }
                     self.opened(tid, descriptor, flags);
                 }
                 Ok(Resume::Run)

@@ -28,7 +28,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn of(real: &libc::statx) -> Self {
+    pub(super) fn of(real: &libc::statx) -> Self {
         Self {
             device: (real.stx_dev_major, real.stx_dev_minor),
             number: real.stx_ino,

@@ -68,7 +68,10 @@ impl Tracer {
         }
         let Some(special) = special(tid, name.directory, &path) else {
             return Ok(if writes {
-                Answer::ToEnd(Pending::Opened { flags })
+                Answer::ToEnd(Pending::Opened {
+                    flags,
+                    new: self.will_be_new(tid, name, flags),
+                })
             } else {
                 Answer::Native
             });

@@ -10,7 +10,9 @@ use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
 use super::files::Files;
+use super::ids::Ids;
 use super::open::Feeder;
+use super::owners;
 use super::random::Stream;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
@@ -24,6 +26,8 @@ pub struct Ended {
     pub status: Result<i32, i32>,
     /// What it and the others did.
     pub evidence: Evidence,
+    /// Emulated owners of what it left, by absolute path, where the files themselves do not say it.
+    pub owners: BTreeMap<Vec<u8>, (u32, u32)>,
     /// A thread that ran for ever while others waited for it; everything was killed.
     pub spin: Option<Spin>,
 }
@@ -50,6 +54,8 @@ pub(super) struct Thread {
     pub(super) waiting: Option<Waiting>,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
+    /// Who it is told that it is, where users are emulated.
+    pub(super) ids: Ids,
 }
 
 /// A process: threads with one memory.
@@ -99,7 +105,9 @@ pub(super) enum Pending {
     /// As above.
     Statfs { to: u64 },
     /// Note what was opened for writing.
-    Opened { flags: i32 },
+    Opened { flags: i32, new: bool },
+    /// Note whose a file is.
+    Owner(owners::Then),
     /// A file of ours takes the place of the one that was asked for.
     Content { saved: Registers, content: Vec<u8> },
     /// A pipe takes the place of a random device: it was made; its writing end is to be closed.
@@ -148,6 +156,8 @@ pub struct Tracer {
     pub(super) timer_files: Vec<TimerFile>,
     pub(super) feeders: Vec<Feeder>,
     pub(super) turns: Option<Turns>,
+    /// Where users and owners are emulated.
+    pub(super) owners: Option<owners::Table>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -173,6 +183,7 @@ impl Tracer {
             timer_files: Vec::new(),
             feeders: Vec::new(),
             turns: what.strict.then(Turns::default),
+            owners: None,
             last: first,
             evidence: Evidence::default(),
             written: BTreeMap::new(),
@@ -223,6 +234,7 @@ impl Tracer {
         };
         Ok(Ended {
             status,
+            owners: self.settle_owners(),
             evidence: self.into_evidence(),
             spin,
         })
@@ -461,9 +473,12 @@ impl Tracer {
         self.count(if shares { "thread" } else { "fork" });
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
+        let ids = thread.ids.clone();
         let parent = thread.process;
         let owner = if shares { parent } else { child };
-        self.threads.insert(child, Thread::new(owner, stream));
+        let mut new = Thread::new(owner, stream);
+        new.ids = ids;
+        self.threads.insert(child, new);
         if !shares && let Some(process) = self.processes.get_mut(&parent) {
             let mut lineage = process.lineage.clone();
             lineage.push(process.children);
@@ -596,6 +611,9 @@ impl Tracer {
         thread.stream.fill(&mut random);
         let start = Start::read(tid)?;
         start.hide(tid, &random)?;
+        if let Some(ids) = self.new_program(tid) {
+            start.tell_ids(tid, ids)?;
+        }
         let process = self.process(tid);
         process.timers.clear();
         process.next_timer = 0;
@@ -701,6 +719,7 @@ impl Thread {
             pending: None,
             waiting: None,
             interrupted: None,
+            ids: Ids::default(),
         }
     }
 }
@@ -748,6 +767,8 @@ struct Start {
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
+    /// Where the ids stand: user, effective user, group, effective group, and whether it is a set-id program.
+    ids: [Option<u64>; 5],
     /// Where the least size of a signal stack stands, which depends on the processor.
     signal_stack: Option<u64>,
 }
@@ -756,6 +777,9 @@ impl Start {
     fn read(tid: Tid) -> io::Result<Self> {
         const AT_UID: u64 = 11;
         const AT_EUID: u64 = 12;
+        const AT_GID: u64 = 13;
+        const AT_EGID: u64 = 14;
+        const AT_SECURE: u64 = 23;
         const AT_SYSINFO_EHDR: u64 = 33;
         const AT_RANDOM: u64 = 25;
         const AT_HWCAP2: u64 = 26;
@@ -781,11 +805,16 @@ impl Start {
             is_root: true,
             random: None,
             hidden: Vec::new(),
+            ids: [None; 5],
             signal_stack: None,
         };
         loop {
             let at = words.at;
             let (kind, value) = (words.next()?, words.next()?);
+            let ids = [AT_UID, AT_EUID, AT_GID, AT_EGID, AT_SECURE];
+            if let Some(which) = ids.iter().position(|id| *id == kind) {
+                start.ids[which] = Some(at + 8);
+            }
             match kind {
                 0 => break,
                 AT_RANDOM => start.random = Some(value),
@@ -800,6 +829,15 @@ impl Start {
             start.argv.push(sys_string(tid, address, 256)?);
         }
         Ok(start)
+    }
+
+    fn tell_ids(&self, tid: Tid, ids: [u64; 5]) -> io::Result<()> {
+        for (at, id) in self.ids.iter().zip(ids) {
+            if let Some(at) = at {
+                sys::write_memory(tid, *at, &id.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     fn hide(&self, tid: Tid, random: &[u8; 16]) -> io::Result<()> {

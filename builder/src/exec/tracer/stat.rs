@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{SeekFrom, seek};
 
+use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
@@ -33,13 +34,15 @@ impl Tracer {
     pub(super) fn stat(&mut self, tid: Tid, stat: Stat) -> io::Result<Answer> {
         let pid = self.threads[&tid].process;
         let process = &self.processes[&pid];
-        if !process.at_home || !process.privileged {
+        if !process.at_home || !process.privileged || self.what.metadata == Metadata::Clamp {
             return Ok(Answer::ToEnd(Pending::Stat(stat)));
         }
         match find(tid, stat.name, stat.flags)? {
             Found::Fails(number) => Ok(error(number)),
             Found::Real(name, real) if self.files.is_plain(&real) => {
-                let shown = self.show(tid, &real, &name, stat.flags);
+                let mut shown = self.show(tid, &real, &name, stat.flags);
+                let owner = self.owner_of(&real, &name, || canonical(&name, stat.flags));
+                (shown.stx_uid, shown.stx_gid) = owner.unwrap_or((real.stx_uid, real.stx_gid));
                 write_answer(tid, &stat, &shown)?;
                 Ok(Answer::Gives(0))
             }
@@ -61,6 +64,13 @@ impl Tracer {
     pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
         let pid = self.threads[&tid].process;
         let at_home = self.processes[&pid].at_home;
+        let owner = self.owner_named(tid, stat.name, stat.flags);
+        if self.what.metadata == Metadata::Clamp {
+            return match owner {
+                Some(owner) => write_owner(tid, &stat, owner),
+                None => Ok(()),
+            };
+        }
         let answered = read_answer(tid, &stat)?;
         let found = if at_home {
             find(tid, stat.name, stat.flags)?
@@ -82,7 +92,8 @@ impl Tracer {
                 self.files.show(&answered, &mut process.clock, || path)
             }
         };
-        write_answer(tid, &stat, &shown)
+        let own = (shown.stx_uid, shown.stx_gid);
+        write_answer(tid, &stat, &owned(shown, owner.unwrap_or(own)))
     }
 
     /// getdents64(2), sorted by name. The place in the list is the offset of the open directory itself, so
@@ -345,6 +356,21 @@ fn modification(tid: Tid, span: Span) -> io::Result<Option<(i64, i64)>> {
         0 => (word(8), 0),
         unit => (word(16), word(24).saturating_mul(unit)),
     }))
+}
+
+fn owned(mut shown: libc::statx, owner: (u32, u32)) -> libc::statx {
+    (shown.stx_uid, shown.stx_gid) = owner;
+    shown
+}
+
+/// Only whose it is; all else stays as the kernel has written it.
+fn write_owner(tid: Tid, stat: &Stat, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let at = match stat.form {
+        StatForm::Stat => arch::STAT_OWNER,
+        StatForm::Statx => std::mem::offset_of!(libc::statx, stx_uid) as u64,
+    };
+    let bytes = [uid.to_ne_bytes(), gid.to_ne_bytes()].concat();
+    sys::write_memory(tid, stat.to + at, &bytes)
 }
 
 fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {

@@ -217,6 +217,13 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             uid: int(a[1]),
             gid: int(a[2]),
         },
+        libc::SYS_mkdir | libc::SYS_mknod => Call::Make { name: at(a[0]) },
+        libc::SYS_symlink => Call::Make { name: at(a[1]) },
+        libc::SYS_rename | libc::SYS_link => Call::Rename {
+            from: at(a[0]),
+            to: at(a[1]),
+            flags: libc::AT_SYMLINK_NOFOLLOW,
+        },
         _ => return None,
     })
 }
@@ -225,8 +232,8 @@ pub(in super::super) fn rules() -> Vec<Rule> {
     vec![
         Rule::new(libc::SYS_open, When::Opens { flags: 1 }),
         Rule::new(libc::SYS_creat, When::Always),
-        Rule::metadata(libc::SYS_stat),
-        Rule::metadata(libc::SYS_lstat),
+        Rule::stat(libc::SYS_stat),
+        Rule::stat(libc::SYS_lstat),
         Rule::metadata(libc::SYS_getdents),
         Rule::new(libc::SYS_time, When::Always),
         Rule::new(libc::SYS_alarm, When::Always),
@@ -236,6 +243,13 @@ pub(in super::super) fn rules() -> Vec<Rule> {
         Rule::metadata(libc::SYS_utime),
         Rule::metadata(libc::SYS_utimes),
         Rule::metadata(libc::SYS_futimesat),
+        Rule::owners(libc::SYS_chown),
+        Rule::owners(libc::SYS_lchown),
+        Rule::owners(libc::SYS_mkdir),
+        Rule::owners(libc::SYS_mknod),
+        Rule::owners(libc::SYS_symlink),
+        Rule::owners(libc::SYS_rename),
+        Rule::owners(libc::SYS_link),
     ]
 }
 
@@ -264,6 +278,7 @@ pub(in super::super) fn to_stat(from: &libc::statx) -> Vec<u8> {
 }
 
 pub(in super::super) const STAT: usize = 144;
+pub(in super::super) const STAT_OWNER: u64 = 28;
 
 pub(in super::super) fn from_stat(bytes: &[u8; STAT]) -> libc::statx {
     let word =
