@@ -1,0 +1,78 @@
+//! Owners without a range of ids: an image has the same bytes whoever builds it, as long as its steps are traced.
+
+use golden_tests::lab::{Lab, shell_spec};
+use golden_tests::machine::User;
+
+const OUTPUT: [&str; 3] = ["build", "--output", "kind=oci-archive,file=image.tar"];
+const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
+
+/// Accounts; files, links and directories of others that no step made; everything that package scripts do with owners.
+const STEPS: &str = r#"
+  { write = "/etc/passwd", text = "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n" },
+  { write = "/etc/group", text = "root:x:0:\nstaff:x:50:user\nuser:x:1000:\n" },
+  { mkdir = "/var/local", owner = "0:50", mode = "2775" },
+  { mkdir = "/srv/theirs", owner = "7:8" },
+  { write = "/srv/theirs/old", text = "old", owner = "7:8" },
+  { shell = "busybox --install -s /bin; cd /srv/theirs; ln -s old link; mkfifo pipe; chown -h 7:8 link pipe" },
+  { shell = """
+      mkdir -p /home/user; chown user:staff /home/user; chmod 2750 /home/user
+      cp /bin/busybox /srv/tool; chown 33:33 /srv/tool; chmod 4755 /srv/tool; chown 33:34 /srv/tool
+      mkdir -p /opt/a/b; echo one > /opt/a/b/file; ln -s file /opt/a/b/link
+      chown -R user:staff /opt/a
+      mkdir -p /var/local/lib; echo > /var/local/lib/file
+      su user -s /bin/sh -c 'id; echo mine > /home/user/file; ln -s file /home/user/link; mkfifo /home/user/pipe; umask 077; mkdir /home/user/own'
+      mv /srv/theirs/old /srv/theirs/new
+      touch -h /srv/theirs/link; mv /srv/theirs/pipe /srv/pipe
+      stat -c '%n %u:%g %a' /srv/* /srv/theirs/* /home/user/* /opt/a/b/* > /stats
+  """ },
+  { shell = """
+      cp -a /srv/theirs /srv/copy
+      ln /srv/theirs/new /srv/theirs/same
+      echo more >> /srv/theirs/new
+      mv /home/user/link /home/user/moved
+      chown -h 0:0 /opt/a/b/link
+      stat -c '%n %u:%g %a %h' /srv/* /srv/copy/* /home/user/* /opt/a/b/* > /stats.more
+      tar cf /archive.tar /srv /home /opt/a
+  """ },
+  { run = ["busybox", "id"], as = "user" },
+  { shell = "id > /home/user/who; stat -c %u:%g /home/user/who >> /home/user/who", as = "user" },
+"#;
+
+fn traced(steps: &str) -> String {
+    shell_spec(steps, "").replace("tier = \"isolated\"\n", "")
+}
+
+fn lab(spec: &str) -> Lab {
+    let lab = Lab::with_shell("", "");
+    lab.write("spec.toml", spec);
+    lab.open_to_all();
+    lab
+}
+
+/// The same spec for everybody, each with a project and a store of its own.
+fn digests(spec: &str) -> Vec<(User, String)> {
+    USERS
+        .map(|user| (user, lab(spec).run_as(user, &OUTPUT).digest()))
+        .to_vec()
+}
+
+#[test]
+fn everybody_builds_the_same_owners() {
+    let told = digests(&traced(STEPS));
+    let same = told.iter().all(|(_, digest)| *digest == told[0].1);
+    assert!(same, "{told:#?}");
+}
+
+/// The control: without the tracer the one without a range is refused, and told what to do.
+#[test]
+fn without_the_tracer_a_range_is_needed() {
+    let spec = shell_spec(STEPS, "");
+    lab(&spec).run_as(User::Plain, &OUTPUT).refused_with(
+        8,
+        &[
+            "belongs to ",
+            "hint: give the user a range of ids: ",
+            "A step of tier `deterministic` or `strict` needs no range",
+        ],
+    );
+}
