@@ -106,6 +106,9 @@ impl Tracer {
                 Ok(Answer::Native)
             }
             Call::Become | Call::Rights => {
+                if call == Call::Rights {
+                    self.set_capabilities(tid, registers)?;
+                }
                 self.process(tid).privileged = false;
                 Ok(Answer::Native)
             }

@@ -118,6 +118,8 @@ pub(super) struct Ids {
     pub(super) group: Set,
     /// Sorted, as the kernel keeps them.
     pub(super) groups: Vec<u32>,
+    /// Whether it took or dropped the capabilities to become others; none: they go with the effective user.
+    capable: Option<bool>,
 }
 
 impl Ids {
@@ -126,12 +128,37 @@ impl Ids {
             user: Set::all(uid),
             group: Set::all(gid),
             groups: Vec::new(),
+            capable: None,
         }
     }
 
-    /// Stands for the capabilities that root has.
+    /// May it become anybody?
     pub(super) const fn is_privileged(&self) -> bool {
-        self.user.effective == 0
+        match self.capable {
+            Some(capable) => capable,
+            None => self.user.effective == 0,
+        }
+    }
+
+    /// capset(2): with the low half of the effective set. Who has kept capabilities across a change of user (prctl(2),
+    /// `PR_SET_KEEPCAPS`) takes them into use like this.
+    pub(super) fn set_capabilities(&mut self, effective: u32) {
+        const SETGID: u32 = 1 << 6;
+        const SETUID: u32 = 1 << 7;
+        self.capable = Some(effective & (SETGID | SETUID) != 0);
+    }
+
+    /// Changes the user; capabilities go, or come, with it.
+    pub(super) fn change_user(
+        &mut self,
+        change: impl FnOnce(&mut Set, bool) -> Result<(), i32>,
+    ) -> Result<(), i32> {
+        let (old, privileged) = (self.user, self.is_privileged());
+        change(&mut self.user, privileged)?;
+        if (old.effective == 0) != (self.user.effective == 0) {
+            self.capable = None;
+        }
+        Ok(())
     }
 
     /// Whose the files are that it makes.
@@ -154,6 +181,7 @@ impl Ids {
         if mode & libc::S_ISGID != 0 && mode & libc::S_IXGRP != 0 {
             self.group.become_effective(owner.1);
         }
+        self.capable = None;
         self.user.saved = self.user.effective;
         self.group.saved = self.group.effective;
     }
@@ -215,6 +243,20 @@ mod tests {
         assert!(!ids.may_give((5, 6), (8, 6)) && !ids.may_give((5, 6), (5, 8)));
         assert!(!ids.may_give((0, 0), (5, 6)));
         assert!(Ids::default().may_give((5, 6), (8, 8)));
+    }
+
+    #[test]
+    fn kept_capabilities_are_taken_into_use_until_the_next_program() {
+        let mut ids = Ids::default();
+        assert_eq!(
+            ids.change_user(|user, privileged| user.set(5, privileged)),
+            Ok(())
+        );
+        assert!(!ids.is_privileged());
+        ids.set_capabilities(1 << 6);
+        assert!(ids.is_privileged());
+        ids.execute(0o755, (0, 0));
+        assert!(!ids.is_privileged());
     }
 
     #[test]

@@ -548,11 +548,15 @@ impl Tracer {
         let ids = &mut self.thread(tid).ids;
         let privileged = ids.is_privileged();
         let result = match number {
-            libc::SYS_setuid => ids.user.set(one, privileged),
+            libc::SYS_setuid => ids.change_user(|user, privileged| user.set(one, privileged)),
             libc::SYS_setgid => ids.group.set(one, privileged),
-            libc::SYS_setreuid => ids.user.set_two(one, two, privileged),
+            libc::SYS_setreuid => {
+                ids.change_user(|user, privileged| user.set_two(one, two, privileged))
+            }
             libc::SYS_setregid => ids.group.set_two(one, two, privileged),
-            libc::SYS_setresuid => ids.user.set_three([one, two, three], privileged),
+            libc::SYS_setresuid => {
+                ids.change_user(|user, privileged| user.set_three([one, two, three], privileged))
+            }
             libc::SYS_setresgid => ids.group.set_three([one, two, three], privileged),
             libc::SYS_setfsuid => {
                 return Ok(Answer::Gives(ids.user.set_file(one, privileged).into()));
@@ -565,6 +569,17 @@ impl Tracer {
             _ => return Ok(Answer::Native),
         };
         Ok(result.map_or_else(error, |()| Answer::Gives(0)))
+    }
+
+    /// capset(2) is made; who may become whom is noted.
+    pub(super) fn set_capabilities(&mut self, tid: Tid, registers: &Registers) -> io::Result<()> {
+        if self.owners.is_some() {
+            let mut effective = [0; 4];
+            sys::read_memory(tid, registers.argument(1), &mut effective)?;
+            let effective = u32::from_ne_bytes(effective);
+            self.thread(tid).ids.set_capabilities(effective);
+        }
+        Ok(())
     }
 
     fn tell_identity(&self, tid: Tid, number: i64, a: &[u64; 3]) -> io::Result<Option<Answer>> {
