@@ -65,6 +65,15 @@ const STORIES: &[Story] = &[
     ("owners_need_the_range_or_the_tracer", owners),
     ("with_the_tracer_every_user_has_every_id", every_id),
     ("emulated_owners_follow_the_file", emulated_owners),
+    (
+        "emulated_owners_are_seen_where_metadata_is_clamped",
+        clamped_owners,
+    ),
+    ("emulated_owners_are_seen_in_another_root", owners_elsewhere),
+    (
+        "file_capabilities_can_be_set_and_are_lost_by_chown",
+        capabilities,
+    ),
     ("the_upper_holds_the_changes_and_no_mount_point", upper),
     ("a_root_without_anything_runs_a_static_program", empty_root),
     ("links_in_the_tree_do_not_lead_out", links),
@@ -726,6 +735,52 @@ fn every_id(stage: &Stage) {
     assert_eq!(stage.sh(&script.replace("\\\"", "\"")), expected);
 }
 
+fn clamped_owners(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let told = stage.run(|job| {
+        if let Some(what) = &mut job.virtualise {
+            what.metadata = Metadata::Clamp;
+        }
+        let script = "chown 5:6 /data/kept; stat -c '%u:%g %a %s' /data/kept; stat -c %u:%g /data";
+        job.argv = words(&["sh", "-euc", script]);
+    });
+    assert_eq!(told.unwrap().text, "5:6 644 5\n0:0\n");
+}
+
+fn owners_elsewhere(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let script = "
+        mkdir /data/bin; cp /bin/busybox /data/bin/busybox; ln -s busybox /data/bin/sh
+        ln -s /kept /data/link
+        chroot /data /bin/sh -euc '
+            b=/bin/busybox
+            $b chown 5:6 /kept; $b stat -c %u:%g /kept; $b stat -L -c %u:%g /link
+            $b mkdir /in; cd /in; $b chown 7:8 ../link; $b stat -c %u:%g ../kept
+        '
+        stat -c %u:%g /data/kept
+    ";
+    assert_eq!(stage.sh(script), "5:6\n5:6\n7:8\n7:8\n");
+}
+
+fn capabilities(stage: &Stage) {
+    let owner = match stage.emulates() {
+        Some(false) => "",
+        _ => "chown 5 /data/kept; inside --inside attributes",
+    };
+    let script = format!("inside --inside capability; inside --inside attributes; {owner}");
+    let lost = if owner.is_empty() { "" } else { "[]\nEPERM\n" };
+    // The note of an owner is not there for a step that has the tracer; elsewhere it is an attribute like others.
+    let told = stage.sh(&script).replace("ok\n", "EPERM\n");
+    assert_eq!(
+        told.replace("user.immbuild.owner", ""),
+        format!("[security.capability]\nEPERM\n{lost}")
+    );
+}
+
 /// What is left says whose it is, wherever it was moved to.
 fn emulated_owners(stage: &Stage) {
     if stage.emulates() == Some(false) {
@@ -1162,6 +1217,8 @@ mod inside {
         match what {
             "calls" => calls(),
             "ids" => ids(),
+            "capability" => capability(),
+            "attributes" => attributes(),
             "connect" => {
                 let error = std::net::TcpStream::connect("192.0.2.1:80").unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
@@ -1184,6 +1241,31 @@ mod inside {
             }
             other => panic!("{other}"),
         }
+    }
+
+    /// Gives a file `cap_net_raw` (capabilities(7), "File capability extended attribute versioning").
+    fn capability() {
+        let value: [u8; 20] = [
+            1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr("/data/kept", "security.capability", &value, flags).unwrap();
+    }
+
+    /// Lists the attributes of a file, and tries to forge one.
+    fn attributes() {
+        let mut list = [0; 256];
+        let length = rustix::fs::listxattr("/data/kept", list.as_mut_slice()).unwrap();
+        // SAFETY: without room nothing is written.
+        let asked = unsafe { libc::listxattr(c"/data/kept".as_ptr(), std::ptr::null_mut(), 0) };
+        // An overlay counts what it does not show, too.
+        assert!(usize::try_from(asked).unwrap() >= length);
+        let names = list[..length].split(|byte| *byte == 0);
+        let names: Vec<_> = names.map(String::from_utf8_lossy).collect();
+        println!("[{}]", names.concat());
+        let flags = rustix::fs::XattrFlags::CREATE;
+        let forged = rustix::fs::setxattr("/data", "user.immbuild.owner", b"5:6", flags);
+        println!("{}", if forged.is_ok() { "ok" } else { "EPERM" });
     }
 
     /// Becomes somebody, says so, and tries to come back.

@@ -248,11 +248,12 @@ impl Tracer {
         }
         let process = self.threads[&tid].process;
         if self.processes[&process].at_home {
-            return match (absolute, of_itself(tid, &path)) {
-                (true, Some(path)) => Place::open(&path, follow),
-                (true, None) => Place::open(&path, follow),
-                (false, _) => Place::open(&[&from, b"/".as_slice(), &path].concat(), follow),
+            let whole = if absolute {
+                of_itself(tid, &path).unwrap_or(path)
+            } else {
+                [&from, b"/".as_slice(), &path].concat()
             };
+            return Place::open(&whole, follow);
         }
         let root = format!("/proc/{tid}/root");
         let whole = if absolute {
