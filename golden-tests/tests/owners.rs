@@ -1,7 +1,7 @@
 //! Owners without a range of ids: an image has the same bytes whoever builds it, as long as its steps are traced.
 
 use golden_tests::lab::{Lab, shell_spec};
-use golden_tests::machine::User;
+use golden_tests::machine::{User, run};
 
 const OUTPUT: [&str; 3] = ["build", "--output", "kind=oci-archive,file=image.tar"];
 const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
@@ -59,6 +59,70 @@ fn digests(spec: &str) -> Vec<(User, String)> {
 #[test]
 fn everybody_builds_the_same_owners() {
     let told = digests(&traced(STEPS));
+    let same = told.iter().all(|(_, digest)| *digest == told[0].1);
+    assert!(same, "{told:#?}");
+}
+
+const CONTROL: &str = "\
+Package: thing
+Version: 1.0
+Architecture: all
+Maintainer: Nobody <nobody@example.org>
+Description: gives files away
+";
+const POSTINST: &str = "#!/bin/sh
+set -e
+useradd --system --home-dir /var/lib/thing --shell /usr/sbin/nologin thing
+chown -R thing:games /var/lib/thing
+chmod 2770 /var/lib/thing
+su thing -s /bin/sh -c 'id; echo made > /var/lib/thing/made'
+runuser -u thing -- touch /var/lib/thing/other
+setpriv --reuid=33 --regid=33 --clear-groups id > /var/lib/thing/id
+install -o thing -g adm -m 4755 /bin/true /usr/bin/thing-tool
+dpkg-statoverride --add --update thing games 6711 /usr/bin/thing
+";
+const INSTALL: &str = r#"
+immbuild = 1
+source.base.image = "./debian"
+source.package.path = "thing.deb"
+
+[image]
+from = "base"
+steps = [
+  { copy = "package", to = "/thing.deb" },
+  { run = ["dpkg", "--install", "/thing.deb"] },
+  { shell = "find / -xdev -newer /etc/hostname -printf '%p %U:%G %m\\n' > /changed; tar cf /state.tar /var/lib/thing /etc" },
+]
+"#;
+
+/// A package whose script does what such scripts do.
+fn package() -> Vec<u8> {
+    let lab = Lab::new("");
+    lab.write("thing/DEBIAN/control", CONTROL);
+    lab.write("thing/DEBIAN/postinst", POSTINST);
+    lab.write("thing/usr/bin/thing", "#!/bin/sh\n");
+    lab.write("thing/var/lib/thing/data", "data");
+    let path = |name: &str| lab.file(name).display().to_string();
+    let (tree, deb) = (path("thing"), path("thing.deb"));
+    run("chmod", &["-R", "u=rwX,go=rX", &tree]).expect("it is there");
+    for script in ["thing/DEBIAN/postinst", "thing/usr/bin/thing"] {
+        run("chmod", &["755", &path(script)]).expect("it is there");
+    }
+    run("dpkg-deb", &["--root-owner-group", "--build", &tree, &deb]).expect("it is a package");
+    lab.read("thing.deb")
+}
+
+#[test]
+#[ignore = "needs a Debian root and dpkg-deb"]
+fn a_debian_package_that_gives_files_away_is_installed() {
+    let layout = golden_tests::roots::debian().unwrap_or_else(|error| panic!("{error:#}"));
+    let package = package();
+    let told = USERS.map(|user| {
+        let lab = lab(INSTALL);
+        std::os::unix::fs::symlink(&layout, lab.file("debian")).expect("it can be made");
+        lab.write("thing.deb", &package);
+        (user, lab.run_as(user, &["build"]).digest())
+    });
     let same = told.iter().all(|(_, digest)| *digest == told[0].1);
     assert!(same, "{told:#?}");
 }

@@ -13,11 +13,15 @@ use super::call::{FileName, Span, Stat, StatForm};
 use super::files::{number_of, path_of};
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
+use crate::hostfs::owner::ROOT;
 
 const PATH_MAX: usize = 4096;
 /// `utimensat(2)`.
 const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
+
+/// `/proc/sys/kernel/overflowuid` and `overflowgid`.
+const NOBODY: (u32, u32) = (65534, 65534);
 
 /// What the tracer finds under a name.
 enum Found {
@@ -77,6 +81,11 @@ impl Tracer {
         } else {
             Found::Elsewhere
         };
+        let own = if at_home && self.is_the_machines(tid, &stat, &found, &answered) {
+            ROOT
+        } else {
+            (answered.stx_uid, answered.stx_gid)
+        };
         let shown = match found {
             Found::Real(name, real)
                 if real.stx_ino == answered.stx_ino && self.files.is_plain(&real) =>
@@ -92,8 +101,30 @@ impl Tracer {
                 self.files.show(&answered, &mut process.clock, || path)
             }
         };
-        let own = (shown.stx_uid, shown.stx_gid);
         write_answer(tid, &stat, &owned(shown, owner.unwrap_or(own)))
+    }
+
+    /// Does it belong to the machine's root, who is nobody in a step when somebody else builds? So do devices and
+    /// `/proc`; a file of the step's that belongs to nobody is something else.
+    fn is_the_machines(
+        &self,
+        tid: Tid,
+        stat: &Stat,
+        found: &Found,
+        answered: &libc::statx,
+    ) -> bool {
+        if (answered.stx_uid, answered.stx_gid) != NOBODY {
+            return false;
+        }
+        match (found, u32::from(answered.stx_mode) & libc::S_IFMT) {
+            (_, libc::S_IFCHR | libc::S_IFBLK) => true,
+            (Found::Real(_, real), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) => {
+                !self.files.is_plain(real)
+            }
+            (Found::Elsewhere, _) => sys_string(tid, stat.name.path, PATH_MAX)
+                .is_ok_and(|path| path.starts_with(b"/proc")),
+            _ => false,
+        }
     }
 
     /// getdents64(2), sorted by name. The place in the list is the offset of the open directory itself, so
