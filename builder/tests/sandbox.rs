@@ -419,7 +419,7 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
 }
 
 /// Every story is told in each of these.
-const TIERS: [&str; 2] = ["isolated", "deterministic"];
+const TIERS: [&str; 3] = ["isolated", "deterministic", "strict"];
 /// The variable that says which.
 const TIER: &str = "IMMBUILD_STORY_TIER";
 const EPOCH: i64 = 1_600_000_000;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 pub mod elf;
 pub mod examples;
 pub mod goldens;
+pub mod hostile;
 pub mod lab;
 pub mod listing;
 pub mod machine;

@@ -172,7 +172,8 @@ fn thirteen_years_ahead(mount: &Mounted) -> Result<()> {
     Ok(())
 }
 
-fn shift_clock(seconds: i64) -> Result<()> {
+/// Sets the machine's clock ahead, or back.
+pub(crate) fn shift_clock(seconds: i64) -> Result<()> {
     use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 
     let now = clock_gettime(ClockId::Realtime);
@@ -184,7 +185,7 @@ fn shift_clock(seconds: i64) -> Result<()> {
 }
 
 /// Lets every user reach a path.
-fn open_to_all(path: &Path) -> Result<()> {
+pub(crate) fn open_to_all(path: &Path) -> Result<()> {
     for directory in path
         .ancestors()
         .filter(|directory| directory.parent().is_some())

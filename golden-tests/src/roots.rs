@@ -11,27 +11,82 @@ use crate::machine::run;
 
 /// A Debian root with a compiler, about 380 MB, as an OCI layout tagged `debian`. Made once for a target directory.
 pub fn debian() -> Result<PathBuf> {
-    let layout = crate::scratch().join("debian-layout");
+    layout_of_packages("debian", &["gcc", "libc6-dev", "make", "xz-utils"])
+}
+
+/// What the recipes of `hostile/` call, as Debian packages.
+const HOSTILE: &[&str] = &[
+    "attr",
+    "autoconf",
+    "automake",
+    "bc",
+    "ca-certificates",
+    "cmake",
+    "cpio",
+    "dbus-bin",
+    "dosfstools",
+    "e2fsprogs",
+    "fontconfig",
+    "fonts-dejavu-core",
+    "gcc",
+    "gdbmtool",
+    "genisoimage",
+    "git",
+    "gpg",
+    "gpg-agent",
+    "hostname",
+    "libarchive-tools",
+    "libc6-dev",
+    "locales",
+    "make",
+    "man-db",
+    "ninja-build",
+    "openssh-client",
+    "openssl",
+    "perl",
+    "pigz",
+    "procps",
+    "python3",
+    "python3-pip",
+    "rpm",
+    "shared-mime-info",
+    "sqlite3",
+    "squashfs-tools",
+    "unzip",
+    "uuid-runtime",
+    "xz-utils",
+    "zip",
+    "zstd",
+];
+
+/// The root of the hostile corpus, about 680 MB, as an OCI layout tagged `hostile`. Made once for a target directory.
+pub fn hostile() -> Result<PathBuf> {
+    layout_of_packages("hostile", HOSTILE)
+}
+
+/// A Debian root with these packages and what they need, from the machine's own Debian archive.
+fn layout_of_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let layout = crate::scratch().join(format!("{name}-layout"));
     if layout.join("index.json").exists() {
         return Ok(layout);
     }
     fs::create_dir_all(crate::scratch())?;
-    let tar = crate::scratch().join("debian.tar");
-    println!("making a Debian root with mmdebstrap");
+    let tar = crate::scratch().join(format!("{name}.tar"));
+    println!("making the root `{name}` with mmdebstrap");
     run(
         "mmdebstrap",
         &[
             "--quiet",
             "--mode=root",
             "--variant=minbase",
-            "--include=gcc,libc6-dev,make,xz-utils",
+            &format!("--include={}", packages.join(",")),
             "bookworm",
             &tar.display().to_string(),
         ],
     )?;
-    let part = crate::scratch().join("debian-layout.part");
+    let part = crate::scratch().join(format!("{name}-layout.part"));
     let _ = fs::remove_dir_all(&part);
-    layout_of_tar(&tar, &part, "debian")?;
+    layout_of_tar(&tar, &part, name)?;
     fs::rename(&part, &layout)?;
     fs::remove_file(&tar)?;
     Ok(layout)

@@ -38,8 +38,8 @@ const STEPS: &str = r#"
   { shell = "id > /home/user/who; stat -c %u:%g /home/user/who >> /home/user/who", as = "user" },
 "#;
 
-fn traced(steps: &str) -> String {
-    shell_spec(steps, "").replace("tier = \"isolated\"\n", "")
+fn traced(steps: &str, tier: &str) -> String {
+    shell_spec(steps, "").replace("\"isolated\"", &format!("\"{tier}\""))
 }
 
 fn lab(spec: &str) -> Lab {
@@ -58,9 +58,11 @@ fn digests(spec: &str) -> Vec<(User, String)> {
 
 #[test]
 fn everybody_builds_the_same_owners() {
-    let told = digests(&traced(STEPS));
-    let same = told.iter().all(|(_, digest)| *digest == told[0].1);
-    assert!(same, "{told:#?}");
+    for tier in ["deterministic", "strict"] {
+        let told = digests(&traced(STEPS, tier));
+        let same = told.iter().all(|(_, digest)| *digest == told[0].1);
+        assert!(same, "{tier}: {told:#?}");
+    }
 }
 
 const CONTROL: &str = "\

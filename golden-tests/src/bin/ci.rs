@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use golden_tests::{examples, matrix, packages, workspace};
+use golden_tests::{examples, hostile, matrix, packages, workspace};
 
 /// Runs every check of this repository.
 #[derive(Debug, Parser)]
@@ -80,6 +80,7 @@ const CHECKS: &[Check] = &[
     }),
     ("examples", |_| examples::build_all()),
     ("matrix", |arguments| matrix::run_matrix(arguments.full)),
+    ("hostile", |arguments| hostile::check(arguments.full)),
 ];
 
 fn main() -> ExitCode {

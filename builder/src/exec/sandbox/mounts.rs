@@ -235,7 +235,7 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
 
     proc()?;
     bind("constants/empty", "/sys")?;
-    devices(&outside)?;
+    devices(&outside, request.virtualise.is_some())?;
     overlay("empty", "tmp/upper", "tmp/work", "/tmp")?;
     for (name, _) in ETC_FILES {
         match bind(&format!("constants/etc/{name}"), &format!("/etc/{name}")) {
@@ -441,13 +441,20 @@ fn limit_pids() {
 }
 
 /// `/dev`: a few device files of the host, a terminal multiplexer of its own, and `/dev/shm`.
-fn devices(outside: &OwnedFd) -> Result<(), Failure> {
+///
+/// Where randomness is virtual the tracer opens something else for a random device; whoever gets past it by another name
+/// reads zeros.
+fn devices(outside: &OwnedFd, virtualise: bool) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attach(new_mount("ramfs", &[], attributes)?, "/dev")?;
     for name in DEVICES {
         let target = format!("/dev/{name}");
         write(Path::new(&target), b"", 0o666)?;
-        bind_from(outside, &format!("dev/{name}"), &target)?;
+        let source = match name {
+            "random" | "urandom" if virtualise => "zero",
+            name => name,
+        };
+        bind_from(outside, &format!("dev/{source}"), &target)?;
     }
     for (name, target) in DEVICE_LINKS {
         symlink(target, Path::new("/dev").join(name)).at(Stage::Mount, name)?;

@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 use crate::exec::tracer::Names;
 
 /// Name and version of these surroundings; part of what identifies the result of a step.
-pub const POLICY: &str = "isolated/1";
+pub const POLICY: &str = "isolated/2";
 
 /// `uname -n`.
 pub(super) const HOSTNAME: &str = "immbuild";
@@ -128,7 +128,8 @@ pub(super) const PROC_FILES: [(&str, &str); 15] = [
     ("partitions", "major minor  #blocks  name\n\n"),
     (
         "stat",
-        "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime 0\n\
+        "cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\n\
+         cpu2 0 0 0 0 0 0 0 0 0 0\ncpu3 0 0 0 0 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime 0\n\
          processes 1\nprocs_running 1\nprocs_blocked 0\nsoftirq 0\n",
     ),
     (
@@ -143,20 +144,44 @@ pub(super) const PROC_FILES: [(&str, &str); 15] = [
 /// Names in `/proc` that lead to the reading process itself.
 pub(super) const PROC_LIVE: [&str; 4] = ["mounts", "net", "self", "thread-self"];
 
-/// One processor with what every machine of the architecture has, so that programs which pick code by
+/// Processors with what every machine of the architecture has, so that programs which pick code by
 /// it pick the same everywhere.
 #[cfg(target_arch = "x86_64")]
-const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 6\n\
-     model name\t: x86-64\nstepping\t: 3\ncpu MHz\t\t: 1000.000\ncache size\t: 1024 KB\n\
-     physical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\nfpu\t\t: yes\n\
-     flags\t\t: fpu tsc cx8 cmov mmx fxsr sse sse2 syscall lm\n\
-     bogomips\t: 2000.00\nclflush size\t: 64\ncache_alignment\t: 64\n\
-     address sizes\t: 40 bits physical, 48 bits virtual\n\n";
+macro_rules! processor {
+    ($number:literal) => {
+        concat!(
+            "processor\t: ",
+            $number,
+            "\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 6\n",
+            "model name\t: x86-64\nstepping\t: 3\ncpu MHz\t\t: 1000.000\ncache size\t: 1024 KB\n",
+            "physical id\t: 0\nsiblings\t: 4\ncore id\t\t: ",
+            $number,
+            "\ncpu cores\t: 4\nfpu\t\t: yes\n",
+            "flags\t\t: fpu tsc cx8 cmov mmx fxsr sse sse2 syscall lm\n",
+            "bogomips\t: 2000.00\nclflush size\t: 64\ncache_alignment\t: 64\n",
+            "address sizes\t: 40 bits physical, 48 bits virtual\n\n",
+        )
+    };
+}
 /// See above.
 #[cfg(target_arch = "aarch64")]
-const CPUINFO: &str = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n\
-     CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd03\n\
-     CPU revision\t: 4\n\n";
+macro_rules! processor {
+    ($number:literal) => {
+        concat!(
+            "processor\t: ",
+            $number,
+            "\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\n",
+            "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0xd03\n",
+            "CPU revision\t: 4\n\n",
+        )
+    };
+}
+const CPUINFO: &str = concat!(
+    processor!("0"),
+    processor!("1"),
+    processor!("2"),
+    processor!("3")
+);
 
 /// All of `/proc/sys`: what programs are known to read. Read-only.
 pub(super) const PROC_SYS_FILES: [(&str, &str); 25] = [
@@ -185,7 +210,7 @@ pub(super) const PROC_SYS_FILES: [(&str, &str); 25] = [
     ("kernel/randomize_va_space", "0\n"),
     (
         "kernel/seccomp/actions_avail",
-        "kill_process kill_thread errno allow\n",
+        "kill_process kill_thread errno trace allow\n",
     ),
     ("kernel/shmmax", "18446744073692774399\n"),
     ("kernel/threads-max", "4096\n"),

@@ -63,6 +63,8 @@ struct File {
     /// It was opened for writing: whoever writes to it moves its time by opening it, and not again, because
     /// only some kernels can tell two changes in a row apart.
     opened: bool,
+    /// Somebody has set its time to one of their choice.
+    chosen: bool,
 }
 
 /// A file system that is mounted where the process can see it.
@@ -212,7 +214,8 @@ impl Files {
             let recent = is_recent(self.started, now);
             file.time = match file.next.take() {
                 Some(next) => next,
-                None if !recent => exact(now),
+                None if !recent && file.chosen => exact(now),
+                None if !recent => exact(now).min(self.epoch),
                 None if file.opened => file.time,
                 None => clock.tick(),
             };
@@ -229,7 +232,8 @@ impl Files {
         let (time, real) = match clock {
             Some(clock) if recent => (clock.tick(), now),
             None if recent => (self.epoch, (i64::MIN, 0)),
-            _ => (exact(now), now),
+            // No file is from the future.
+            _ => (exact(now).min(self.epoch), now),
         };
         File {
             number: number_of(&path),
@@ -238,6 +242,7 @@ impl Files {
             next: None,
             certain: false,
             opened: false,
+            chosen: false,
         }
     }
 
@@ -300,6 +305,7 @@ impl Files {
                 file.certain = false;
             }
         }
+        file.chosen |= to.is_some();
         self.files.insert(key, file);
     }
 }
@@ -402,7 +408,7 @@ mod tests {
             mounts: [(0, mount)].into(),
             files: BTreeMap::new(),
             started: (1000, 0),
-            epoch: 0,
+            epoch: 40 * SECOND,
             nameless: BTreeMap::new(),
             random: BTreeSet::new(),
         }

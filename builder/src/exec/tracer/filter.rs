@@ -27,6 +27,8 @@ pub(super) enum When {
     },
     /// futex(2): the command waits, and not for ever.
     Futex,
+    /// futex(2): the command waits.
+    FutexWaits,
     /// The low half of this argument is this.
     Is {
         at: u8,
@@ -233,13 +235,16 @@ fn owner_rules() -> impl Iterator<Item = Rule> {
 
 /// The rules that hold, sorted by number.
 fn rules(what: &Virtual) -> Vec<Rule> {
-    let mut rules = common_rules();
+    let mut rules = if what.strict {
+        super::strict::rules()
+    } else {
+        Vec::new()
+    };
+    rules.extend(common_rules());
     rules.extend(owner_rules());
     rules.extend(arch::rules());
     rules.retain(|rule| rule.holds(what));
-    if what.strict {
-        super::strict::add_rules(&mut rules);
-    }
+    // Stable, so that the first of two rules for a number holds.
     rules.sort_by_key(|rule| rule.number);
     rules.dedup_by_key(|rule| rule.number);
     rules
@@ -351,6 +356,17 @@ fn decision(when: When) -> Vec<sock_filter> {
             instruction(EQUAL, 0, 2, 0),
             high(3),
             instruction(EQUAL, 7, 0, 0),
+            low(1),
+            instruction(AND, 0, 0, 0x7f),
+            instruction(EQUAL, 5, 0, 0),
+            instruction(EQUAL, 4, 0, 6),
+            instruction(EQUAL, 3, 0, 9),
+            instruction(EQUAL, 2, 0, 11),
+            instruction(EQUAL, 1, 0, 13),
+            ALLOW,
+            TRACE,
+        ],
+        When::FutexWaits => vec![
             low(1),
             instruction(AND, 0, 0, 0x7f),
             instruction(EQUAL, 5, 0, 0),

@@ -52,6 +52,8 @@ pub(super) struct Thread {
     pub(super) pending: Option<Pending>,
     /// A wait with a deadline that it is in.
     pub(super) waiting: Option<Waiting>,
+    /// It waits for the child of a vfork(2).
+    pub(super) in_vfork: bool,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
     /// Who it is told that it is, where users are emulated.
@@ -80,6 +82,8 @@ pub(super) struct Process {
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
     record: usize,
+    /// Where the program interpreter is in memory.
+    interpreter: Option<u64>,
 }
 
 /// A wait with a deadline.
@@ -158,6 +162,8 @@ pub struct Tracer {
     pub(super) turns: Option<Turns>,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
+    /// An event that was taken too early, to be looked at next.
+    kept: Option<(Tid, Event)>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -165,13 +171,15 @@ pub struct Tracer {
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
     complained: bool,
+    /// Where the program interpreter reads the time stamp counter: offset, and the code there.
+    time_stamps: Vec<(u64, [u8; 8])>,
 }
 
 impl Tracer {
     /// Takes hold of `first`, a child of the caller, which waits for a sign before it becomes the program.
     pub fn seize(first: i32, what: Virtual, names: Names) -> io::Result<Self> {
         sys::block_news()?;
-        sys::seize(first)?;
+        sys::seize(first, what.strict)?;
         let mut tracer = Self {
             what,
             names,
@@ -184,12 +192,14 @@ impl Tracer {
             feeders: Vec::new(),
             turns: what.strict.then(Turns::default),
             owners: None,
+            kept: None,
             last: first,
             evidence: Evidence::default(),
             written: BTreeMap::new(),
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
             complained: false,
+            time_stamps: Vec::new(),
         };
         tracer
             .threads
@@ -284,9 +294,7 @@ impl Tracer {
                 return false;
             }
         }
-        // A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no
-        // reason for time to pass.
-        if !self.output_is_taken() || self.feeders.iter().any(Feeder::is_behind) {
+        if !self.is_quiet() {
             return false;
         }
         // Each was seen waiting, but at another moment: only if none has run since, all waited at once.
@@ -304,7 +312,25 @@ impl Tracer {
         }
     }
 
-    fn output_is_taken(&self) -> bool {
+    /// A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no reason for
+    /// time to pass, or for another thread's turn.
+    pub(super) fn is_quiet(&self) -> bool {
+        Self::output_is_taken() && !self.feeders.iter().any(Feeder::is_behind)
+    }
+
+    /// An event for [`Tracer::next_in_turn`] to look at first.
+    pub(super) fn keep_news(&mut self, news: (Tid, Event)) {
+        self.kept = Some(news);
+    }
+
+    pub(super) fn news(&mut self, block: bool) -> io::Result<Option<(Tid, Event)>> {
+        match self.kept.take() {
+            Some(news) => Ok(Some(news)),
+            None => sys::wait(block),
+        }
+    }
+
+    fn output_is_taken() -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let output = rustix::stdio::stdout();
         let output: BorrowedFd<'_> = output;
@@ -428,6 +454,10 @@ impl Tracer {
             Event::CallEnd => self.call_end(tid),
             Event::Started(how) => self.started(tid, how),
             Event::Exec => self.exec(tid),
+            Event::VforkDone => {
+                self.thread(tid).in_vfork = false;
+                self.go(tid, Resume::Run, 0)
+            }
             Event::Interrupted => {
                 self.count("interrupt");
                 self.go(tid, Resume::Run, 0)
@@ -439,7 +469,9 @@ impl Tracer {
 
     /// Lets a stopped thread go on, now or when it is its turn.
     pub(super) fn go(&mut self, tid: Tid, how: Resume, signal: i32) -> io::Result<()> {
-        if let Some(turns) = &mut self.turns {
+        if let Some(turns) = &mut self.turns
+            && how != Resume::Listen
+        {
             turns.ready(tid, how, signal);
             return Ok(());
         }
@@ -474,6 +506,7 @@ impl Tracer {
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
         let ids = thread.ids.clone();
+        thread.in_vfork = how == Started::Vfork;
         let parent = thread.process;
         let owner = if shares { parent } else { child };
         let mut new = Thread::new(owner, stream);
@@ -490,6 +523,7 @@ impl Tracer {
             new.nice = process.nice;
             new.affinity = process.affinity;
             new.record = record;
+            new.interpreter = process.interpreter;
             let argv = self.evidence.processes[process.record].argv.clone();
             self.evidence.processes.push(evidence::Process {
                 lineage,
@@ -524,19 +558,51 @@ impl Tracer {
         const SI_KERNEL: i32 = 0x80;
         if signal == libc::SIGSEGV && sys::signal_code(tid)? == SI_KERNEL {
             let mut registers = sys::registers(tid)?;
-            let mut code = [0; 3];
-            let read = sys::read_memory(tid, registers.instruction(), &mut code).unwrap_or(0);
+            let at = registers.instruction();
+            let mut code = [0; 8];
+            let read = sys::read_memory(tid, at, &mut code).unwrap_or(0);
             let process = self.process(tid);
             let ticks = process.clock.read() - process.clock_start();
             if registers.read_time_stamp(&code[..read], ticks.cast_unsigned()) {
                 self.count("tsc");
-                self.used(tid, Source::Tsc);
+                self.learn_time_stamp(tid, at, code);
                 sys::set_registers(tid, &registers)?;
                 return self.go(tid, Resume::Run, 0);
             }
         }
         self.count("signal");
         self.go(tid, Resume::Run, signal)
+    }
+
+    /// The program interpreter looks at the counter several times whenever a program starts, and shows what
+    /// it found only when it is asked for statistics (`LD_DEBUG`): it need not fault each time.
+    fn learn_time_stamp(&mut self, tid: Tid, at: u64, code: [u8; 8]) {
+        /// An interpreter is smaller.
+        const INTERPRETER: u64 = 1 << 20;
+        let offset = match self.process(tid).interpreter {
+            Some(base) => at.wrapping_sub(base),
+            None => u64::MAX,
+        };
+        if offset >= INTERPRETER {
+            self.used(tid, Source::Tsc);
+        } else if arch::quiet_time_stamp(code).is_some() {
+            self.time_stamps.push((offset, code));
+        }
+    }
+
+    /// Takes the instructions out that [`Self::learn_time_stamp`] has found.
+    fn quieten_interpreter(&self, tid: Tid, base: u64) -> io::Result<()> {
+        for (offset, code) in &self.time_stamps {
+            let mut found = [0; 8];
+            let read = sys::read_memory(tid, base + offset, &mut found).unwrap_or(0);
+            if read == found.len()
+                && found == *code
+                && let Some(quiet) = arch::quiet_time_stamp(found)
+            {
+                sys::patch_memory(tid, base + offset, quiet)?;
+            }
+        }
+        Ok(())
     }
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
@@ -614,10 +680,14 @@ impl Tracer {
         if let Some(ids) = self.new_program(tid) {
             start.tell_ids(tid, ids)?;
         }
+        if let Some(base) = start.interpreter {
+            self.quieten_interpreter(tid, base)?;
+        }
         let process = self.process(tid);
         process.timers.clear();
         process.next_timer = 0;
         process.privileged = start.is_root;
+        process.interpreter = start.interpreter;
         let lineage = process.lineage.clone();
         let record = process.record;
         // A process that did nothing but become this program needs no line of its own.
@@ -718,6 +788,7 @@ impl Thread {
             stream,
             pending: None,
             waiting: None,
+            in_vfork: false,
             interrupted: None,
             ids: Ids::default(),
         }
@@ -741,6 +812,7 @@ impl Process {
             affinity: (1 << super::PROCESSORS) - 1,
             children_used: 0,
             record: 0,
+            interpreter: None,
         }
     }
 
@@ -764,6 +836,7 @@ struct Start {
     argv: Vec<Vec<u8>>,
     is_root: bool,
     random: Option<u64>,
+    interpreter: Option<u64>,
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
@@ -775,6 +848,7 @@ struct Start {
 
 impl Start {
     fn read(tid: Tid) -> io::Result<Self> {
+        const AT_BASE: u64 = 7;
         const AT_UID: u64 = 11;
         const AT_EUID: u64 = 12;
         const AT_GID: u64 = 13;
@@ -804,6 +878,7 @@ impl Start {
             argv: Vec::new(),
             is_root: true,
             random: None,
+            interpreter: None,
             hidden: Vec::new(),
             ids: [None; 5],
             signal_stack: None,
@@ -818,6 +893,7 @@ impl Start {
             match kind {
                 0 => break,
                 AT_RANDOM => start.random = Some(value),
+                AT_BASE => start.interpreter = (value != 0).then_some(value),
                 AT_UID | AT_EUID => start.is_root &= value == 0,
                 AT_SYSINFO_EHDR | AT_HWCAP2 | AT_HWCAP3 | AT_HWCAP4 | AT_RSEQ_FEATURE_SIZE
                 | AT_RSEQ_ALIGN => start.hidden.push(at),

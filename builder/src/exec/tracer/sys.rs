@@ -28,6 +28,8 @@ pub(super) enum Event {
     CallEnd,
     /// It started a process or a thread.
     Started(Started),
+    /// The process that it started by vfork(2) has its own memory now, or is gone.
+    VforkDone,
     /// It runs another program now.
     Exec,
     /// It stopped because it was asked to, or has just been born.
@@ -74,14 +76,19 @@ fn ptrace(request: libc::c_uint, tid: Tid, address: usize, data: usize) -> io::R
 }
 
 /// Starts tracing `tid` and all it will start; when the tracer ends, they are killed.
-pub(super) fn seize(tid: Tid) -> io::Result<()> {
+pub(super) fn seize(tid: Tid, strict: bool) -> io::Result<()> {
     let options = libc::PTRACE_O_TRACESYSGOOD
         | libc::PTRACE_O_TRACESECCOMP
         | libc::PTRACE_O_TRACEFORK
         | libc::PTRACE_O_TRACEVFORK
         | libc::PTRACE_O_TRACECLONE
         | libc::PTRACE_O_TRACEEXEC
-        | libc::PTRACE_O_EXITKILL;
+        | libc::PTRACE_O_EXITKILL
+        | if strict {
+            libc::PTRACE_O_TRACEVFORKDONE
+        } else {
+            0
+        };
     let options = usize::try_from(options).expect("a set of small bits");
     ptrace(libc::PTRACE_SEIZE, tid, 0, options)
 }
@@ -200,6 +207,7 @@ fn event(status: i32) -> Event {
         libc::PTRACE_EVENT_FORK => Event::Started(Started::Fork),
         libc::PTRACE_EVENT_VFORK => Event::Started(Started::Vfork),
         libc::PTRACE_EVENT_CLONE => Event::Started(Started::Clone),
+        libc::PTRACE_EVENT_VFORK_DONE => Event::VforkDone,
         libc::PTRACE_EVENT_EXEC => Event::Exec,
         libc::PTRACE_EVENT_STOP if signal == libc::SIGTRAP => Event::Interrupted,
         libc::PTRACE_EVENT_STOP => Event::GroupStop,
@@ -285,12 +293,14 @@ pub(super) fn write_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<(
 }
 
 /// Changes memory that the process itself may not write, as its code.
-pub(super) fn patch_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::FileExt as _;
-    let memory = std::fs::File::options()
-        .write(true)
-        .open(format!("/proc/{tid}/mem"))?;
-    memory.write_all_at(bytes, address)
+pub(super) fn patch_memory(tid: Tid, address: u64, bytes: [u8; 8]) -> io::Result<()> {
+    let address = usize::try_from(address).expect("addresses have the size of a word");
+    ptrace(
+        libc::PTRACE_POKETEXT,
+        tid,
+        address,
+        usize::from_ne_bytes(bytes),
+    )
 }
 
 /// A descriptor for a process.

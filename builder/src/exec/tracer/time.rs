@@ -96,6 +96,13 @@ impl Tracer {
         if clock.show(call.clock, 0).is_none() {
             return Ok(Answer::Native);
         }
+        let endless = match call.timeout {
+            Timeout::Milliseconds(count) => count < 0,
+            Timeout::Relative(span) | Timeout::Absolute(span) => span.address() == 0,
+        };
+        if endless {
+            return Ok(Answer::ToEnd(Pending::Blocked));
+        }
         let at = match call.timeout {
             Timeout::Milliseconds(count) => now.saturating_add(i64::from(count) * 1_000_000),
             Timeout::Relative(span) => match read_span(tid, span)? {
@@ -123,9 +130,13 @@ impl Tracer {
         if at <= now && sleep {
             return Ok(Answer::Gives(0));
         }
-        if at <= now && !matches!(call.timeout, Timeout::Absolute(_)) {
-            // Only a look at what is there.
-            return Ok(Answer::Native);
+        if at <= now {
+            return Ok(match call.timeout {
+                // The kernel's clock would not agree that it is over.
+                Timeout::Absolute(_) => Answer::Gives(call.expired),
+                // Only a look at what is there.
+                _ => Answer::Native,
+            });
         }
         let saved = registers.clone();
         if sleep {

@@ -50,9 +50,19 @@ pub(super) fn rules() -> Vec<Rule> {
     here::rules()
 }
 
+/// Calls of this architecture only that can wait for another thread.
+pub(super) fn blocking_rules() -> Vec<Rule> {
+    here::blocking_rules()
+}
+
 /// `struct stat` from what statx(2) says.
 pub(super) fn to_stat(from: &libc::statx) -> Vec<u8> {
     here::to_stat(from)
+}
+
+/// Code that reads the time stamp counter, changed so that it does not, where that is possible.
+pub(super) fn quiet_time_stamp(code: [u8; 8]) -> Option<[u8; 8]> {
+    here::quiet_time_stamp(code)
 }
 
 /// The reverse, as far as `struct stat` says it.

@@ -253,6 +253,18 @@ pub(in super::super) fn rules() -> Vec<Rule> {
     ]
 }
 
+pub(in super::super) fn blocking_rules() -> Vec<Rule> {
+    [
+        libc::SYS_poll,
+        libc::SYS_epoll_wait,
+        libc::SYS_select,
+        libc::SYS_pause,
+    ]
+    .into_iter()
+    .map(|number| Rule::new(number, When::Always))
+    .collect()
+}
+
 /// `struct stat` (asm/stat.h).
 pub(in super::super) fn to_stat(from: &libc::statx) -> Vec<u8> {
     let device = |major, minor| libc::makedev(major, minor);
@@ -275,6 +287,14 @@ pub(in super::super) fn to_stat(from: &libc::statx) -> Vec<u8> {
         word(0);
     }
     out
+}
+
+/// `rdtsc` becomes `xor eax, eax`: edx keeps what it had, which is the same each time.
+pub(in super::super) fn quiet_time_stamp(mut code: [u8; 8]) -> Option<[u8; 8]> {
+    code.starts_with(&[0x0f, 0x31]).then(|| {
+        code[..2].copy_from_slice(&[0x31, 0xc0]);
+        code
+    })
 }
 
 pub(in super::super) const STAT: usize = 144;

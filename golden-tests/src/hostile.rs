@@ -1,0 +1,366 @@
+//! The hostile corpus: small steps that read what differs from run to run, built again and again under other surroundings.
+//!
+//! A recipe is a file in `golden-tests/hostile`; the book's page "The hostile corpus" says how to add one. In each world all
+//! recipes are stages of one spec per tier, built one by one in one store, so that the root is written out once and a
+//! step that fails takes no other down.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use immbuild_cas::digest::TreeId;
+use immbuild_cas::store::{LocalStore, Store as _};
+use immbuild_cas::tree::{Delta, Tree, delta};
+
+use crate::machine::{Mounted, User, run};
+use crate::matrix::open_to_all;
+use crate::world::World;
+use crate::{roots, scratch, workspace};
+
+mod recipe;
+mod surroundings;
+mod verdict;
+
+pub use recipe::{Cause, Expectation, Recipe, Tier, corpus};
+pub use verdict::{Built, Row, Totals, Verdict, objections};
+
+/// The tiers that `cargo ci` judges.
+pub const TIERS: &[Tier] = &[Tier::Isolated];
+
+/// No recipe takes longer, or it hangs.
+const TIMEOUT: &str = "120s";
+
+/// Where the recipes are.
+pub fn directory() -> PathBuf {
+    workspace().join("golden-tests/hostile")
+}
+
+/// Builds each recipe in this many worlds under each tier; rows by recipe, then tier.
+pub fn run_corpus<'a>(recipes: &'a [Recipe], tiers: &[Tier], runs: usize) -> Result<Vec<Row<'a>>> {
+    let scratch = scratch();
+    std::fs::create_dir_all(&scratch)?;
+    // Other users must be able to reach the program and what is laid for them.
+    open_to_all(&scratch)?;
+    open_to_all(&crate::immbuild())?;
+    let root = roots::hostile()?;
+    let mut builds: BTreeMap<(usize, Tier), Vec<Built>> = BTreeMap::new();
+    for (at, surroundings) in surroundings::worlds(runs).enumerate() {
+        let start = Instant::now();
+        let mount = Mounted::new(surroundings.system, &scratch, &format!("hostile-{at}"))?;
+        let arranged = surroundings.arrange()?;
+        let world = World {
+            user: surroundings.user,
+            place: mount.path(),
+            cpus: surroundings.cpus,
+            threads: None,
+            environment: surroundings.environment,
+        };
+        for (key, built) in build_in(&world, &root, recipes, tiers)? {
+            builds.entry(key).or_default().push(built);
+        }
+        drop(arranged);
+        #[allow(clippy::print_stderr, reason = "stdout is the table")]
+        {
+            eprintln!(
+                "world {at}: {} builds in {:.0} s",
+                recipes.len() * tiers.len(),
+                start.elapsed().as_secs_f64()
+            );
+        }
+    }
+    let row = |((at, tier), builds): ((usize, Tier), Vec<Built>)| Row {
+        recipe: &recipes[at],
+        tier,
+        verdict: Verdict::of(&builds),
+    };
+    Ok(builds.into_iter().map(row).collect())
+}
+
+/// Builds every recipe under every tier in one world.
+fn build_in(
+    world: &World<'_>,
+    root: &Path,
+    recipes: &[Recipe],
+    tiers: &[Tier],
+) -> Result<BTreeMap<(usize, Tier), Built>> {
+    let project = world.lay(&directory(), "hostile")?;
+    for tier in tiers {
+        let spec = project.join(spec_name(*tier));
+        std::fs::write(&spec, spec_of(recipes, *tier, root))?;
+        run("chown", &[&world.user.id()?.to_string(), &text(&spec)])?;
+    }
+    let store = world.place.join("store");
+    let mut trees = BTreeMap::new();
+    for tier in tiers {
+        let build = |stage: &str| build_stage(world, &project, &store, *tier, stage);
+        let base = match build("root")? {
+            Ok(base) => base,
+            Err(why) => {
+                // A tier that this version does not know: every recipe says so.
+                trees.extend((0..recipes.len()).map(|at| ((at, *tier), (None, Err(why.clone())))));
+                continue;
+            }
+        };
+        let found = side_by_side(world.cpus, recipes.len(), |at| build(&recipes[at].name))?;
+        for (at, tree) in found.into_iter().enumerate() {
+            trees.insert((at, *tier), (Some(base), tree));
+        }
+    }
+    if world.user != User::Root && store.exists() {
+        // A store opens for its owner alone.
+        run("chown", &["0", &text(&store)])?;
+    }
+    let store = LocalStore::open(&store)?;
+    trees
+        .into_iter()
+        .map(|(key, (base, tree))| {
+            let built = match (base, tree) {
+                (Some(base), Ok(tree)) => {
+                    let (base, tree) = (store.tree(&base)?, store.tree(&tree)?);
+                    Built::Changes(changes(&store, &base, &tree)?)
+                }
+                (_, Err(why)) => Built::Failed(why),
+                (None, Ok(_)) => unreachable!("a recipe starts from the root"),
+            };
+            Ok((key, built))
+        })
+        .collect()
+}
+
+/// Does `count` things, `threads` at a time; results in order.
+fn side_by_side<T: Send>(
+    threads: usize,
+    count: usize,
+    job: impl Fn(usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    if at >= count {
+                        return;
+                    }
+                    let result = job(at);
+                    let mut results = results.lock().expect("no job panics with the lock");
+                    results.insert(at, result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("no job panics with the lock");
+    results.into_values().collect()
+}
+
+fn spec_name(tier: Tier) -> String {
+    format!("{}.spec.toml", tier.name())
+}
+
+/// A spec with the root and a stage for each recipe.
+fn spec_of(recipes: &[Recipe], tier: Tier, root: &Path) -> String {
+    let mut spec = format!(
+        "immbuild = 1\nepoch = 2026-01-01T00:00:00Z\ntier = \"{}\"\n\n\
+         [source.debian]\nimage = {}\ntag = \"hostile\"\n\n\
+         [source.src]\npath = \"src\"\n\n\
+         [stage.root]\nfrom = \"debian\"\n\
+         steps = [ {{ copy = \"src\", to = \"/src\", mode = \"0644\", dir-mode = \"0755\" }}, {{ mkdir = \"/work\" }} ]\n\n\
+         [image]\nfrom = \"root\"\nsteps = []\n",
+        tier.name(),
+        quoted(&text(root)),
+    );
+    for recipe in recipes {
+        let Recipe { name, script, .. } = recipe;
+        let script = quoted(script);
+        let _ = write!(
+            spec,
+            "\n[stage.{name}]\nfrom = \"root\"\n\
+             steps = [ {{ in = \"/work\", timeout = \"{TIMEOUT}\", shell = {script} }} ]\n"
+        );
+    }
+    spec
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Builds one stage; gives its tree, or why there is none.
+fn build_stage(
+    world: &World<'_>,
+    project: &Path,
+    store: &Path,
+    tier: Tier,
+    stage: &str,
+) -> Result<Result<TreeId, String>> {
+    let arguments = [
+        "build".into(),
+        project.join(spec_name(tier)).into(),
+        "--store".into(),
+        store.into(),
+        "--stage".into(),
+        stage.into(),
+        "--json".into(),
+    ];
+    let output = world.command(&arguments, project)?.output()?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let last = stdout.lines().last().unwrap_or_default();
+    let Ok(result) = serde_json::from_str::<serde_json::Value>(last) else {
+        // It crashed, or hung until it was killed. The others go on.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().last().unwrap_or_default();
+        return Ok(Err(format!("no result, but {}: {said}", output.status)));
+    };
+    if result["ok"] != true {
+        return Ok(Err(why(&result)));
+    }
+    let tree = result["images"][0]["tree"]
+        .as_str()
+        .context("a result names its tree")?;
+    Ok(Ok(TreeId::new(tree.parse()?)))
+}
+
+/// What a failed build says, in a line.
+fn why(result: &serde_json::Value) -> String {
+    /// The end of what a step printed says most.
+    const LONGEST: usize = 400;
+    let diagnostic = &result["diagnostics"][0];
+    let part = |key: &str| diagnostic[key].as_str().unwrap_or_default().to_owned();
+    let (message, cause) = (part("message"), part("cause"));
+    let cause = match cause.split_once("` exited with ") {
+        Some((_, end)) => format!("exit {end}"),
+        None => cause,
+    };
+    let words: Vec<&str> = cause.split_whitespace().collect();
+    let cause = words.join(" ");
+    let start = cause.len().saturating_sub(LONGEST);
+    let start = (start..=cause.len())
+        .find(|at| cause.is_char_boundary(*at))
+        .unwrap_or_default();
+    if cause.is_empty() {
+        return message;
+    }
+    format!("{message}: {}", &cause[start..])
+}
+
+/// Every path that a recipe changed, and what is there now.
+fn changes(store: &LocalStore, base: &Tree, tree: &Tree) -> Result<BTreeMap<String, String>> {
+    let delta: Delta = delta(store, base, tree)?;
+    let first = delta.links.first_by_path();
+    Ok(delta
+        .changes
+        .iter()
+        .map(|(path, change)| {
+            let link = first.get(path).map(|first| format!(" = {first}"));
+            (
+                path.to_string(),
+                format!("{change:?}{}", link.unwrap_or_default()),
+            )
+        })
+        .collect())
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// The table on stdout, a line for each recipe and tier.
+pub fn print_table(rows: &[Row<'_>], tiers: &[Tier]) {
+    let widest = rows.iter().map(|row| row.recipe.name.len()).max();
+    for row in rows {
+        println!(
+            "{:width$}  {:13}  {}",
+            row.recipe.name,
+            row.tier.name(),
+            row.verdict,
+            width = widest.unwrap_or_default()
+        );
+    }
+    for tier in tiers {
+        let totals = Totals::of(rows, *tier);
+        println!(
+            "{:13}  {} recipes: {} identical ({:.1} %), {} differ, {} failed",
+            tier.name(),
+            totals.all,
+            totals.identical,
+            totals.percentage(),
+            totals.differing,
+            totals.failed
+        );
+    }
+}
+
+/// What `cargo ci` asks: the whole corpus, in two worlds or in five.
+pub fn check(full: bool) -> Result<()> {
+    let recipes = corpus(&directory())?;
+    let rows = run_corpus(&recipes, TIERS, if full { 5 } else { 2 })?;
+    print_table(&rows, TIERS);
+    let objections = objections(&rows, true);
+    ensure!(objections.is_empty(), "{}", objections.join("; "));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_recipes_can_be_read_and_are_enough() {
+        let recipes = corpus(&directory()).unwrap();
+        assert!(recipes.len() >= 66, "only {} recipes", recipes.len());
+    }
+
+    #[test]
+    fn the_book_counts_the_recipes_of_every_cause() {
+        let page = std::fs::read_to_string(workspace().join("book/src/hostile.md")).unwrap();
+        let recipes = corpus(&directory()).unwrap();
+        assert!(page.contains(&format!(" holds {} small recipes", recipes.len())));
+        let mut counts: BTreeMap<Cause, usize> = BTreeMap::new();
+        for recipe in &recipes {
+            *counts.entry(recipe.cause).or_default() += 1;
+            for cause in &recipe.also {
+                counts.entry(*cause).or_default();
+            }
+        }
+        for (cause, count) in counts {
+            let name = serde_json::to_value(cause).unwrap();
+            let name = name.as_str().unwrap();
+            let rows: Vec<&str> = page
+                .lines()
+                .filter(|line| line.starts_with(&format!("| `{name}` |")))
+                .collect();
+            assert!(
+                rows.len() == 1 && rows[0].ends_with(&format!("| {count} |")),
+                "the page has not one row for `{name}` with {count} recipes: {rows:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_spec_has_a_stage_for_each_recipe() {
+        let keys = "trap = \"\"\ncause = \"clock\"\nisolated = \"differs\"\n";
+        let date = Recipe::parse("date", &format!("{keys}script = 'date > \"a\\b\"'")).unwrap();
+        let spec = spec_of(&[date], Tier::Isolated, Path::new("/root.oci"));
+        let parsed: toml::Table = spec.parse().unwrap();
+        let step = &parsed["stage"]["date"]["steps"][0];
+        assert_eq!(step["shell"].as_str(), Some("date > \"a\\b\""));
+        assert_eq!(parsed["tier"].as_str(), Some("isolated"));
+    }
+
+    #[test]
+    fn a_failure_says_how_the_step_ended() {
+        let result = serde_json::json!({ "diagnostics": [{
+            "message": "step `b.1` failed",
+            "cause": "`/bin/sh -eu -c date; false` exited with 1; it printed last\n    Tue Nov 24",
+        }]});
+        assert_eq!(
+            why(&result),
+            "step `b.1` failed: exit 1; it printed last Tue Nov 24"
+        );
+    }
+}

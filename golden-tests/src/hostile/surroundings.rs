@@ -1,0 +1,146 @@
+//! The worlds that recipes are built in, one after the other: each differs from the first in everything that an image must
+//! not depend on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result};
+
+use crate::machine::{FileSystem, User, run};
+use crate::matrix::shift_clock;
+use crate::world::Environment;
+
+/// What a run of the corpus finds around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Surroundings {
+    /// What the store lies on, made afresh: another hash seed, other inode numbers.
+    pub system: FileSystem,
+    /// Who builds.
+    pub user: User,
+    /// On how many processors.
+    pub cpus: usize,
+    /// Environment, umask, locale, time zone, host name, directory.
+    pub environment: Environment,
+    /// How many threads keep the machine busy meanwhile.
+    pub load: usize,
+    /// How many processes come and go before, so that numbers begin elsewhere.
+    pub processes: usize,
+    /// How far the clock is set ahead.
+    pub ahead: i64,
+}
+
+const PLAIN: Surroundings = Surroundings {
+    system: FileSystem::Ext4,
+    user: User::Root,
+    cpus: 2,
+    environment: Environment::Plain,
+    load: 0,
+    processes: 0,
+    ahead: 0,
+};
+
+const YEAR: i64 = 365 * 86_400;
+
+/// In order. Two runs see the first two, which differ most.
+const WORLDS: [Surroundings; 5] = [
+    PLAIN,
+    Surroundings {
+        system: FileSystem::Xfs,
+        user: User::Range,
+        cpus: 1,
+        environment: Environment::Odd,
+        load: 1,
+        processes: 333,
+        ahead: 0,
+    },
+    Surroundings {
+        system: FileSystem::Tmpfs,
+        load: 3,
+        processes: 77,
+        ..PLAIN
+    },
+    // As the first: what differs here is chance, or the hash seed of the file system.
+    PLAIN,
+    Surroundings {
+        user: User::Range,
+        ahead: 13 * YEAR,
+        environment: Environment::Odd,
+        ..PLAIN
+    },
+];
+
+/// The worlds of this many runs.
+pub(super) fn worlds(runs: usize) -> impl Iterator<Item = Surroundings> {
+    WORLDS.into_iter().cycle().take(runs)
+}
+
+impl Surroundings {
+    /// Makes of the machine what a build shall find, until what is given back is dropped.
+    pub(super) fn arrange(&self) -> Result<Arranged> {
+        for _ in 0..self.processes {
+            run("true", &[])?;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let busy = (0..self.load)
+            .map(|_| {
+                let stop = Arc::clone(&stop);
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                })
+            })
+            .collect();
+        let mut arranged = Arranged {
+            stop,
+            busy,
+            ahead: 0,
+        };
+        if self.ahead != 0 {
+            shift_clock(self.ahead)?;
+            arranged.ahead = self.ahead;
+        }
+        Ok(arranged)
+    }
+}
+
+/// What has to be put back.
+#[derive(Debug)]
+pub(super) struct Arranged {
+    stop: Arc<AtomicBool>,
+    busy: Vec<JoinHandle<()>>,
+    ahead: i64,
+}
+
+impl Drop for Arranged {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.busy.drain(..) {
+            let _ = thread.join();
+        }
+        if self.ahead != 0 {
+            let back = shift_clock(-self.ahead).context("the clock is still ahead");
+            if let Err(error) = back {
+                println!("{error:#}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_two_worlds_have_nothing_in_common() {
+        let [first, second, ..] = WORLDS;
+        assert_ne!(first.system, second.system);
+        assert_ne!(first.user, second.user);
+        assert_ne!(first.cpus, second.cpus);
+        assert_ne!(first.environment, second.environment);
+        assert_ne!(first.load, second.load);
+        assert_ne!(first.processes, second.processes);
+        assert_eq!(worlds(2).collect::<Vec<_>>(), [first, second]);
+    }
+}

@@ -1,0 +1,316 @@
+//! What several builds of a recipe say together, and whether that is what was expected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::recipe::{Expectation, Recipe, Tier};
+
+/// What one build of a recipe left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Built {
+    /// Every path that it changed, and what is there now.
+    Changes(BTreeMap<String, String>),
+    /// Why it has no tree.
+    Failed(String),
+}
+
+/// What all builds of a recipe under one tier left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The same tree.
+    Identical,
+    /// Not the same tree; the paths where any of them is not the first.
+    Differs(Vec<String>),
+    /// Some have no tree.
+    Failed(String),
+}
+
+impl Verdict {
+    /// Of all builds, the first being what the others are compared with.
+    pub fn of(builds: &[Built]) -> Self {
+        let mut trees = Vec::new();
+        for (at, built) in builds.iter().enumerate() {
+            match built {
+                Built::Failed(why) => return Self::Failed(format!("in world {at}: {why}")),
+                Built::Changes(changes) if changes.is_empty() => {
+                    return Self::Failed(format!("in world {at}: it left nothing to compare"));
+                }
+                Built::Changes(changes) => trees.push(changes),
+            }
+        }
+        let (Some(first), true) = (trees.first(), trees.len() > 1) else {
+            return Self::Failed("there is nothing to compare with".to_owned());
+        };
+        let paths: BTreeSet<&String> = trees
+            .iter()
+            .flat_map(|tree| {
+                let changed = tree
+                    .iter()
+                    .filter(|(path, what)| first.get(*path) != Some(what));
+                let gone = first.iter().filter(|(path, _)| !tree.contains_key(*path));
+                changed.chain(gone).map(|(path, _)| path)
+            })
+            .collect();
+        if paths.is_empty() {
+            Self::Identical
+        } else {
+            Self::Differs(paths.into_iter().cloned().collect())
+        }
+    }
+
+    /// Its one word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Identical => "identical",
+            Self::Differs(_) => "differs",
+            Self::Failed(_) => "failed",
+        }
+    }
+
+    /// May it be, when this is expected?
+    pub fn fits(&self, expectation: Expectation) -> bool {
+        match self {
+            Self::Identical => expectation != Expectation::Differs,
+            Self::Differs(_) => expectation != Expectation::Identical,
+            Self::Failed(_) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// More than these are counted.
+        const SHOWN: usize = 6;
+        f.write_str(self.word())?;
+        match self {
+            Self::Identical => Ok(()),
+            Self::Differs(paths) => {
+                let shown = paths.iter().take(SHOWN).map(String::as_str);
+                write!(f, ": {}", shown.collect::<Vec<_>>().join(", "))?;
+                if paths.len() > SHOWN {
+                    write!(f, " and {} more", paths.len() - SHOWN)?;
+                }
+                Ok(())
+            }
+            Self::Failed(why) => write!(f, ": {why}"),
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// Which recipe.
+    pub recipe: &'a Recipe,
+    /// Built under which tier.
+    pub tier: Tier,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+impl Row<'_> {
+    /// Is it what the recipe says of this tier?
+    pub fn is_as_recorded(&self) -> bool {
+        self.verdict.fits(self.recipe.expected(self.tier))
+    }
+}
+
+/// How many of the rows of a tier are what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Recipes.
+    pub all: usize,
+    /// Identical ones.
+    pub identical: usize,
+    /// Those that differ.
+    pub differing: usize,
+    /// Those that failed.
+    pub failed: usize,
+}
+
+impl Totals {
+    /// Of one tier.
+    pub fn of(rows: &[Row<'_>], tier: Tier) -> Self {
+        let mut totals = Self::default();
+        for row in rows.iter().filter(|row| row.tier == tier) {
+            totals.all += 1;
+            match row.verdict {
+                Verdict::Identical => totals.identical += 1,
+                Verdict::Differs(_) => totals.differing += 1,
+                Verdict::Failed(_) => totals.failed += 1,
+            }
+        }
+        totals
+    }
+
+    /// Of a hundred, how many are identical.
+    #[allow(clippy::cast_precision_loss, reason = "counts of recipes are small")]
+    pub fn percentage(self) -> f64 {
+        100.0 * self.identical as f64 / self.all.max(1) as f64
+    }
+}
+
+/// What `deterministic` has to reach, in percent.
+const DETERMINISTIC_AT_LEAST: f64 = 95.0;
+/// With fewer recipes that differ under `isolated` the corpus proves nothing.
+const DIFFERING_AT_LEAST: usize = 40;
+
+/// Everything that is not as it has to be. `whole` says whether these are all the recipes there are.
+pub fn objections(rows: &[Row<'_>], whole: bool) -> Vec<String> {
+    let mut objections = Vec::new();
+    for row in rows {
+        let Row {
+            recipe,
+            tier,
+            verdict,
+        } = row;
+        let wrong = match tier {
+            Tier::Isolated | Tier::Strict => !row.is_as_recorded(),
+            // How many may differ is counted; which, chance decides.
+            Tier::Deterministic => matches!(verdict, Verdict::Failed(_)),
+        };
+        if wrong {
+            let (name, tier) = (&recipe.name, tier.name());
+            let recorded = recipe.expected(row.tier);
+            objections.push(format!(
+                "{name} under {tier}: {verdict} (recorded: {recorded:?})"
+            ));
+        }
+    }
+    let has = |tier| rows.iter().any(|row| row.tier == tier);
+    let deterministic = Totals::of(rows, Tier::Deterministic);
+    if has(Tier::Deterministic) && whole && deterministic.percentage() < DETERMINISTIC_AT_LEAST {
+        objections.push(format!(
+            "only {:.1} % are identical under deterministic, not {DETERMINISTIC_AT_LEAST} %",
+            deterministic.percentage()
+        ));
+    }
+    let isolated = Totals::of(rows, Tier::Isolated);
+    if has(Tier::Isolated) && whole && isolated.differing < DIFFERING_AT_LEAST {
+        objections.push(format!(
+            "only {} recipes differ under isolated, not {DIFFERING_AT_LEAST}: the corpus proves nothing",
+            isolated.differing
+        ));
+    }
+    objections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(entries: &[(&str, &str)]) -> Built {
+        Built::Changes(
+            entries
+                .iter()
+                .map(|(path, what)| ((*path).to_owned(), (*what).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn recipe(name: &str, keys: &str) -> Recipe {
+        let text = format!("trap = \"\"\nscript = \"\"\n{keys}");
+        Recipe::parse(name, &text).unwrap()
+    }
+
+    #[test]
+    fn a_difference_is_reported_with_its_path() {
+        let first = changes(&[("/work/date", "1"), ("/work/same", "x")]);
+        let second = changes(&[("/work/date", "2"), ("/work/same", "x")]);
+        let verdict = Verdict::of(&[first.clone(), first.clone(), second]);
+        assert_eq!(verdict, Verdict::Differs(vec!["/work/date".to_owned()]));
+        assert_eq!(verdict.to_string(), "differs: /work/date");
+        assert_eq!(Verdict::of(&[first.clone(), first]), Verdict::Identical);
+    }
+
+    #[test]
+    fn a_path_that_is_in_one_tree_alone_is_a_difference() {
+        let first = changes(&[("/work/tmp.a", "x")]);
+        let second = changes(&[("/work/tmp.b", "x")]);
+        assert_eq!(
+            Verdict::of(&[first, second]).to_string(),
+            "differs: /work/tmp.a, /work/tmp.b"
+        );
+    }
+
+    #[test]
+    fn nothing_is_never_identical_to_nothing() {
+        let good = changes(&[("/work/a", "x")]);
+        let bad = Built::Failed("exit 1".to_owned());
+        assert_eq!(
+            Verdict::of(&[good.clone(), bad]).to_string(),
+            "failed: in world 1: exit 1"
+        );
+        assert_eq!(
+            Verdict::of(&[changes(&[]), changes(&[])]).to_string(),
+            "failed: in world 0: it left nothing to compare"
+        );
+        assert_eq!(
+            Verdict::of(&[good]).to_string(),
+            "failed: there is nothing to compare with"
+        );
+    }
+
+    #[test]
+    fn what_differs_where_nothing_may_is_objected_to() {
+        let date = recipe("date", "cause = \"clock\"\nisolated = \"differs\"");
+        let differs = Verdict::Differs(vec!["/work/date".to_owned()]);
+        let row = |tier, verdict| Row {
+            recipe: &date,
+            tier,
+            verdict,
+        };
+        let good = [
+            row(Tier::Isolated, differs.clone()),
+            row(Tier::Deterministic, Verdict::Identical),
+            row(Tier::Strict, Verdict::Identical),
+        ];
+        assert_eq!(objections(&good, false), Vec::<String>::new());
+        let bad = [
+            row(Tier::Isolated, Verdict::Identical),
+            row(Tier::Strict, differs),
+        ];
+        assert_eq!(
+            objections(&bad, false),
+            [
+                "date under isolated: identical (recorded: Differs)",
+                "date under strict: differs: /work/date (recorded: Identical)",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_processor_may_differ_under_strict() {
+        let keys = "cause = \"cpu-instruction\"\nisolated = \"differs\"\nstrict = \"differs\"";
+        let rdrand = recipe("rdrand", keys);
+        let row = Row {
+            recipe: &rdrand,
+            tier: Tier::Strict,
+            verdict: Verdict::Differs(vec!["/work/out".to_owned()]),
+        };
+        assert_eq!(objections(&[row], false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn too_few_identical_and_too_few_differing_are_objected_to() {
+        let race = recipe("race", "cause = \"thread-race\"\nisolated = \"may-differ\"");
+        let row = |tier, verdict| Row {
+            recipe: &race,
+            tier,
+            verdict,
+        };
+        let mut rows: Vec<_> = (0..19)
+            .map(|_| row(Tier::Deterministic, Verdict::Identical))
+            .collect();
+        rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
+        assert_eq!(objections(&rows, true), Vec::<String>::new(), "95 of 100");
+        rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
+        rows.push(row(Tier::Isolated, Verdict::Differs(Vec::new())));
+        assert_eq!(
+            objections(&rows, true),
+            [
+                "only 90.5 % are identical under deterministic, not 95 %",
+                "only 1 recipes differ under isolated, not 40: the corpus proves nothing",
+            ]
+        );
+    }
+}
