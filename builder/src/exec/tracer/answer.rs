@@ -96,12 +96,15 @@ impl Tracer {
                     Answer::Native
                 })
             }
-            Call::Names { old, new } => self.names(tid, old, new),
-            Call::Attributes { to } => Ok(Answer::ToEnd(Pending::Names { to })),
+            Call::Remove { name } => {
+                self.names(tid, Some(name), None)?;
+                Ok(Answer::Native)
+            }
             Call::Bind { address, length } => self.bind(tid, address, length, registers),
             Call::SetSocket { level, option } => {
                 // Times of arrival: SO_TIMESTAMP and its like (asm-generic/socket.h).
-                let stamps = level == libc::SOL_SOCKET && [29, 35, 37, 63, 64, 65].contains(&option);
+                let stamps =
+                    level == libc::SOL_SOCKET && [29, 35, 37, 63, 64, 65].contains(&option);
                 Ok(if stamps {
                     error(libc::ENOPROTOOPT)
                 } else {
@@ -117,12 +120,43 @@ impl Tracer {
                     Answer::Native
                 })
             }
-            Call::Owner { .. } => Ok(Answer::Native),
+            Call::Owner {
+                name,
+                flags,
+                uid,
+                gid,
+            } => Ok(self.change_owner(tid, name, flags, (uid, gid), registers)),
+            Call::Make { name } => {
+                self.names(tid, None, Some(name))?;
+                Ok(self.make(name))
+            }
+            Call::Rename {
+                from,
+                to,
+                flags,
+                stays,
+            } => {
+                self.names(tid, (!stays).then_some(from), Some(to))?;
+                Ok(self.rename(tid, from, to, flags))
+            }
+            Call::Attributes {
+                name,
+                flags,
+                to,
+                size,
+            } if self.owners.is_some() => self.attributes(tid, name, flags, (to, size)),
+            Call::Attributes { to, .. } => Ok(Answer::ToEnd(Pending::Names { to })),
+            Call::Attribute { name } => self.attribute(tid, name),
+            Call::Identity => self.identity(tid, registers),
+            Call::Become if self.what.owners => self.identity(tid, registers),
             Call::Root => {
                 self.process(tid).at_home = false;
                 Ok(Answer::Native)
             }
-            Call::Rights => {
+            Call::Become | Call::Rights => {
+                if call == Call::Rights {
+                    self.set_capabilities(tid, registers)?;
+                }
                 self.process(tid).privileged = false;
                 Ok(Answer::Native)
             }
@@ -160,8 +194,12 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Opened { flags } => {
+            Pending::Owner(then) => self.owner_end(tid, then, &registers),
+            Pending::Opened { flags, new } => {
                 if let Ok(descriptor @ 0..) = i32::try_from(registers.result()) {
+                    if new {
+                        self.opened_new(tid, descriptor)?;
+                    }
                     self.opened(tid, descriptor, flags);
                 }
                 Ok(Resume::Run)
@@ -216,8 +254,7 @@ impl Tracer {
                 {
                     let mut names = vec![0; length];
                     sys::read_memory(tid, to, &mut names)?;
-                    let mut sorted: Vec<&[u8]> =
-                        names.split_inclusive(|byte| *byte == 0).collect();
+                    let mut sorted: Vec<&[u8]> = names.split_inclusive(|byte| *byte == 0).collect();
                     sorted.sort_unstable();
                     sys::write_memory(tid, to, &sorted.concat())?;
                 }

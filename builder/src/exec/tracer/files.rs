@@ -31,7 +31,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn of(real: &libc::statx) -> Self {
+    pub(super) fn of(real: &libc::statx) -> Self {
         Self {
             device: (real.stx_dev_major, real.stx_dev_minor),
             number: real.stx_ino,
@@ -97,9 +97,6 @@ pub(super) struct Files {
     /// Pipes that stand for a random device.
     random: BTreeSet<Key>,
 }
-
-/// Who owns what belongs to nobody in the user namespace.
-const NOBODY: u32 = 65534;
 
 /// Device numbers below are for what is in no mount: pipes, sockets, ….
 const FIRST_MOUNT: u32 = 32;
@@ -190,13 +187,6 @@ impl Files {
             }
             None => (self.nameless(real), self.epoch),
         };
-        if still && shown.stx_uid == NOBODY {
-            // The builder's user is root outside or not; inside nobody can tell.
-            shown.stx_uid = 0;
-        }
-        if still && shown.stx_gid == NOBODY {
-            shown.stx_gid = 0;
-        }
         if self.random.contains(&Key::of(real)) {
             // null(4), random(4): character device 1:9.
             shown.stx_mode = u16::try_from(libc::S_IFCHR | 0o666).expect("a mode");

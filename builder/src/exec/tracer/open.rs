@@ -71,7 +71,10 @@ impl Tracer {
         let process = self.threads[&tid].process;
         let Some(special) = special((process, tid), name.directory, &path, writes) else {
             return Ok(if writes {
-                Answer::ToEnd(Pending::Opened { flags })
+                Answer::ToEnd(Pending::Opened {
+                    flags,
+                    new: self.will_be_new(tid, name, flags),
+                })
             } else {
                 Answer::Native
             });
@@ -115,7 +118,13 @@ impl Tracer {
             }
             Special::Uuid => {
                 let content = self.thread(tid).stream.uuid() + "\n";
-                Ok(in_memory(registers, saved, flags, name.path, content.into()))
+                Ok(in_memory(
+                    registers,
+                    saved,
+                    flags,
+                    name.path,
+                    content.into(),
+                ))
             }
             Special::Uptime => {
                 let clock = &mut self.process(tid).clock;
@@ -123,7 +132,13 @@ impl Tracer {
                 let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 let hundredth = uptime.rem_euclid(SECOND) / (SECOND / 100);
                 let content = format!("{}.{hundredth:02} 0.00\n", uptime / SECOND);
-                Ok(in_memory(registers, saved, flags, name.path, content.into()))
+                Ok(in_memory(
+                    registers,
+                    saved,
+                    flags,
+                    name.path,
+                    content.into(),
+                ))
             }
         }
     }
@@ -246,10 +261,7 @@ fn in_memory(
         libc::MFD_CLOEXEC
     };
     registers.set_argument(1, close.into());
-    Answer::Changed(Pending::Content {
-        saved,
-        content,
-    })
+    Answer::Changed(Pending::Content { saved, content })
 }
 
 /// Whether a path names one of ours.

@@ -25,7 +25,9 @@ pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> 
         }),
         b"mountinfo" => mount_table(real, files),
         b"mounts" => lines(real, |line| Some(mount(line))),
-        b"timens_offsets" => b"monotonic           0         0\nboottime            0         0\n".to_vec(),
+        b"timens_offsets" => {
+            b"monotonic           0         0\nboottime            0         0\n".to_vec()
+        }
         b"loginuid" | b"sessionid" => b"4294967295".to_vec(),
         b"oom_score" | b"oom_score_adj" | b"oom_adj" => b"0\n".to_vec(),
         b"cgroup" => b"0::/\n".to_vec(),
@@ -40,7 +42,10 @@ pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> 
 
 fn lines(text: &[u8], change: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
-    for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+    for line in text
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         if let Some(line) = change(line) {
             out.extend_from_slice(&line);
             out.push(b'\n');
@@ -128,7 +133,9 @@ fn statm(real: &[u8]) -> Vec<u8> {
 
 /// A line of `proc_pid_maps(5)`: the device and number of what is mapped.
 fn mapping(line: &[u8]) -> Vec<u8> {
-    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let mut words = line
+        .split(|byte| *byte == b' ')
+        .filter(|word| !word.is_empty());
     let mut next = || words.next().unwrap_or_default().to_vec();
     let (range, rights, offset, _device, number) = (next(), next(), next(), next(), next());
     let path = match line.iter().position(|byte| *byte == b'/') {
@@ -158,7 +165,9 @@ fn mount_table(real: &[u8], files: &Files) -> Vec<u8> {
     };
     let ids: Vec<u64> = real.split(|byte| *byte == b'\n').filter_map(id).collect();
     let place = |word: &[u8]| {
-        let wanted = std::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+        let wanted = std::str::from_utf8(word)
+            .ok()
+            .and_then(|word| word.parse().ok());
         let at = ids.iter().position(|id| Some(*id) == wanted);
         (at.map_or(1, |at| at + 2)).to_string().into_bytes()
     };
@@ -207,8 +216,13 @@ pub(super) fn quiet_link(target: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let kind = &target[..open];
-    (kind.ends_with(b":") && !kind.starts_with(b"anon_inode"))
-        .then(|| [kind, format!("[{}]", number_of(kind) % 1_000_000).as_bytes()].concat())
+    (kind.ends_with(b":") && !kind.starts_with(b"anon_inode")).then(|| {
+        [
+            kind,
+            format!("[{}]", number_of(kind) % 1_000_000).as_bytes(),
+        ]
+        .concat()
+    })
 }
 
 #[cfg(test)]
@@ -220,14 +234,17 @@ mod tests {
         let real = b"7 (a b) c) R 1 7 7 0 -1 4194304 95 0 3 0 12 13 0 0 39 19 1 0 274 2580480 217 184467 1 2 3 4 5 0 0 0 0 0 0 0 17 1 0 0 0 0 0 6 7 8 9 10 11 12 0\n";
         let text = String::from_utf8(stat(real).expect("a process")).expect("text");
         assert!(
-            text.starts_with("7 (a b) c) R 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 2580480 256 0 1 2 3 "),
+            text.starts_with(
+                "7 (a b) c) R 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 0 2580480 256 0 1 2 3 "
+            ),
             "{text}"
         );
     }
 
     #[test]
     fn lines_nobody_knows_do_not_show() {
-        let real = b"Name:\ttar\nTracerPid:\t1\nSpeculation_Store_Bypass:\tvulnerable\nCpus_allowed:\t3\n";
+        let real =
+            b"Name:\ttar\nTracerPid:\t1\nSpeculation_Store_Bypass:\tvulnerable\nCpus_allowed:\t3\n";
         assert_eq!(
             status(real),
             b"Name:\ttar\nTracerPid:\t0\nCpus_allowed:\tf\n"
@@ -237,12 +254,21 @@ mod tests {
     #[test]
     fn a_mapping_has_the_number_of_its_file() {
         let one = mapping(b"5555-5566 r-xp 00001000 fe:01 1234                       /usr/bin/tar");
-        let other = mapping(b"5555-5566 r-xp 00001000 00:31 99                        /usr/bin/tar");
+        let other =
+            mapping(b"5555-5566 r-xp 00001000 00:31 99                        /usr/bin/tar");
         assert_eq!(one, other);
-        assert!(one.starts_with(b"5555-5566 r-xp 00001000 00:20 ") && one.ends_with(b" /usr/bin/tar"));
+        assert!(
+            one.starts_with(b"5555-5566 r-xp 00001000 00:20 ") && one.ends_with(b" /usr/bin/tar")
+        );
         assert_eq!(
-            mapping(b"7ff0-7ff1 rw-p 00000000 00:00 0                          [stack]").trim_ascii_end(),
-            [b"7ff0-7ff1 rw-p 00000000 00:00 0".as_slice(), &[b' '; 42], b"[stack]"].concat()
+            mapping(b"7ff0-7ff1 rw-p 00000000 00:00 0                          [stack]")
+                .trim_ascii_end(),
+            [
+                b"7ff0-7ff1 rw-p 00000000 00:00 0".as_slice(),
+                &[b' '; 42],
+                b"[stack]"
+            ]
+            .concat()
         );
     }
 

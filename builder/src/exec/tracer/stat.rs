@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{SeekFrom, seek};
 
+use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
@@ -13,10 +14,14 @@ use super::files::{number_of, path_of};
 use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
+use crate::hostfs::owner::ROOT;
 
 /// `utimensat(2)`.
 const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
+
+/// `/proc/sys/kernel/overflowuid` and `overflowgid`.
+const NOBODY: (u32, u32) = (65534, 65534);
 
 /// What the tracer finds under a name.
 enum Found {
@@ -33,13 +38,15 @@ impl Tracer {
     pub(super) fn stat(&mut self, tid: Tid, stat: Stat) -> io::Result<Answer> {
         let pid = self.threads[&tid].process;
         let process = &self.processes[&pid];
-        if !process.at_home || !process.privileged {
+        if !process.at_home || !process.privileged || self.what.metadata == Metadata::Clamp {
             return Ok(Answer::ToEnd(Pending::Stat(stat)));
         }
         match find(tid, stat.name, stat.flags)? {
             Found::Fails(number) => Ok(error(number)),
             Found::Real(name, real) if self.files.is_plain(&real) => {
-                let shown = self.show(tid, &real, &name, stat.flags);
+                let mut shown = self.show(tid, &real, &name, stat.flags);
+                let owner = self.owner_of(&real, &name, || canonical(&name, stat.flags));
+                (shown.stx_uid, shown.stx_gid) = owner.unwrap_or((real.stx_uid, real.stx_gid));
                 write_answer(tid, &stat, &shown)?;
                 Ok(Answer::Gives(0))
             }
@@ -61,11 +68,23 @@ impl Tracer {
     pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
         let pid = self.threads[&tid].process;
         let at_home = self.processes[&pid].at_home;
+        let owner = self.owner_named(tid, stat.name, stat.flags);
+        if self.what.metadata == Metadata::Clamp {
+            return match owner {
+                Some(owner) => write_owner(tid, &stat, owner),
+                None => Ok(()),
+            };
+        }
         let answered = read_answer(tid, &stat)?;
         let found = if at_home {
             find(tid, stat.name, stat.flags)?
         } else {
             Found::Elsewhere
+        };
+        let own = if at_home && self.is_the_machines(tid, &stat, &found, &answered) {
+            ROOT
+        } else {
+            (answered.stx_uid, answered.stx_gid)
         };
         let shown = match found {
             Found::Real(name, real)
@@ -82,7 +101,30 @@ impl Tracer {
                 self.files.show(&answered, &mut process.clock, || path)
             }
         };
-        write_answer(tid, &stat, &shown)
+        write_answer(tid, &stat, &owned(shown, owner.unwrap_or(own)))
+    }
+
+    /// Does it belong to the machine's root, who is nobody in a step when somebody else builds? So do devices and
+    /// `/proc`; a file of the step's that belongs to nobody is something else.
+    fn is_the_machines(
+        &self,
+        tid: Tid,
+        stat: &Stat,
+        found: &Found,
+        answered: &libc::statx,
+    ) -> bool {
+        if (answered.stx_uid, answered.stx_gid) != NOBODY {
+            return false;
+        }
+        match (found, u32::from(answered.stx_mode) & libc::S_IFMT) {
+            (_, libc::S_IFCHR | libc::S_IFBLK) => true,
+            (Found::Real(_, real), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) => {
+                !self.files.is_plain(real)
+            }
+            (Found::Elsewhere, _) => sys_string(tid, stat.name.path, PATH_MAX)
+                .is_ok_and(|path| path.starts_with(b"/proc")),
+            _ => false,
+        }
     }
 
     /// getdents64(2), sorted by name. The place in the list is the offset of the open directory itself, so
@@ -168,10 +210,10 @@ impl Tracer {
         tid: Tid,
         old: Option<FileName>,
         new: Option<FileName>,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<()> {
         let pid = self.threads[&tid].process;
-        if !self.processes[&pid].at_home {
-            return Ok(Answer::Native);
+        if !self.processes[&pid].at_home || self.what.metadata == Metadata::Clamp {
+            return Ok(());
         }
         let moves = old.is_some();
         let mut changed = Vec::new();
@@ -183,23 +225,26 @@ impl Tracer {
                     let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
                     (whole, found)
                 }
-                None => return Ok(Answer::Native),
+                None => return Ok(()),
             };
             // A new name may be there only where something is moved over it.
             if found != exists && !(found && moves) {
-                return Ok(Answer::Native);
+                return Ok(());
             }
             changed.push(whole);
         }
         for whole in changed {
             self.names_changed(pid, whole.as_bytes());
         }
-        Ok(Answer::Native)
+        Ok(())
     }
 
     /// The directory that holds this path was changed.
     pub(super) fn names_changed(&mut self, pid: Tid, path: &[u8]) {
-        let end = path.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
+        let end = path
+            .iter()
+            .rposition(|byte| *byte != b'/')
+            .map_or(0, |at| at + 1);
         let directory = match path[..end].iter().rposition(|byte| *byte == b'/') {
             Some(0) => b"/".as_slice(),
             Some(at) => &path[..at],
@@ -412,6 +457,21 @@ fn modification(tid: Tid, span: Span) -> io::Result<Option<(i64, i64)>> {
         0 => (word(8), 0),
         unit => (word(16), word(24).saturating_mul(unit)),
     }))
+}
+
+fn owned(mut shown: libc::statx, owner: (u32, u32)) -> libc::statx {
+    (shown.stx_uid, shown.stx_gid) = owner;
+    shown
+}
+
+/// Only whose it is; all else stays as the kernel has written it.
+fn write_owner(tid: Tid, stat: &Stat, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let at = match stat.form {
+        StatForm::Stat => arch::STAT_OWNER,
+        StatForm::Statx => std::mem::offset_of!(libc::statx, stx_uid) as u64,
+    };
+    let bytes = [uid.to_ne_bytes(), gid.to_ne_bytes()].concat();
+    sys::write_memory(tid, stat.to + at, &bytes)
 }
 
 fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {
