@@ -16,6 +16,7 @@ use crate::exec::tracer::{Metadata, Virtual, supervise};
 /// 2020-01-01T00:00:00Z, as for a spec without a dated source.
 const EPOCH: i64 = 1_577_836_800;
 
+#[expect(clippy::unused_self, reason = "as every command")]
 impl Context<'_> {
     /// The exit code is the command's, or 128 and the signal that killed it.
     pub(super) fn supervise(&self, arguments: &Supervise) -> Result<ExitCode, Failure> {

@@ -86,7 +86,7 @@ impl Probe {
             self.keys,
             toml::Value::String(self.script.clone())
         )));
-        lab.store = store().clone();
+        lab.store.clone_from(store());
         lab
     }
 

@@ -19,6 +19,7 @@ pub(super) const fn error(number: i32) -> Answer {
 }
 
 impl Tracer {
+    #[expect(clippy::too_many_lines, reason = "a table: one call after the other")]
     pub(super) fn answer(
         &mut self,
         tid: Tid,
@@ -177,7 +178,7 @@ impl Tracer {
         registers: Registers,
     ) -> io::Result<Resume> {
         match pending {
-            Pending::Wait(saved) => self.end_wait(tid, saved, registers),
+            Pending::Wait(saved) => self.end_wait(tid, saved, &registers),
             Pending::Child { rusage, info } => {
                 self.child_answer(tid, registers.result(), rusage, info)?;
                 Ok(Resume::Run)

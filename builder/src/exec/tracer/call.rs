@@ -295,6 +295,9 @@ const TIMER_ABSTIME: u64 = 1;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_LOCK_PI: u64 = 6;
 
+const MONOTONIC: i32 = libc::CLOCK_MONOTONIC;
+const REALTIME: i32 = libc::CLOCK_REALTIME;
+
 /// linkat(2) follows a link only when told so; other calls when not told otherwise.
 const fn link_flags(flags: i32) -> i32 {
     if flags & libc::AT_SYMLINK_FOLLOW == 0 {
@@ -305,6 +308,7 @@ const fn link_flags(flags: i32) -> i32 {
 }
 
 /// Takes a call apart; `None` for one that the filter does not name.
+#[expect(clippy::too_many_lines, reason = "a table: one call after the other")]
 pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
     let name = |directory, path| FileName {
         directory: int(directory),
@@ -321,8 +325,6 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
     };
     let relative = |at: usize| Timeout::Relative(Span::Nano(a[at]));
     let absolute = |at: usize| Timeout::Absolute(Span::Nano(a[at]));
-    const MONOTONIC: i32 = libc::CLOCK_MONOTONIC;
-    const REALTIME: i32 = libc::CLOCK_REALTIME;
     Some(match number {
         libc::SYS_clock_gettime => Call::ClockGettime {
             clock: int(a[0]),

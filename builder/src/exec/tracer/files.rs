@@ -85,7 +85,7 @@ pub(super) struct Files {
     mounts: BTreeMap<u64, Mount>,
     /// The same by the number of the device, for answers that do not say which mount.
     devices: BTreeMap<(u32, u32), Mount>,
-    files: BTreeMap<Key, File>,
+    known: BTreeMap<Key, File>,
     /// Which file got the number of a path last, and how many before: one of them may still be there by another
     /// name.
     numbered: BTreeMap<u64, (Key, u64)>,
@@ -112,7 +112,7 @@ impl Files {
                 .map(|mount| (mount.real, *mount))
                 .collect(),
             mounts,
-            files: BTreeMap::new(),
+            known: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: sys::file_clock(),
             epoch,
@@ -213,12 +213,12 @@ impl Files {
     pub(super) fn number(&mut self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> u64 {
         if self.mount_of(real).is_some() {
             let key = Key::of(real);
-            if let Some(file) = self.files.get(&key) {
+            if let Some(file) = self.known.get(&key) {
                 return file.number;
             }
             // Being listed is not being looked at: its time is settled when somebody asks.
             let file = self.first(real, path(), None);
-            self.files.insert(key, file);
+            self.known.insert(key, file);
             return file.number;
         }
         self.nameless(real)
@@ -233,9 +233,9 @@ impl Files {
     ) -> File {
         let key = Key::of(real);
         let now = changed(real);
-        let Some(file) = self.files.get_mut(&key) else {
+        let Some(file) = self.known.get_mut(&key) else {
             let file = self.first(real, path(), Some(clock));
-            self.files.insert(key, file);
+            self.known.insert(key, file);
             return file;
         };
         if file.real != now || (file.certain && file.next.is_some()) {
@@ -300,7 +300,7 @@ impl Files {
         let time = clock.tick();
         let now = changed(real);
         let recent = is_recent(self.started, now);
-        if let Some(file) = self.files.get_mut(&key) {
+        if let Some(file) = self.known.get_mut(&key) {
             if emptied && file.real != now {
                 file.time = time;
                 file.real = now;
@@ -316,7 +316,7 @@ impl Files {
             file.time = time;
             file.real = now;
         }
-        self.files.insert(key, file);
+        self.known.insert(key, file);
         recent && is_recent(self.started, key.birth)
     }
 
@@ -329,7 +329,7 @@ impl Files {
         path: impl FnOnce() -> Vec<u8>,
     ) {
         let key = Key::of(real);
-        let mut file = match self.files.get(&key) {
+        let mut file = match self.known.get(&key) {
             Some(file) => *file,
             None => self.first(real, path(), None),
         };
@@ -347,7 +347,7 @@ impl Files {
             }
         }
         file.chosen |= to.is_some();
-        self.files.insert(key, file);
+        self.known.insert(key, file);
     }
 }
 
@@ -371,9 +371,9 @@ pub(super) fn number_of(path: &[u8]) -> u64 {
     (u64::from_be_bytes(bytes) >> 12).max(2)
 }
 
-/// Reads proc_pid_mountinfo(5).
+/// Reads `proc_pid_mountinfo(5)`.
 fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
-    let mut lines: Vec<(&[u8], u64, bool, (u32, u32))> = Vec::new();
+    let mut lines = Vec::new();
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = fields
@@ -426,7 +426,8 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
 
 /// The path of an open file, as the tracer's `/proc` tells it.
 pub(super) fn path_of(link: &CStr) -> Vec<u8> {
-    rustix::fs::readlink(link, Vec::new()).map_or_else(|_| Vec::new(), |path| path.into_bytes())
+    rustix::fs::readlink(link, Vec::new())
+        .map_or_else(|_| Vec::new(), std::ffi::CString::into_bytes)
 }
 
 #[cfg(test)]
@@ -455,7 +456,7 @@ mod tests {
         Files {
             mounts: [(0, mount)].into(),
             devices: BTreeMap::new(),
-            files: BTreeMap::new(),
+            known: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: (1000, 0),
             epoch: 40 * SECOND,

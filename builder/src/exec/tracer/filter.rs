@@ -107,6 +107,7 @@ const PR_SET_TSC: u32 = 26;
 /// `setxattrat`, `listxattrat` and `removexattrat` (Linux 6.13); libc does not have them.
 const NEW_ATTRIBUTES: [i64; 3] = [463, 465, 466];
 
+#[expect(clippy::too_many_lines, reason = "a table: one call after the other")]
 fn common_rules() -> Vec<Rule> {
     use When::{Always, Fails, Futex, Is, Milliseconds, NotZero, Opens};
     let always = [

@@ -271,10 +271,11 @@ fn special(
     path: &[u8],
     writes: bool,
 ) -> Option<Special> {
-    if path.starts_with(b"/proc/") && !writes {
-        if let Some(found) = about_process((process, tid), path) {
-            return Some(found);
-        }
+    if path.starts_with(b"/proc/")
+        && !writes
+        && let Some(found) = about_process((process, tid), path)
+    {
+        return Some(found);
     }
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),

@@ -97,7 +97,6 @@ fn status(real: &[u8]) -> Vec<u8> {
             | b"VmData" | b"VmStk" | b"VmExe" | b"VmLib" | b"Threads" | b"SigPnd" | b"ShdPnd"
             | b"SigBlk" | b"SigIgn" | b"SigCgt" | b"CapInh" | b"CapPrm" | b"CapEff" | b"CapBnd"
             | b"CapAmb" | b"NoNewPrivs" | b"Seccomp" => return Some(line.to_vec()),
-            b"TracerPid" => "0",
             b"FDSize" => "64",
             b"VmPeak" | b"VmLck" | b"VmPin" | b"VmHWM" | b"VmRSS" | b"VmPTE" | b"VmSwap" => {
                 "       0 kB"
@@ -106,8 +105,10 @@ fn status(real: &[u8]) -> Vec<u8> {
             b"Cpus_allowed" => "f",
             b"Cpus_allowed_list" => "0-3",
             b"Mems_allowed" => "1",
-            b"Mems_allowed_list" => "0",
-            b"voluntary_ctxt_switches" | b"nonvoluntary_ctxt_switches" => "0",
+            b"TracerPid"
+            | b"Mems_allowed_list"
+            | b"voluntary_ctxt_switches"
+            | b"nonvoluntary_ctxt_switches" => "0",
             _ => return None,
         };
         Some([name, b":\t", constant.as_bytes()].concat())

@@ -1,6 +1,8 @@
 //! Random bytes that are the same each time: a stream for every thread, which depends on the seed and on
 //! who started whom, and on nothing that runs beside it.
 
+use std::fmt::Write as _;
+
 use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::Digest;
 
@@ -63,7 +65,7 @@ impl Stream {
             if [4, 6, 8, 10].contains(&at) {
                 text.push('-');
             }
-            text.push_str(&format!("{byte:02x}"));
+            let _ = write!(text, "{byte:02x}");
         }
         text
     }

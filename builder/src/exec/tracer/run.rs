@@ -509,7 +509,7 @@ impl Tracer {
 
     fn started(&mut self, tid: Tid, how: Started) -> io::Result<()> {
         let child = Tid::try_from(sys::event_message(tid)?).unwrap_or(0);
-        let shares = how == Started::Clone && self.is_thread(tid)?;
+        let shares = how == Started::Clone && Self::is_thread(tid)?;
         self.count(if shares { "thread" } else { "fork" });
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
@@ -551,7 +551,7 @@ impl Tracer {
     }
 
     /// Whether what was just started shares the memory and the number of its process.
-    fn is_thread(&self, tid: Tid) -> io::Result<bool> {
+    fn is_thread(tid: Tid) -> io::Result<bool> {
         let registers = sys::registers(tid)?;
         let flags = if registers.number() == libc::SYS_clone3 {
             let mut bytes = [0; 8];
@@ -629,7 +629,7 @@ impl Tracer {
                     answer => answer?,
                 }
             }
-            None => self.blocking(tid, number, &registers)?,
+            None => self.blocking(tid, number, &registers),
         };
         match answer {
             Answer::Gives(result) => {

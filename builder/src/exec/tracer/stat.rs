@@ -273,10 +273,9 @@ impl Tracer {
         let to = match times.filter(|times| times.address() != 0) {
             None => None,
             Some(span) => match modification(tid, span)? {
-                Some((_, UTIME_OMIT)) => return Ok(Answer::Native),
+                Some((_, UTIME_OMIT)) | None => return Ok(Answer::Native),
                 Some((_, UTIME_NOW)) => None,
                 Some((seconds, part)) => Some((seconds, u32::try_from(part).unwrap_or(0))),
-                None => return Ok(Answer::Native),
             },
         };
         let flags = if name.path == 0 {

@@ -300,18 +300,13 @@ impl Tracer {
     }
 
     /// Nothing to be said about a call that can block, but that it ended.
-    pub(super) fn blocking(
-        &mut self,
-        tid: Tid,
-        number: i64,
-        registers: &Registers,
-    ) -> io::Result<Answer> {
+    pub(super) fn blocking(&mut self, tid: Tid, number: i64, registers: &Registers) -> Answer {
         if self.turns.is_none() {
-            return Ok(Answer::Native);
+            return Answer::Native;
         }
         if number == libc::SYS_sched_yield {
             self.turns().yields();
-            return Ok(Answer::Gives(0));
+            return Answer::Gives(0);
         }
         let on_a_file = [
             libc::SYS_read,
@@ -320,12 +315,12 @@ impl Tracer {
             libc::SYS_writev,
         ];
         if on_a_file.contains(&number) && is_file(tid, registers.argument(0)) {
-            return Ok(Answer::Native);
+            return Answer::Native;
         }
         if number == libc::SYS_fcntl && !LOCKS.contains(&(registers.argument(1) & 0xffff_ffff)) {
-            return Ok(Answer::Native);
+            return Answer::Native;
         }
-        Ok(Answer::ToEnd(Pending::Blocked))
+        Answer::ToEnd(Pending::Blocked)
     }
 
     /// Looks whether a thread that runs for long goes round in a circle, while another of its process

@@ -160,7 +160,7 @@ impl Tracer {
         &mut self,
         tid: Tid,
         mut saved: Registers,
-        registers: Registers,
+        registers: &Registers,
     ) -> io::Result<Resume> {
         let result = registers.result();
         let waiting = self
@@ -233,7 +233,7 @@ impl Tracer {
         Ok(Answer::Gives(0))
     }
 
-    /// timer_create(2) and its like; the kernel knows nothing of these timers.
+    /// `timer_create(2)` and its like; the kernel knows nothing of these timers.
     fn posix_timer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {
         let process = self.process(tid);
         let now = process.clock.now();
@@ -346,16 +346,13 @@ impl Tracer {
             Alarm::new(at, now, interval)
         };
         sys::disarm_timer(&file);
-        let before = match known {
-            Some(at) => {
-                let before = self.timer_files[at].alarm.left(now);
-                self.timer_files[at].alarm = alarm;
-                before
-            }
-            None => {
-                self.timer_files.push(TimerFile { owner, file, alarm });
-                (0, 0)
-            }
+        let before = if let Some(at) = known {
+            let before = self.timer_files[at].alarm.left(now);
+            self.timer_files[at].alarm = alarm;
+            before
+        } else {
+            self.timer_files.push(TimerFile { owner, file, alarm });
+            (0, 0)
         };
         if old != 0 {
             sys::write_memory(tid, old, &itimer(before, to_timespec))?;
@@ -406,7 +403,7 @@ fn read_event(tid: Tid, at: u64) -> io::Result<Option<Timer>> {
     Ok(valid.then_some(timer))
 }
 
-/// The clock of a timer descriptor (proc_pid_fdinfo(5)).
+/// The clock of a timer descriptor (`proc_pid_fdinfo(5)`).
 fn timer_clock(tid: Tid, descriptor: i32) -> Option<i32> {
     let text = std::fs::read_to_string(format!("/proc/{tid}/fdinfo/{descriptor}")).ok()?;
     let line = text

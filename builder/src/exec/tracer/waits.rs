@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 use super::clock::Time;
 use super::sys::Tid;
 
+/// A machine may be slow, and what a timeout guards takes no virtual time; only what computes without end runs
+/// into this.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A time that the machine cannot express is one that never comes.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// When something is due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Deadline {
@@ -24,11 +30,6 @@ impl Deadline {
     /// One at `at`, for a process whose clock shows `now`.
     pub(super) fn new(at: Time, now: Time) -> Self {
         let left = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
-        // A time that the machine cannot express is one that never comes.
-        // A machine may be slow, and what a timeout guards takes no virtual time; only what computes without
-        // end runs into this.
-        const PATIENCE: Duration = Duration::from_secs(20);
-        const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
         Self {
             at,
             latest: Instant::now() + (PATIENCE + Duration::from_nanos(left) * 4).min(LONGEST),
@@ -75,7 +76,7 @@ impl Alarm {
     }
 }
 
-/// A timer of timer_create(2).
+/// A timer of `timer_create(2)`.
 #[derive(Clone, Debug)]
 pub(super) struct Timer {
     pub(super) clock: i32,
@@ -87,7 +88,7 @@ pub(super) struct Timer {
     pub(super) alarm: Alarm,
 }
 
-/// A timer of timerfd_create(2).
+/// A timer of `timerfd_create(2)`.
 #[derive(Debug)]
 pub(super) struct TimerFile {
     /// The process that set it.
