@@ -108,8 +108,9 @@ impl Tracer {
                 Ok(Answer::Changed(Pending::Pipe { saved, pair, flags }))
             }
             Special::Process(kind, place) => {
-                let quiet = std::fs::read(place)
-                    .ok()
+                let quiet = Some(place)
+                    .filter(|place| self.may_show(&kind, place))
+                    .and_then(|place| std::fs::read(place).ok())
                     .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
                 Ok(match quiet {
                     Some(content) => in_memory(registers, saved, flags, name.path, content),
@@ -141,6 +142,14 @@ impl Tracer {
                 ))
             }
         }
+    }
+
+    /// The tracer may read more than the process: only what everybody may read is shown of a process that is not
+    /// among the traced.
+    fn may_show(&self, kind: &[u8], place: &str) -> bool {
+        const OPEN: [&[u8]; 3] = [b"stat", b"status", b"statm"];
+        let number = place.split('/').nth(2).and_then(|pid| pid.parse().ok());
+        number.is_some_and(|pid: Tid| self.threads.contains_key(&pid)) || OPEN.contains(&kind)
     }
 
     /// Our copy of a process' descriptor.
