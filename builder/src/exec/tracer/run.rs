@@ -660,7 +660,22 @@ impl Tracer {
         thread.waiting = None;
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
-        let start = Start::read(tid)?;
+        let start = match Start::read(tid) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                // The filter would kill it at its first call, without a word.
+                let name = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+                let text = format!(
+                    "immbuild: `{}` is a program of another architecture, as 32-bit ones are, and no step can run those\n",
+                    name.trim_end()
+                );
+                let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+                if let Some(pid) = rustix::process::Pid::from_raw(tid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+                return self.go(tid, Resume::Run, 0);
+            }
+            start => start?,
+        };
         start.hide(tid, &random)?;
         if let Some(base) = start.interpreter {
             self.quieten_interpreter(tid, base)?;
