@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ use immbuild::exec::sandbox::{
     supervise_if_asked,
 };
 use immbuild::exec::tracer::{Metadata, Virtual};
+use immbuild::hostfs::owner::{NOTE, of_note};
 use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 
@@ -60,7 +62,18 @@ const STORIES: &[Story] = &[
     ("addresses_are_the_same_in_every_run", addresses),
     ("a_device_cannot_be_made", devices),
     ("a_set_user_id_program_works", set_user_id),
-    ("owners_need_the_range", owners),
+    ("owners_need_the_range_or_the_tracer", owners),
+    ("with_the_tracer_every_user_has_every_id", every_id),
+    ("emulated_owners_follow_the_file", emulated_owners),
+    (
+        "emulated_owners_are_seen_where_metadata_is_clamped",
+        clamped_owners,
+    ),
+    ("emulated_owners_are_seen_in_another_root", owners_elsewhere),
+    (
+        "file_capabilities_can_be_set_and_are_lost_by_chown",
+        capabilities,
+    ),
     ("the_upper_holds_the_changes_and_no_mount_point", upper),
     ("a_root_without_anything_runs_a_static_program", empty_root),
     ("links_in_the_tree_do_not_lead_out", links),
@@ -281,6 +294,7 @@ struct Told {
     status: Status,
     text: String,
     upper: PathBuf,
+    owners: BTreeMap<RelPath, (u32, u32)>,
 }
 
 impl Stage {
@@ -313,13 +327,21 @@ impl Stage {
     fn run(&self, change: impl FnOnce(&mut Job<'_>)) -> Result<Told, SandboxError> {
         let (root, scratch) = ([self.path("root")], self.fresh());
         let mut job = job(&root, &scratch, &[]);
+        if let Some(what) = &mut job.virtualise {
+            what.owners = self.ids == IdMap::Single;
+        }
         change(&mut job);
         self.run_job(&job)
     }
 
     fn run_job(&self, job: &Job<'_>) -> Result<Told, SandboxError> {
         let mut output = Vec::new();
-        let Ended { status, upper, .. } = run(
+        let Ended {
+            status,
+            upper,
+            owners,
+            ..
+        } = run(
             job,
             self.ids,
             &mut |bytes| output.extend_from_slice(bytes),
@@ -329,7 +351,28 @@ impl Stage {
             status,
             text: String::from_utf8_lossy(&output).into_owned(),
             upper,
+            owners,
         })
+    }
+
+    /// Are owners emulated, if there is no range?
+    fn emulates(&self) -> Option<bool> {
+        (self.ids == IdMap::Single).then(|| tier() != TIERS[0])
+    }
+
+    /// The owner of what a job left, real or emulated.
+    fn owner(&self, told: &Told, path: &str) -> (u32, u32) {
+        let upper = told.upper.join(path);
+        let meta = fs::symlink_metadata(&upper).unwrap();
+        if self.ids == IdMap::Range {
+            return (meta.uid(), meta.gid());
+        }
+        let mut note = [0; 32];
+        let noted = match rustix::fs::lgetxattr(&upper, NOTE, &mut note) {
+            Ok(length) => of_note(&note[..length]),
+            Err(_) => told.owners.get(&rel(path)).copied(),
+        };
+        noted.unwrap_or((0, 0))
     }
 
     /// The output of a script that must succeed.
@@ -369,7 +412,9 @@ fn job<'a>(lowers: &'a [PathBuf], scratch: &'a Path, argv: &[&str]) -> Job<'a> {
             seed: Digest::of(b"story"),
             metadata: Metadata::Virtual,
             strict: tier() == "strict",
+            owners: false,
         }),
+        owners: BTreeMap::new(),
     }
 }
 
@@ -624,9 +669,9 @@ fn set_user_id(stage: &Stage) {
         job.argv = words(&["su", "root", "-c", "id -u"]);
         (job.uid, job.gid) = (1000, 1000);
     });
-    match stage.ids {
-        IdMap::Range => assert_eq!(told.unwrap().text, "0\n"),
-        IdMap::Single => assert!(matches!(
+    match stage.emulates() {
+        None | Some(true) => assert_eq!(told.unwrap().text, "0\n"),
+        Some(false) => assert!(matches!(
             told.map(|told| told.text),
             Err(SandboxError::Ids {
                 uid: 1000,
@@ -640,12 +685,141 @@ fn owners(stage: &Stage) {
     let told = stage
         .run(|job| job.argv = words(&["chown", "5:6", "/data/kept"]))
         .unwrap();
-    match stage.ids {
-        IdMap::Range => {
-            let meta = fs::metadata(told.upper.join("data/kept")).unwrap();
-            assert_eq!((meta.uid(), meta.gid()), (5, 6));
+    match stage.emulates() {
+        Some(false) => assert_eq!(told.text, "chown: /data/kept: Invalid argument\n"),
+        _ => assert_eq!(stage.owner(&told, "data/kept"), (5, 6)),
+    }
+}
+
+/// What programs see of ids and owners, however they come to be.
+fn every_id(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let su = stage.path("root/bin/su");
+    fs::remove_file(&su).unwrap();
+    fs::copy(stage.path("root/bin/busybox"), &su).unwrap();
+    fs::set_permissions(&su, fs::Permissions::from_mode(0o4755)).unwrap();
+    let script = "
+        stat -c '%u:%g %a' /data/kept
+        chmod 6755 /data/kept; chown 5:6 /data/kept; stat -c '%u:%g %a' /data/kept
+        chown :7 /data/kept; stat -c '%u:%g' /data/kept
+        chown 70000 /data/kept || echo refused
+        mkdir /data/shared; chown 0:8 /data/shared; chmod 2775 /data/shared
+        mkdir /data/shared/in; echo > /data/shared/in/file; ln -s x /data/shared/link
+        stat -c '%n %u:%g %a' /data/shared/in /data/shared/in/file /data/shared/link
+        chmod 777 /data
+        su user -s /bin/sh -c '
+            id; echo > /data/mine; mkdir /data/ours; ln -s x /data/link; mkfifo /data/pipe
+            stat -c \"%n %u:%g\" /data/mine /data/ours /data/link /data/pipe
+            chown 5 /data/mine || echo refused
+            /bin/su root -c \"id -u\"
+        '
+        mkdir /data/t; chown 5:6 /data/t; mv /data/t /data/u; stat -c '%u:%g' /data/u
+        cp -a /data/mine /data/copy; stat -c '%u:%g' /data/copy
+        rm /data/mine; echo > /data/mine; stat -c '%u:%g' /data/mine
+        chown -h 5:6 /data/link; mv /data/link /data/moved; stat -c '%u:%g' /data/moved
+        ln -s y /data/link; stat -c '%u:%g' /data/link
+        find /data -user 5 | sort
+        inside --inside ids
+    ";
+    let expected = "0:0 644\n5:6 755\n5:7\nchown: /data/kept: Invalid argument\nrefused\n\
+        /data/shared/in 0:8 2755\n/data/shared/in/file 0:8 644\n/data/shared/link 0:8 777\n\
+        uid=1000(user) gid=1000 groups=1000\n\
+        /data/mine 1000:1000\n/data/ours 1000:1000\n/data/link 1000:1000\n/data/pipe 1000:1000\n\
+        chown: /data/mine: Operation not permitted\nrefused\n0\n\
+        5:6\n1000:1000\n0:0\n5:6\n0:0\n\
+        /data/kept\n/data/moved\n/data/u\n\
+        5 6 [7, 9] EPERM\n";
+    assert_eq!(stage.sh(&script.replace("\\\"", "\"")), expected);
+}
+
+fn clamped_owners(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let told = stage.run(|job| {
+        if let Some(what) = &mut job.virtualise {
+            what.metadata = Metadata::Clamp;
         }
-        IdMap::Single => assert_eq!(told.text, "chown: /data/kept: Invalid argument\n"),
+        let script = "chown 5:6 /data/kept; stat -c '%u:%g %a %s' /data/kept; stat -c %u:%g /data";
+        job.argv = words(&["sh", "-euc", script]);
+    });
+    assert_eq!(told.unwrap().text, "5:6 644 5\n0:0\n");
+}
+
+fn owners_elsewhere(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let script = "
+        mkdir /data/bin; cp /bin/busybox /data/bin/busybox; ln -s busybox /data/bin/sh
+        ln -s /kept /data/link
+        chroot /data /bin/sh -euc '
+            b=/bin/busybox
+            $b chown 5:6 /kept; $b stat -c %u:%g /kept; $b stat -L -c %u:%g /link
+            $b mkdir /in; cd /in; $b chown 7:8 ../link; $b stat -c %u:%g ../kept
+        '
+        stat -c %u:%g /data/kept
+    ";
+    assert_eq!(stage.sh(script), "5:6\n5:6\n7:8\n7:8\n");
+}
+
+fn capabilities(stage: &Stage) {
+    let owner = match stage.emulates() {
+        Some(false) => "",
+        _ => "chown 5 /data/kept; inside --inside attributes",
+    };
+    let script = format!("inside --inside capability; inside --inside attributes; {owner}");
+    let lost = if owner.is_empty() { "" } else { "[]\nEPERM\n" };
+    // The note of an owner is not there for a step that has the tracer; elsewhere it is an attribute like others.
+    let told = stage.sh(&script).replace("ok\n", "EPERM\n");
+    assert_eq!(
+        told.replace("user.immbuild.owner", ""),
+        format!("[security.capability]\nEPERM\n{lost}")
+    );
+}
+
+/// What is left says whose it is, wherever it was moved to.
+fn emulated_owners(stage: &Stage) {
+    if stage.emulates() == Some(false) {
+        return;
+    }
+    let root = stage.path("root");
+    symlink("x", root.join("data/theirs")).unwrap();
+    symlink("x", root.join("data/replaced")).unwrap();
+    let given = BTreeMap::from([(rel("data/theirs"), (3, 4)), (rel("data/replaced"), (3, 4))]);
+    if stage.emulates().is_none() {
+        for (path, (uid, gid)) in &given {
+            let path = root.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
+            std::os::unix::fs::lchown(path, Some(*uid), Some(*gid)).unwrap();
+        }
+    }
+    let script = "
+        stat -c '%u:%g' /data/theirs
+        mv /data/theirs /data/moved; stat -c '%u:%g' /data/moved
+        rm /data/replaced; ln -s x /data/replaced; stat -c '%u:%g' /data/replaced
+        mkdir /data/a; ln -s x /data/a/link; chown -h 5:6 /data/a/link; mv /data/a /data/b
+        echo > /data/file; chown 5:6 /data/file; ln /data/file /data/other
+        chown 5:6 /data/kept; chown 0:0 /data/kept
+    ";
+    let told = stage
+        .run(|job| {
+            job.argv = words(&["sh", "-euc", script]);
+            job.owners = given;
+        })
+        .unwrap();
+    assert_eq!(told.text, "3:4\n3:4\n0:0\n");
+    let expected = [
+        ("moved", (3, 4)),
+        ("replaced", (0, 0)),
+        ("b/link", (5, 6)),
+        ("file", (5, 6)),
+        ("other", (5, 6)),
+        ("kept", (0, 0)),
+    ];
+    for (name, owner) in expected {
+        assert_eq!(stage.owner(&told, &format!("data/{name}")), owner, "{name}");
     }
 }
 
@@ -1041,6 +1215,9 @@ mod inside {
     pub(super) fn tell(what: &str) {
         match what {
             "calls" => calls(),
+            "ids" => ids(),
+            "capability" => capability(),
+            "attributes" => attributes(),
             "connect" => {
                 let error = std::net::TcpStream::connect("192.0.2.1:80").unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
@@ -1063,6 +1240,50 @@ mod inside {
             }
             other => panic!("{other}"),
         }
+    }
+
+    /// Gives a file `cap_net_raw` (capabilities(7), "File capability extended attribute versioning").
+    fn capability() {
+        let value: [u8; 20] = [
+            1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ];
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr("/data/kept", "security.capability", &value, flags).unwrap();
+    }
+
+    /// Lists the attributes of a file, and tries to forge one.
+    fn attributes() {
+        let mut list = [0; 256];
+        let length = rustix::fs::listxattr("/data/kept", list.as_mut_slice()).unwrap();
+        // SAFETY: without room nothing is written.
+        let asked = unsafe { libc::listxattr(c"/data/kept".as_ptr(), std::ptr::null_mut(), 0) };
+        // An overlay counts what it does not show, too.
+        assert!(usize::try_from(asked).unwrap() >= length);
+        let names = list[..length].split(|byte| *byte == 0);
+        let names: Vec<_> = names.map(String::from_utf8_lossy).collect();
+        println!("[{}]", names.concat());
+        let flags = rustix::fs::XattrFlags::CREATE;
+        let forged = rustix::fs::setxattr("/data", "user.immbuild.owner", b"5:6", flags);
+        println!("{}", if forged.is_ok() { "ok" } else { "EPERM" });
+    }
+
+    /// Becomes somebody, says so, and tries to come back.
+    fn ids() {
+        let groups: [libc::gid_t; 2] = [9, 7];
+        let mut found: [libc::gid_t; 8] = [0; 8];
+        // SAFETY: the arrays are as long as is said.
+        unsafe {
+            assert_eq!(libc::setgroups(2, groups.as_ptr()), 0);
+            assert_eq!(libc::setresgid(6, 6, 6), 0);
+            assert_eq!(libc::setresuid(5, 5, 5), 0);
+            let count = libc::getgroups(8, found.as_mut_ptr());
+            let groups = &found[..usize::try_from(count).unwrap()];
+            print!("{} {} {groups:?}", libc::getuid(), libc::getegid());
+            assert_eq!(libc::setuid(0), -1);
+        }
+        let refused = std::io::Error::last_os_error().raw_os_error();
+        assert_eq!(refused, Some(libc::EPERM));
+        println!(" EPERM");
     }
 
     fn calls() {

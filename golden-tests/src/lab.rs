@@ -13,6 +13,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use immbuild_cas::digest::Digest;
 
+use crate::machine::User;
+
 /// A user without any right here, and without a range of ids.
 pub const NOBODY: u32 = 65534;
 
@@ -167,6 +169,23 @@ impl Lab {
         need_root();
         let mut command = Command::new("setpriv");
         let id = NOBODY.to_string();
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(immbuild());
+        self.end(self.prepared(command, arguments).arg("--quiet"))
+    }
+
+    /// Runs it as one of the users of a machine.
+    pub fn run_as(&self, user: User, arguments: &[&str]) -> Ended<'_> {
+        need_root();
+        if user == User::Root {
+            return self.run(arguments);
+        }
+        let mut command = Command::new("setpriv");
+        let id = user
+            .id()
+            .unwrap_or_else(|error| panic!("{error:#}"))
+            .to_string();
         command
             .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
             .arg(immbuild());

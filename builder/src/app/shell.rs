@@ -265,7 +265,7 @@ impl Finder<'_> {
             // A result can be here of a tier that this machine cannot keep: a shell in it is only looked at.
             virtualise: step
                 .filter(|_| tier_support().is_ok())
-                .and_then(|(exec, tier)| virtual_of(exec, tier)),
+                .and_then(|(exec, tier)| virtual_of(exec, tier, self.session.settings.ids)),
         })
     }
 }

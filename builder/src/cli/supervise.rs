@@ -32,6 +32,7 @@ impl Context<'_> {
                 Metadata::Virtual
             },
             strict: arguments.strict,
+            owners: false,
         };
         let ended = supervise(&arguments.command, what, NAMES).map_err(|error| {
             let name = arguments.command[0].to_string_lossy();

@@ -11,7 +11,7 @@ use immbuild_cas::canonical::{Canonical as _, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource, LocalStore, Record, Scratch, Store as _, StoreError};
-use immbuild_cas::tree::{Change, Delta, Tree, TreeError, delta};
+use immbuild_cas::tree::{Change, Delta, Tree, TreeError, Visit, delta, walk};
 
 use super::key_material::{KeyError, predictable_keys};
 use super::sandbox::{self, IdMap, Job, SandboxError, Status, Unsupported};
@@ -25,6 +25,7 @@ use crate::graph::op::ExecOp;
 use crate::hostfs::HostFsError;
 use crate::hostfs::ingest::{Ingested, ingest_upper};
 use crate::hostfs::materialise::{Materialise, Materialised, Purpose, Times};
+use crate::hostfs::owner::{Noteless, Owners, ROOT};
 use crate::hostfs::seal::seal_upper;
 use crate::layer::Mtimes;
 use crate::ports::{Event, Events, Ran, Run, Sandbox};
@@ -154,8 +155,9 @@ const fn policy(tier: Tier) -> &'static str {
     }
 }
 
-/// What a step gets in a tier instead of the machine's clock, randomness and file numbers.
-pub fn virtual_of(op: &ExecOp, tier: Tier) -> Option<Virtual> {
+/// What a step gets in a tier instead of the machine's clock, randomness and file numbers, and, where only id 0 exists,
+/// instead of its owners.
+pub fn virtual_of(op: &ExecOp, tier: Tier, ids: IdMap) -> Option<Virtual> {
     (tier > Tier::Isolated).then(|| Virtual {
         epoch: op.epoch.seconds(),
         seed: op.seed(),
@@ -164,6 +166,7 @@ pub fn virtual_of(op: &ExecOp, tier: Tier) -> Option<Virtual> {
             Metadata::Clamp => tracer::Metadata::Clamp,
         },
         strict: tier == Tier::Strict,
+        owners: ids == IdMap::Single,
     })
 }
 
@@ -176,6 +179,8 @@ pub struct Stack {
     pub tree: Tree,
     /// The times files of it have.
     times: Option<BaseTimes>,
+    /// Where their owners are.
+    owners: Owners,
 }
 
 impl Embedded<'_> {
@@ -185,6 +190,7 @@ impl Embedded<'_> {
         lineage: &[TreeId],
         times: Option<BaseTimes>,
         epoch: Epoch,
+        owners: Owners,
     ) -> Result<Stack, RunError> {
         let mut points = lineage.to_vec();
         points.dedup();
@@ -193,6 +199,7 @@ impl Embedded<'_> {
             embedded: self,
             times,
             epoch,
+            owners,
         };
         let top = points.len() - 1;
         let lowers = if points.len() > DEEPEST {
@@ -208,7 +215,38 @@ impl Embedded<'_> {
             lowers,
             tree: self.store.tree(&points[top])?,
             times,
+            owners,
         })
+    }
+
+    /// Where the owners of a step's files are. They can be emulated for a step that is traced, and for no other.
+    pub fn owners(&self, is_virtual: bool) -> Owners {
+        match self.ids {
+            IdMap::Single if is_virtual => Owners::Noted,
+            ids => Owners::Real {
+                highest: ids.highest(),
+            },
+        }
+    }
+
+    /// The owners that a root's links and pipes have, where notes say the others; root's are left out.
+    pub fn noteless(&self, stack: &Stack) -> Result<Noteless, RunError> {
+        let mut found = Noteless::new();
+        if stack.owners != Owners::Noted {
+            return Ok(found);
+        }
+        walk(self.store, &stack.tree, &mut |path, entry| {
+            let owner = match entry {
+                Visit::Symlink(link) => (link.uid, link.gid),
+                Visit::Special(special) => (special.meta.uid, special.meta.gid),
+                Visit::Directory(_) | Visit::File(_) => ROOT,
+            };
+            if owner != ROOT {
+                found.insert(path.clone(), owner);
+            }
+            Ok::<(), TreeError>(())
+        })?;
+        Ok(found)
     }
 
     /// The lesser tier of steps that ask for this one, where this machine cannot keep it and that is allowed.
@@ -386,14 +424,15 @@ impl Sandbox for Embedded<'_> {
     fn run(&self, run: &Run<'_>) -> Result<Ran, RunError> {
         let op = run.op;
         let secrets = self.secrets_of(op)?;
-        let stack = self.stack(run.lineage, run.times, op.epoch)?;
+        let virtualise = virtual_of(op, run.tier, self.ids);
+        let owners = self.owners(virtualise.is_some());
+        let stack = self.stack(run.lineage, run.times, op.epoch, owners)?;
         let (uid, gid) =
             resolve_owner(&op.user, &stack.tree, self.store, self.blobs).map_err(RunError::User)?;
         let scratch = self.store.scratch("step")?;
         let empty = (self.caches.is_none() && !op.caches.is_empty())
             .then(|| self.store.scratch("caches"))
             .transpose()?;
-        let virtualise = virtual_of(op, run.tier);
         let job = Job {
             lowers: &stack.lowers,
             scratch: scratch.path(),
@@ -416,6 +455,7 @@ impl Sandbox for Embedded<'_> {
             terminal: false,
             read_only: false,
             virtualise,
+            owners: self.noteless(&stack)?,
         };
         let mut log = Log::without(&secrets);
         let ended = sandbox::run(
@@ -438,7 +478,13 @@ impl Sandbox for Embedded<'_> {
                 log: keep_failed(self.store, run.action, &log, scratch).ok(),
             });
         }
-        let ingested = ingest_upper(&ended.upper, &stack.tree, self.store, self.threads)?;
+        let ingested = ingest_upper(
+            &ended.upper,
+            &stack.tree,
+            self.store,
+            (owners == Owners::Noted).then_some(&ended.owners),
+            self.threads,
+        )?;
         self.warn(run, &ingested);
         let changes = delta(self.store, &stack.tree, &ingested.tree)?;
         self.refuse_leaks(&changes, &secrets)?;
@@ -451,6 +497,7 @@ impl Sandbox for Embedded<'_> {
                 embedded: self,
                 times: stack.times,
                 epoch: op.epoch,
+                owners,
             };
             let known = maker.known(&ingested.tree)?;
             let times = Times {
@@ -458,7 +505,7 @@ impl Sandbox for Embedded<'_> {
                 known: &known,
             };
             // Where it cannot be sealed it is written anew when a later step needs it.
-            if seal_upper(&ended.upper, &changes, times)? {
+            if seal_upper(&ended.upper, &changes, times, owners)? {
                 let key = maker.key(Some(stack.tree.id()), ingested.tree.id());
                 scratch.keep_only(sandbox::UPPER)?;
                 self.store.publish_snapshot(&key, scratch)?;
@@ -479,6 +526,7 @@ struct SnapshotMaker<'a> {
     embedded: &'a Embedded<'a>,
     times: Option<BaseTimes>,
     epoch: Epoch,
+    owners: Owners,
 }
 
 impl SnapshotMaker<'_> {
@@ -529,7 +577,7 @@ impl SnapshotMaker<'_> {
                 known: &known,
             },
             purpose: Purpose::Snapshot {
-                highest_id: embedded.ids.highest(),
+                owners: self.owners,
             },
             threads: embedded.threads,
         })?)
@@ -548,6 +596,7 @@ impl SnapshotMaker<'_> {
         });
         out.i64(self.epoch.seconds());
         out.str(self.embedded.ids.name());
+        out.bool(self.owners == Owners::Noted);
         Digest::of(&out.into_bytes())
     }
 

@@ -44,7 +44,8 @@ impl Embedded<'_> {
     /// Runs a shell on the caller's terminal, or on whatever its standard input is, until it ends; `None` where the root
     /// has none. Neither secrets nor cache directories are there: the first are not given, the second outlive a shell.
     pub fn shell(&self, place: &ShellPlace) -> Result<Option<Status>, RunError> {
-        let mut stack = self.stack(&place.lineage, place.times, place.epoch)?;
+        let owners = self.owners(place.virtualise.is_some());
+        let mut stack = self.stack(&place.lineage, place.times, place.epoch, owners)?;
         let (uid, gid) = resolve_owner(&place.user, &stack.tree, self.store, self.blobs)
             .map_err(RunError::User)?;
         stack.lowers.splice(0..0, place.failed.clone());
@@ -68,6 +69,7 @@ impl Embedded<'_> {
                 terminal: true,
                 read_only: !place.writable,
                 virtualise: place.virtualise,
+                owners: self.noteless(&stack)?,
             };
             match sandbox::run(&job, self.ids, &mut |_| (), self.cancel) {
                 Ok(ended) => return Ok(Some(ended.status)),

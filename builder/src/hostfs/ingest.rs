@@ -25,6 +25,7 @@ use rustix::fs::{AtFlags, FileType, SeekFrom as FsSeek, Stat, fstat, readlinkat,
 use rustix::io::Errno;
 
 use super::materialise::Above;
+use super::owner::{NOTE, Noteless, Owner, ROOT};
 use super::scan::meta_of;
 use super::{HostFsError, join, pool, shown, walk, xattr};
 
@@ -56,17 +57,19 @@ pub struct Ingested {
 }
 
 /// Reads the upper directory of an overlay whose lower directories showed `base`. Content and directories that are new
-/// go to `store`.
+/// go to `store`. Owners are those of the entries, or, if this is given, in notes and for what has none here.
 pub fn ingest_upper(
     upper: &Path,
     base: &Tree,
     store: &dyn Store,
+    noted: Option<&Noteless>,
     threads: NonZeroUsize,
 ) -> Result<Ingested, HostFsError> {
     let upper = Upper::open(upper)?;
     let mut reader = Reader {
         upper: &upper,
         base: Above::new(store, base),
+        noted,
         found: BTreeMap::new(),
         inodes: BTreeMap::new(),
         sockets: Vec::new(),
@@ -241,6 +244,7 @@ struct Job {
 struct Reader<'a> {
     upper: &'a Upper<'a>,
     base: Above<'a>,
+    noted: Option<&'a Noteless>,
     found: BTreeMap<RelPath, Found>,
     inodes: Inodes,
     sockets: Vec<RelPath>,
@@ -279,7 +283,7 @@ impl Reader<'_> {
         is_seen: bool,
     ) -> Result<bool, HostFsError> {
         let stat = fstat(handle).map_err(|error| self.upper.failed("read", path)(error.into()))?;
-        let (xattrs, is_opaque) = self.xattrs(path, handle)?;
+        let (xattrs, note, is_opaque) = self.xattrs(path, handle)?;
         let base = if is_seen && !is_opaque {
             self.base.find(path)?
         } else {
@@ -287,7 +291,7 @@ impl Reader<'_> {
         };
         let is_seen = base.is_some();
         let kind = Kind::Directory {
-            meta: meta_of(&stat, xattrs),
+            meta: self.meta(&stat, xattrs, note),
             base,
         };
         self.found.insert(path.clone(), Found { kind, base: None });
@@ -305,21 +309,22 @@ impl Reader<'_> {
         };
         let kind = match walk::file_type(&stat) {
             FileType::RegularFile => {
-                let (xattrs, _) = self.xattrs(&path, &self.upper.open_file(&path)?)?;
+                let (xattrs, note, _) = self.xattrs(&path, &self.upper.open_file(&path)?)?;
                 Kind::File {
                     inode,
                     size: stamp.size,
-                    meta: meta_of(&stat, xattrs),
+                    meta: self.meta(&stat, xattrs, note),
                     blob: None,
                 }
             }
             FileType::Symlink => {
                 let target = readlinkat(&self.upper.root, path.as_bytes(), Vec::new())
                     .map_err(|error| self.upper.failed("read", &path)(error.into()))?;
+                let (uid, gid) = self.owner_without_note(&path, &stat, base.as_ref());
                 let entry = Entry::Symlink(Symlink {
                     target: target.into_bytes().into(),
-                    uid: stat.st_uid,
-                    gid: stat.st_gid,
+                    uid,
+                    gid,
                 });
                 Kind::Other(entry)
             }
@@ -329,9 +334,10 @@ impl Reader<'_> {
                     Some(Entry::Special(special)) => special.meta.xattrs.clone(),
                     _ => Xattrs::new(),
                 };
+                let owner = self.owner_without_note(&path, &stat, base.as_ref());
                 let entry = Entry::Special(Special {
                     kind: SpecialKind::Fifo,
-                    meta: meta_of(&stat, xattrs),
+                    meta: owned(meta_of(&stat, xattrs), owner),
                 });
                 Kind::Other(entry)
             }
@@ -355,10 +361,44 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// The attributes of an open file or directory, and whether it is opaque.
-    fn xattrs(&mut self, path: &RelPath, handle: &OwnedFd) -> Result<(Xattrs, bool), HostFsError> {
+    /// With the owner that the note says, if that is where owners are.
+    fn meta(&self, stat: &Stat, xattrs: Xattrs, note: Option<Owner>) -> Meta {
+        let meta = meta_of(stat, xattrs);
+        match self.noted {
+            None => meta,
+            Some(_) => owned(meta, note.unwrap_or(ROOT)),
+        }
+    }
+
+    /// The owner of a link or a pipe. One of the base that was only touched is whose it was.
+    fn owner_without_note(&self, path: &RelPath, stat: &Stat, base: Option<&Entry>) -> Owner {
+        let Some(noted) = self.noted else {
+            return (stat.st_uid, stat.st_gid);
+        };
+        if let Some(owner) = noted.get(path) {
+            return *owner;
+        }
+        let kind = walk::file_type(stat);
+        match base {
+            Some(Entry::Symlink(link)) if kind == FileType::Symlink => (link.uid, link.gid),
+            Some(Entry::Special(special)) if kind == FileType::Fifo => {
+                (special.meta.uid, special.meta.gid)
+            }
+            _ => ROOT,
+        }
+    }
+
+    /// The attributes of an open file or directory, the owner that is noted, and whether it is opaque.
+    fn xattrs(
+        &mut self,
+        path: &RelPath,
+        handle: &OwnedFd,
+    ) -> Result<(Xattrs, Option<Owner>, bool), HostFsError> {
         let found = xattr::read(handle).map_err(self.upper.failed("read", path))?;
-        let dropped = found.dropped.into_iter().map(|name| (path.clone(), name));
+        let is_noted = self.noted.is_some();
+        let is_ours = |name: &[u8]| is_noted && name == NOTE.as_bytes();
+        let dropped = found.dropped.into_iter().filter(|name| !is_ours(name));
+        let dropped = dropped.map(|name| (path.clone(), name));
         self.dropped.extend(dropped);
         let mut is_opaque = false;
         for (name, value) in found.overlay {
@@ -376,8 +416,12 @@ impl Reader<'_> {
                 }
             }
         }
-        Ok((found.kept, is_opaque))
+        Ok((found.kept, found.owner, is_opaque))
     }
+}
+
+fn owned(meta: Meta, (uid, gid): Owner) -> Meta {
+    Meta { uid, gid, ..meta }
 }
 
 impl Found {

@@ -23,6 +23,7 @@ use rustix::fs::{
     fstat, futimens, linkat, mkdirat, mknodat, openat, symlinkat, utimensat,
 };
 
+use super::owner::Owners;
 use super::{HostFsError, join, pool, shown, walk, xattr};
 use crate::epoch::Epoch;
 
@@ -58,10 +59,10 @@ pub struct Times<'a> {
 /// What a directory is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Steps run on it. Owners must be given; devices cannot be made in a user namespace and are left out.
+    /// Steps run on it. Owners must be given or noted; devices cannot be made in a user namespace and are left out.
     Snapshot {
-        /// The highest user and group id that can be given to a file.
-        highest_id: u32,
+        /// Which of the two.
+        owners: Owners,
     },
     /// People look at it. Devices, and names that differ only by case, are errors.
     Output {
@@ -303,18 +304,10 @@ impl Target<'_> {
         let devices = items.iter().filter(|(_, item)| item.is_device());
         let mut devices = devices.map(|(path, _)| path.clone());
         match self.materialise.purpose {
-            Purpose::Snapshot { highest_id } => {
+            Purpose::Snapshot { owners } => {
                 let devices = devices.collect();
-                for (path, item) in items {
-                    let (uid, gid) = item.owner();
-                    if uid.max(gid) > highest_id {
-                        return Err(HostFsError::Owner {
-                            path: path.to_string(),
-                            uid,
-                            gid,
-                            highest: highest_id,
-                        });
-                    }
+                if let Owners::Real { highest } = owners {
+                    check_owners(items, highest)?;
                 }
                 Ok(devices)
             }
@@ -425,14 +418,23 @@ impl Target<'_> {
     /// Owner before attributes and mode, for a change of owner takes capabilities and set-uid away; attributes before
     /// mode, for a mode may forbid to write them; times last.
     fn finish(&self, handle: &OwnedFd, path: &RelPath, meta: &Meta) -> io::Result<()> {
-        if self.owners() {
-            let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-            fchown(handle, Some(uid), Some(gid))?;
-            xattr::write(handle, &meta.xattrs)?;
-        } else {
-            let mut xattrs = meta.xattrs.clone();
-            xattrs.retain(|name, _| name.as_bytes() != XattrName::CAPABILITY);
-            xattr::write(handle, &xattrs)?;
+        match self.materialise.purpose {
+            Purpose::Output { owners: false } => {
+                let mut xattrs = meta.xattrs.clone();
+                xattrs.retain(|name, _| name.as_bytes() != XattrName::CAPABILITY);
+                xattr::write(handle, &xattrs)?;
+            }
+            Purpose::Snapshot {
+                owners: Owners::Noted,
+            } => {
+                xattr::note(handle, (meta.uid, meta.gid))?;
+                xattr::write(handle, &meta.xattrs)?;
+            }
+            _ => {
+                let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+                fchown(handle, Some(uid), Some(gid))?;
+                xattr::write(handle, &meta.xattrs)?;
+            }
         }
         fchmod(handle, rustix::fs::Mode::from_raw_mode(meta.mode.bits()))?;
         Ok(futimens(handle, &self.materialise.times.of(path))?)
@@ -447,7 +449,7 @@ impl Target<'_> {
     ) -> io::Result<()> {
         let name = path.as_bytes();
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        if self.owners() {
+        if self.gives_owners() {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             chownat(&self.root, name, Some(uid), Some(gid), flags)?;
         }
@@ -463,8 +465,14 @@ impl Target<'_> {
         )?)
     }
 
-    fn owners(&self) -> bool {
-        self.materialise.purpose != Purpose::Output { owners: false }
+    fn gives_owners(&self) -> bool {
+        matches!(
+            self.materialise.purpose,
+            Purpose::Output { owners: true }
+                | Purpose::Snapshot {
+                    owners: Owners::Real { .. }
+                }
+        )
     }
 }
 
@@ -504,6 +512,22 @@ fn write_or_skip(to: &mut fs::File, bytes: &[u8]) -> io::Result<()> {
         return to.seek(SeekFrom::Current(length)).map(drop);
     }
     to.write_all(bytes)
+}
+
+/// Every owner must be one that can be given.
+fn check_owners(items: &BTreeMap<RelPath, Item>, highest: u32) -> Result<(), HostFsError> {
+    for (path, item) in items {
+        let (uid, gid) = item.owner();
+        if uid.max(gid) > highest {
+            return Err(HostFsError::Owner {
+                path: path.to_string(),
+                uid,
+                gid,
+                highest,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// No two paths may be one where case is ignored. Case is that of Unicode; bytes that are no text have none.

@@ -7,6 +7,7 @@
 pub mod ingest;
 pub mod materialise;
 pub mod origins;
+pub mod owner;
 mod pool;
 pub mod scan;
 pub mod seal;

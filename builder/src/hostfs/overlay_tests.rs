@@ -23,11 +23,13 @@ use tempfile::TempDir;
 use super::HostFsError;
 use super::ingest::{Ingested, ingest_upper};
 use super::materialise::{Materialise, Materialised, Purpose, Times, prepare_upper};
+use super::owner::Owners;
 use super::scan::{Scan, ingest_directory, scan};
 use super::seal::seal_upper;
 use super::stat_cache::StatCache;
 use crate::epoch::Epoch;
 
+const REAL: Owners = Owners::Real { highest: 65_535 };
 const TWO: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 const BASE: &str = r#"
@@ -115,7 +117,7 @@ impl Place {
                 epoch: Epoch::DEFAULT,
                 known: &|path| known.get(path).copied(),
             },
-            purpose: Purpose::Snapshot { highest_id: 65_535 },
+            purpose: Purpose::Snapshot { owners: REAL },
             threads: TWO,
         })
     }
@@ -284,7 +286,7 @@ fn step(base: &str, script: &str) -> (String, String, String) {
     shell(&merged, script);
     let seen = ingest_directory(&merged, store, TWO).unwrap().tree;
 
-    let ingested = ingest_upper(&upper, &base, store, TWO).unwrap();
+    let ingested = ingest_upper(&upper, &base, store, None, TWO).unwrap();
     assert_eq!(ingested.sockets, []);
     assert_eq!(ingested.dropped, []);
     let tree = ingested.tree;
@@ -302,7 +304,7 @@ fn step(base: &str, script: &str) -> (String, String, String) {
         epoch: Epoch::DEFAULT,
         known: &|path| times.get(path).copied(),
     };
-    assert!(seal_upper(&upper, &delta, of_times).unwrap());
+    assert!(seal_upper(&upper, &delta, of_times, REAL).unwrap());
     assert_eq!(plain_view(&upper), plain_view(&from_delta));
 
     let whole = place.snapshot("whole", &tree, &times);
@@ -604,7 +606,9 @@ fn what_the_base_does_not_have_cannot_vanish() {
         let lower = place.snapshot("base", &base, &Known::new());
         let (merged, upper) = place.overlay("step", &[&lower, &stubs]);
         shell(&merged, "umask 022; rmdir run; echo x > etc/x");
-        let tree = ingest_upper(&upper, &base, &place.store, TWO).unwrap().tree;
+        let tree = ingest_upper(&upper, &base, &place.store, None, TWO)
+            .unwrap()
+            .tree;
         let delta = delta(&place.store, &base, &tree).unwrap();
         let expected = with_digests("+ d 0755 0:0 /etc\n+ f 0644 0:0 /etc/x \"x\\n\"");
         assert_eq!(delta_listing(&delta), expected);
@@ -612,7 +616,7 @@ fn what_the_base_does_not_have_cannot_vanish() {
             epoch: Epoch::DEFAULT,
             known: &|_| None,
         };
-        assert!(seal_upper(&upper, &delta, times).unwrap());
+        assert!(seal_upper(&upper, &delta, times, REAL).unwrap());
         assert_eq!(
             plain_view(&upper)
                 .iter()
@@ -630,7 +634,7 @@ fn by_hand(base: &str, make: impl FnOnce(&Path)) -> Result<(Ingested, String), H
     let upper = place.make("upper");
     shell(&upper, "chmod 755 .");
     make(&upper);
-    let ingested = ingest_upper(&upper, &base, &place.store, TWO)?;
+    let ingested = ingest_upper(&upper, &base, &place.store, None, TWO)?;
     let listing = place.listing(&ingested.tree);
     Ok((ingested, listing))
 }
@@ -802,7 +806,9 @@ fn devices_are_left_out_of_a_snapshot_and_stay_in_the_tree() {
         assert_eq!(made.unwrap(), Materialised { left_out });
         let (merged, upper) = place.overlay("step", &[&into]);
         shell(&merged, "test ! -e dev/null; touch dev/x");
-        let after = ingest_upper(&upper, &tree, &place.store, TWO).unwrap().tree;
+        let after = ingest_upper(&upper, &tree, &place.store, None, TWO)
+            .unwrap()
+            .tree;
         assert!(
             place
                 .listing(&after)
@@ -868,7 +874,7 @@ fn an_upper_directory_that_lacks_a_change_is_not_sealed() {
         epoch: Epoch::DEFAULT,
         known: &|_| None,
     };
-    assert!(!seal_upper(&upper, &delta, times).unwrap());
+    assert!(!seal_upper(&upper, &delta, times, REAL).unwrap());
     assert!(upper.join("other").exists());
 }
 

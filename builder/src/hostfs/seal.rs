@@ -14,12 +14,18 @@ use immbuild_cas::tree::{Change, Delta};
 use rustix::fs::{AtFlags, FileType, Mode, futimens, mknodat, unlinkat, utimensat};
 
 use super::materialise::Times;
+use super::owner::Owners;
 use super::{HostFsError, join, shown, walk, xattr};
 
 /// Makes the upper directory of a step into a snapshot of `delta`, which is what the step changed.
 ///
-/// Gives `false`, and has changed nothing, if something of `delta` is not there, so that it must be materialised instead.
-pub fn seal_upper(upper: &Path, delta: &Delta, times: Times<'_>) -> Result<bool, HostFsError> {
+/// `owners` says where the step's owners are. Gives `false`, and has changed nothing, if something of `delta` is not there, so that it must be materialised instead.
+pub fn seal_upper(
+    upper: &Path,
+    delta: &Delta,
+    times: Times<'_>,
+    owners: Owners,
+) -> Result<bool, HostFsError> {
     let root = walk::open_root(upper)
         .map_err(|error| HostFsError::io("open", upper.display().to_string())(error))?;
     let seal = Seal {
@@ -27,6 +33,7 @@ pub fn seal_upper(upper: &Path, delta: &Delta, times: Times<'_>) -> Result<bool,
         root,
         delta,
         times,
+        keeps_notes: owners == Owners::Noted,
     };
     let found = seal.list()?;
     let is_whole = delta.changes.iter().all(|(path, change)| {
@@ -52,6 +59,8 @@ struct Seal<'a> {
     root: OwnedFd,
     delta: &'a Delta,
     times: Times<'a>,
+    /// Of owners.
+    keeps_notes: bool,
 }
 
 impl Seal<'_> {
@@ -140,7 +149,7 @@ impl Seal<'_> {
     fn finish(&self, path: &RelPath) -> Result<(), HostFsError> {
         walk::open_file(&self.root, name(path))
             .and_then(|handle| {
-                xattr::clean(&handle)?;
+                xattr::clean(&handle, self.keeps_notes)?;
                 Ok(futimens(&handle, &self.times.of(path))?)
             })
             .map_err(self.failed("set times of", path))

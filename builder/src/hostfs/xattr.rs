@@ -9,6 +9,8 @@ use immbuild_cas::tree::{XattrName, Xattrs, capability_v2};
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
+use super::owner::{NOTE, Owner, ROOT, of_note, to_note};
+
 /// Attributes of overlayfs, by which it would take orders from an image.
 const OVERLAY: [&[u8]; 2] = [b"user.overlay.", b"trusted.overlay."];
 /// What the host's security module puts on every file: its policy, not the file's content.
@@ -23,6 +25,8 @@ pub struct Found {
     pub dropped: Vec<Box<[u8]>>,
     /// Those of overlayfs.
     pub overlay: Vec<Attribute>,
+    /// What a note says of the owner. The note's name is in `dropped`, too.
+    pub owner: Option<Owner>,
 }
 
 /// Name and value.
@@ -40,7 +44,11 @@ pub fn read(file: impl AsFd) -> io::Result<Found> {
             found.overlay.push((name.into(), value.into()));
             continue;
         }
+        if name == NOTE.as_bytes() {
+            found.owner = of_note(&value(&file, &name)?);
+        }
         let kept = match XattrName::new(&name) {
+            Some(_) if name == NOTE.as_bytes() => None,
             None => None,
             Some(kept) if name == XattrName::CAPABILITY => {
                 capability_v2(&value(&file, &name)?).map(|value| (kept, value))
@@ -64,14 +72,29 @@ pub fn write(file: impl AsFd, xattrs: &Xattrs) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes away every attribute that is not part of an image.
-pub fn clean(file: impl AsFd) -> io::Result<()> {
+/// Takes away every attribute that is not part of an image. A note of the owner stays if that is asked for.
+pub fn clean(file: impl AsFd, keeps_note: bool) -> io::Result<()> {
     let found = read(&file)?;
     let overlay = found.overlay.into_iter().map(|(name, _)| name);
-    for name in overlay.chain(found.dropped) {
+    let is_kept = |name: &[u8]| keeps_note && found.owner.is_some() && name == NOTE.as_bytes();
+    let dropped = found.dropped.into_iter().filter(|name| !is_kept(name));
+    for name in overlay.chain(dropped) {
         fremovexattr(&file, &*name)?;
     }
     Ok(())
+}
+
+/// Notes on an open file or directory whose it is.
+pub fn note(file: impl AsFd, owner: Owner) -> io::Result<()> {
+    if owner == ROOT {
+        return Ok(());
+    }
+    Ok(fsetxattr(
+        &file,
+        NOTE,
+        &to_note(owner),
+        XattrFlags::empty(),
+    )?)
 }
 
 fn names(file: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
@@ -130,18 +153,25 @@ mod tests {
             ("user.long", &long),
             ("user.overlay.opaque", b"y"),
             ("user.a=b", b"t"),
+            (NOTE, b"5:6"),
         ] {
             fsetxattr(&file, name, value, XattrFlags::CREATE).unwrap();
         }
         let found = read(&file).unwrap();
         let kept: Vec<_> = found.kept.keys().map(XattrName::as_bytes).collect();
         assert_eq!(kept, [&b"user.long"[..], b"user.one"]);
-        assert_eq!(found.dropped, [b"user.a=b"[..].into()]);
+        assert_eq!(
+            found.dropped,
+            [b"user.a=b"[..].into(), NOTE.as_bytes().into()]
+        );
+        assert_eq!(found.owner, Some((5, 6)));
         assert_eq!(
             found.overlay,
             [(b"user.overlay.opaque"[..].into(), b"y"[..].into())]
         );
-        clean(&file).unwrap();
+        clean(&file, true).unwrap();
+        assert_eq!(read(&file).unwrap().owner, Some((5, 6)));
+        clean(&file, false).unwrap();
         let cleaned = read(&file).unwrap();
         assert_eq!(cleaned.kept, found.kept);
         assert!(cleaned.dropped.is_empty() && cleaned.overlay.is_empty());

@@ -137,7 +137,8 @@ impl EnterError {
 
 /// What gives a user more than one id.
 pub const RANGE_FIX: &str = "give the user a range of ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`, \
-     and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it";
+     and install `newuidmap` (Debian: `uidmap`); `immbuild doctor` checks it. \
+     A step of tier `deterministic` or `strict` needs no range";
 
 /// The ways in which distributions turn user namespaces off.
 pub(super) const NAMESPACE_FIX: &str = "allow user namespaces: `sysctl user.max_user_namespaces=28633`, on Debian also \

@@ -42,6 +42,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::tracer::evidence::Evidence;
 use super::tracer::{Spin, Virtual};
+use crate::hostfs::owner::{Noteless, Owner};
 
 mod idmap;
 mod mounts;
@@ -58,7 +59,7 @@ pub use idmap::{EnterError, IdMap, RANGE_FIX, enter_if_needed};
 pub use mounts::UPPER;
 pub use policy::{NAMES, POLICY};
 pub use probe::{Outcome, Probe, probe};
-use request::{Failure, Report, Request, Stage};
+use request::{Failure, Left, Report, Request, Stage};
 pub use support::{Unsupported, tier_support};
 
 /// One process to run.
@@ -91,6 +92,8 @@ pub struct Job<'a> {
     pub read_only: bool,
     /// The clock, randomness and file numbers it gets; none: the machine's.
     pub virtualise: Option<Virtual>,
+    /// Where owners are emulated: those of links and pipes in `lowers` that are not root's.
+    pub owners: Noteless,
 }
 
 /// A process that has ended. Nothing that it started is left, and no mount.
@@ -103,6 +106,8 @@ pub struct Ended {
     pub upper: PathBuf,
     /// What it did that could differ, if it was made virtual.
     pub evidence: Option<Evidence>,
+    /// Where owners are emulated: those of links and pipes in `upper`. Of one that was only touched there is none.
+    pub owners: Noteless,
 }
 
 /// How a process ended.
@@ -348,13 +353,22 @@ pub fn run(
     if !finished {
         return wait.ended_early(job);
     }
-    let (report, evidence) = split(&report);
+    let (report, left) = split(&report);
     match Report::decode(report) {
-        Some(Report::Ended(status)) => Ok(Ended {
-            status,
-            upper: job.scratch.join(mounts::UPPER),
-            evidence: job.virtualise.and_then(|_| Evidence::decode(evidence).ok()),
-        }),
+        Some(Report::Ended(status)) => {
+            let left = job.virtualise.and_then(|_| Left::decode(left).ok());
+            let owners = left.iter().flat_map(|left| &left.owners);
+            Ok(Ended {
+                status,
+                upper: job.scratch.join(mounts::UPPER),
+                owners: owners
+                    .filter_map(|(path, owner)| {
+                        Some((RelPath::new(path.strip_prefix(b"/")?).ok()?, *owner))
+                    })
+                    .collect(),
+                evidence: left.map(|left| left.evidence),
+            })
+        }
         Some(Report::Failed(failure)) => Err(failure.into()),
         None => Err(SandboxError::Supervisor(io::Error::other(format!(
             "it ended with {exit}"
@@ -375,7 +389,9 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
     if !is_ready() {
         return Err(SandboxError::NotReady);
     }
-    if !ids.holds(job.uid) || !ids.holds(job.gid) {
+    let emulated = job.virtualise.is_some_and(|what| what.owners);
+    let ids_held = if emulated { IdMap::Range } else { ids };
+    if !ids_held.holds(job.uid) || !ids_held.holds(job.gid) {
         return Err(SandboxError::Ids {
             uid: job.uid,
             gid: job.gid,
@@ -415,8 +431,22 @@ fn to_request(job: &Job<'_>, ids: IdMap) -> Result<Request, SandboxError> {
         terminal: job.terminal,
         read_only: job.read_only,
         virtualise: job.virtualise,
+        owners: absolute_owners(job),
         ids,
     })
+}
+
+/// Owners of what can have no note, and of secrets, which are in memory.
+fn absolute_owners(job: &Job<'_>) -> BTreeMap<Vec<u8>, Owner> {
+    let secrets = job.secrets.iter().map(|(name, _)| {
+        let path = format!("/{}/{name}", policy::SECRETS);
+        (path.into_bytes(), (job.uid, job.gid))
+    });
+    job.owners
+        .iter()
+        .map(|(path, owner)| ([b"/", path.as_bytes()].concat(), *owner))
+        .chain(secrets)
+        .collect()
 }
 
 /// What ends a wait before its time.
@@ -441,6 +471,7 @@ impl Wait<'_> {
             status: Status::TimedOut,
             upper: job.scratch.join(mounts::UPPER),
             evidence: None,
+            owners: Noteless::new(),
         })
     }
 }

@@ -488,7 +488,8 @@ fn secrets(request: &Request) -> Result<(), Failure> {
     for (name, value) in &request.secrets {
         let path = Path::new(&target).join(name);
         write(&path, value, 0o400)?;
-        let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
+        let (uid, gid) = request.real_ids();
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         rustix::fs::chown(&path, Some(uid), Some(gid)).at(Stage::Mount, &path)?;
     }
     settle(Path::new(&target)).at(Stage::Mount, &target)?;

@@ -176,7 +176,7 @@ fn ids() -> Probe {
         let fix = "install newuidmap and newgidmap (package uidmap or shadow-utils)";
         return probe(
             Outcome::Limited,
-            "newuidmap or newgidmap is missing: only uid 0 can own files",
+            "newuidmap or newgidmap is missing: only uid 0 can own files in tier `isolated`",
             fix,
         );
     }
@@ -184,7 +184,7 @@ fn ids() -> Probe {
         let fix = "`usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`";
         return probe(
             Outcome::Limited,
-            "no range of 65535 sub-uids and sub-gids: only uid 0 can own files",
+            "no range of 65535 sub-uids and sub-gids: only uid 0 can own files in tier `isolated`",
             fix,
         );
     }

@@ -12,7 +12,9 @@ use immbuild_cas::canonical::{Canonical, DecodeError, Decoder, Encoder};
 
 use super::Status;
 use super::idmap::IdMap;
-use crate::exec::tracer::{Metadata, Spin, Virtual};
+use crate::exec::tracer::evidence::Evidence;
+use crate::exec::tracer::{self, Metadata, Spin, Virtual};
+use crate::hostfs::owner::ROOT;
 
 /// Everything the supervisor needs to run one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub(super) struct Request {
     pub(super) terminal: bool,
     pub(super) read_only: bool,
     pub(super) virtualise: Option<Virtual>,
+    /// Where owners are emulated: of what can have no note, by absolute path.
+    pub(super) owners: BTreeMap<Vec<u8>, (u32, u32)>,
     pub(super) ids: IdMap,
 }
 
@@ -39,6 +43,44 @@ pub(super) struct Request {
 pub(super) enum Report {
     Ended(Status),
     Failed(Failure),
+}
+
+/// What the tracer knows when the process has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) evidence: Evidence,
+    /// Of what can have no note, by absolute path.
+    pub(super) owners: BTreeMap<Vec<u8>, (u32, u32)>,
+}
+
+impl Left {
+    pub(super) fn of(ended: &tracer::Ended) -> Self {
+        Self {
+            evidence: ended.evidence.clone(),
+            owners: ended.owners.clone(),
+        }
+    }
+
+    /// Strict.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut from = Decoder::new::<Self>(bytes)?;
+        let left = Self {
+            evidence: Evidence::decode(from.bytes()?)?,
+            owners: owners(&mut from)?,
+        };
+        from.finish()?;
+        Ok(left)
+    }
+}
+
+impl Canonical for Left {
+    const TAG: &'static str = "immbuild.sandbox.left";
+    const VERSION: u32 = 1;
+
+    fn encode_fields(&self, out: &mut Encoder) {
+        out.bytes(&self.evidence.to_canonical());
+        encode_owners(out, &self.owners);
+    }
 }
 
 /// Where starting the process failed.
@@ -135,12 +177,22 @@ impl Canonical for Request {
             out.digest(&what.seed);
             out.bool(what.metadata == Metadata::Clamp);
             out.bool(what.strict);
+            out.bool(what.owners);
         });
+        encode_owners(out, &self.owners);
         out.bool(self.ids == IdMap::Range);
     }
 }
 
 impl Request {
+    /// User and group that the kernel knows. Where owners are emulated, the tracer tells the process the others.
+    pub(super) fn real_ids(&self) -> (u32, u32) {
+        match &self.virtualise {
+            Some(what) if what.owners => ROOT,
+            _ => (self.uid, self.gid),
+        }
+    }
+
     /// Strict.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Decoder::new::<Self>(bytes)?;
@@ -173,10 +225,12 @@ impl Request {
                         Metadata::Virtual
                     },
                     strict: from.u8()? == 1,
+                    owners: from.u8()? == 1,
                 })
             } else {
                 None
             },
+            owners: owners(&mut from)?,
             ids: if from.u8()? == 1 {
                 IdMap::Range
             } else {
@@ -246,6 +300,23 @@ impl Report {
     }
 }
 
+/// Owners by path.
+pub(super) fn encode_owners(out: &mut Encoder, owners: &BTreeMap<Vec<u8>, (u32, u32)>) {
+    out.sequence(owners.iter(), |out, (path, (uid, gid))| {
+        out.bytes(path);
+        out.u32(*uid);
+        out.u32(*gid);
+    });
+}
+
+/// The reverse.
+pub(super) fn owners(from: &mut Decoder<'_>) -> Result<BTreeMap<Vec<u8>, (u32, u32)>, DecodeError> {
+    let entries = sequence(from, |from| {
+        Ok((from.bytes()?.to_vec(), (from.u32()?, from.u32()?)))
+    })?;
+    Ok(entries.into_iter().collect())
+}
+
 fn path(out: &mut Encoder, path: &Path) {
     out.bytes(path.as_os_str().as_bytes());
 }
@@ -284,10 +355,21 @@ mod tests {
                 seed: immbuild_cas::digest::Digest::of(b"seed"),
                 metadata: Metadata::Clamp,
                 strict: true,
+                owners: true,
             }),
+            owners: [(b"/l".to_vec(), (5, 6))].into(),
             ids: IdMap::Single,
         };
         assert_eq!(Request::decode(&request.to_canonical()), Ok(request));
+    }
+
+    #[test]
+    fn what_is_left_arrives_as_it_was_sent() {
+        let left = Left {
+            evidence: Evidence::default(),
+            owners: [(b"/l".to_vec(), (5, 6))].into(),
+        };
+        assert_eq!(Left::decode(&left.to_canonical()), Ok(left));
     }
 
     #[test]

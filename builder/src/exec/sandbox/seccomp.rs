@@ -42,6 +42,14 @@ const FAMILIES: [libc::c_int; 5] = [
 /// Typing into the terminal that `shell` inherits.
 const TERMINAL_INPUT: [u64; 2] = [libc::TIOCSTI, 0x541c /* TIOCLINUX */];
 
+/// Sharing blocks between files, which some file systems of the host can and others cannot: `FICLONE`,
+/// `FICLONERANGE`, `FIDEDUPERANGE` (`ioctl_ficlone(2)`). Copying has another way.
+const SHARING: [u64; 3] = [0x4004_9409, 0x4020_940d, 0xc018_9436];
+
+/// What a file system of the host says of where and how it keeps a file: flags, version, extents, project.
+/// `FS_IOC_GETFLAGS`, `FS_IOC_GETVERSION`, `FS_IOC_FIEMAP`, `FIBMAP`, `FS_IOC_FSGETXATTR`.
+const LAYOUT: [u64; 5] = [0x8008_6601, 0x8008_7601, 0xc020_660b, 1, 0x801c_581f];
+
 /// The programs, to be installed one after the other. A call of a foreign ABI (32-bit) kills the
 /// process with SIGSYS; x32 calls are refused as absent.
 pub(super) fn filters() -> Vec<BpfProgram> {
@@ -64,7 +72,15 @@ pub(super) fn filters() -> Vec<BpfProgram> {
         (libc::SYS_socket, vec![rule(&families)]),
         (libc::SYS_socketpair, vec![rule(&families)]),
     ]);
+    let ioctls = |requests: &[u64]| {
+        let rules = requests
+            .iter()
+            .map(|request| rule(&[(1, SeccompCmpOp::Eq, *request)]));
+        BTreeMap::from([(libc::SYS_ioctl, rules.collect())])
+    };
     let mut filters = vec![
+        filter(ioctls(&SHARING), libc::EOPNOTSUPP),
+        filter(ioctls(&LAYOUT), libc::ENOTTY),
         filter(absent, libc::ENOSYS),
         filter(not_permitted, libc::EPERM),
         filter(family, libc::EAFNOSUPPORT),

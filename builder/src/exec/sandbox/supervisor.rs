@@ -32,7 +32,7 @@ use seccompiler::BpfProgram;
 
 use super::idmap::{IdMap, unshare};
 use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, NAMES, UMASK};
-use super::request::{At, Failure, Report, Request, Stage};
+use super::request::{At, Failure, Left, Report, Request, Stage};
 use super::{Status, mounts, seccomp, terminal};
 use crate::exec::tracer::{self, Tracer};
 
@@ -249,12 +249,15 @@ fn init(
         return collect_until_end(step);
     };
     let step = step.as_raw_nonzero().get();
-    let tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
+    let mut tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
+    if what.owners {
+        tracer = tracer.with_owners((request.uid, request.gid), request.owners.clone());
+    }
     starter.write_all(b"!").at(Stage::Setup, "pipe")?;
     let ended = tracer.run(step).at(Stage::Setup, "trace")?;
     failure_of(&mut failures)?;
     evidence
-        .write_all(&ended.evidence.to_canonical())
+        .write_all(&Left::of(&ended).to_canonical())
         .at(Stage::Setup, "evidence")?;
     Ok(match (ended.spin, ended.status) {
         (Some(spin), _) => Status::Spun(spin),
@@ -429,7 +432,8 @@ fn drop_privileges(request: &Request, filters: &[BpfProgram]) -> Result<(), Fail
     if request.ids == IdMap::Range {
         rustix::thread::set_thread_groups(&[]).at(Stage::Setup, "groups")?;
     }
-    let (uid, gid) = (Uid::from_raw(request.uid), Gid::from_raw(request.gid));
+    let (uid, gid) = request.real_ids();
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).at(Stage::Setup, "group")?;
     // Filters before the user: installing them takes root.
     seccomp::install(filters).at(Stage::Setup, "seccomp")?;

@@ -3,11 +3,15 @@
 use std::io;
 
 use super::arch::{self, Machine as _, Registers};
-use super::call::Call;
+use super::call::{Call, Control};
 use super::clock::{SECOND, to_timespec, to_timeval};
 use super::evidence::Source;
-use super::run::{Answer, Pending, Tracer};
+use super::open::{PATH_MAX, scratch};
+use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Resume, Tid};
+
+/// As many as the kernel draws from by itself.
+pub(super) const PORTS: u16 = 28_000;
 
 /// An error number as a call gives it.
 pub(super) const fn error(number: i32) -> Answer {
@@ -84,12 +88,75 @@ impl Tracer {
                 self.listing(tid, descriptor, to, length, old)
             }
             Call::Touch { name, times, flags } => self.touch(tid, name, times, flags),
-            Call::Owner { .. } => Ok(Answer::Native),
+            Call::Readlink { name, to } => {
+                let path = sys_string(tid, name.path, PATH_MAX)?;
+                Ok(if path.starts_with(b"/proc/") {
+                    Answer::ToEnd(Pending::Link { to })
+                } else {
+                    Answer::Native
+                })
+            }
+            Call::Remove { name } => {
+                self.names(tid, Some(name), None)?;
+                Ok(Answer::Native)
+            }
+            Call::Bind { address, length } => self.bind(tid, address, length, registers),
+            Call::SetSocket { level, option } => {
+                // Times of arrival: SO_TIMESTAMP and its like (asm-generic/socket.h).
+                let stamps =
+                    level == libc::SOL_SOCKET && [29, 35, 37, 63, 64, 65].contains(&option);
+                Ok(if stamps {
+                    error(libc::ENOPROTOOPT)
+                } else {
+                    Answer::Native
+                })
+            }
+            Call::Control { kind, command, to } => {
+                /// `IPC_STAT`, perhaps with the `IPC_64` of old C libraries.
+                const STAT: i32 = 2;
+                Ok(if command & 0xff == STAT {
+                    Answer::ToEnd(Pending::Control { kind, to })
+                } else {
+                    Answer::Native
+                })
+            }
+            Call::Owner {
+                name,
+                flags,
+                uid,
+                gid,
+            } => Ok(self.change_owner(tid, name, flags, (uid, gid), registers)),
+            Call::Make { name } => {
+                self.names(tid, None, Some(name))?;
+                Ok(self.make(name))
+            }
+            Call::Rename {
+                from,
+                to,
+                flags,
+                stays,
+            } => {
+                self.names(tid, (!stays).then_some(from), Some(to))?;
+                Ok(self.rename(tid, from, to, flags))
+            }
+            Call::Attributes {
+                name,
+                flags,
+                to,
+                size,
+            } if self.owners.is_some() => self.attributes(tid, name, flags, (to, size)),
+            Call::Attributes { to, .. } => Ok(Answer::ToEnd(Pending::Names { to })),
+            Call::Attribute { name } => self.attribute(tid, name),
+            Call::Identity => self.identity(tid, registers),
+            Call::Become if self.what.owners => self.identity(tid, registers),
             Call::Root => {
                 self.process(tid).at_home = false;
                 Ok(Answer::Native)
             }
-            Call::Rights => {
+            Call::Become | Call::Rights => {
+                if call == Call::Rights {
+                    self.set_capabilities(tid, registers)?;
+                }
                 self.process(tid).privileged = false;
                 Ok(Answer::Native)
             }
@@ -127,8 +194,12 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Opened { flags } => {
+            Pending::Owner(then) => self.owner_end(tid, then, &registers),
+            Pending::Opened { flags, new } => {
                 if let Ok(descriptor @ 0..) = i32::try_from(registers.result()) {
+                    if new {
+                        self.opened_new(tid, descriptor)?;
+                    }
                     self.opened(tid, descriptor, flags);
                 }
                 Ok(Resume::Run)
@@ -163,8 +234,89 @@ impl Tracer {
                 sys::set_registers(tid, &saved)?;
                 Ok(Resume::Run)
             }
+            Pending::Link { to } => {
+                if let Ok(length @ 1..) = usize::try_from(registers.result()) {
+                    let mut target = vec![0; length];
+                    sys::read_memory(tid, to, &mut target)?;
+                    if let Some(mut quiet) = super::proc::quiet_link(&target) {
+                        quiet.truncate(length);
+                        sys::write_memory(tid, to, &quiet)?;
+                        let mut registers = registers;
+                        registers.set_result(i64::try_from(quiet.len()).unwrap_or(0));
+                        sys::set_registers(tid, &registers)?;
+                    }
+                }
+                Ok(Resume::Run)
+            }
+            Pending::Names { to } => {
+                if let Ok(length @ 1..) = usize::try_from(registers.result())
+                    && to != 0
+                {
+                    let mut names = vec![0; length];
+                    sys::read_memory(tid, to, &mut names)?;
+                    let mut sorted: Vec<&[u8]> = names.split_inclusive(|byte| *byte == 0).collect();
+                    sorted.sort_unstable();
+                    sys::write_memory(tid, to, &sorted.concat())?;
+                }
+                Ok(Resume::Run)
+            }
+            Pending::Control { kind, to } => {
+                if registers.result() >= 0 {
+                    self.hide_times(tid, kind, to)?;
+                }
+                Ok(Resume::Run)
+            }
             Pending::Blocked => Ok(Resume::Run),
         }
+    }
+
+    /// A socket that wants any port gets the next one, and not one that the kernel has drawn.
+    fn bind(
+        &mut self,
+        tid: Tid,
+        address: u64,
+        length: u64,
+        registers: &mut Registers,
+    ) -> io::Result<Answer> {
+        /// As in `ip_local_port_range`.
+        const FIRST: u16 = 32_768;
+        /// Bytes of `sockaddr_in6`.
+        const LONGEST: usize = 28;
+        let mut bytes = [0; LONGEST];
+        let length = usize::try_from(length).map_or(LONGEST, |length| length.min(LONGEST));
+        let read = sys::read_memory(tid, address, &mut bytes[..length])?;
+        let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+        let internet = family == libc::AF_INET || family == libc::AF_INET6;
+        if read < 8 || !internet || bytes[2..4] != [0, 0] {
+            return Ok(Answer::Native);
+        }
+        let process = self.process(tid);
+        let port = FIRST + process.ports;
+        process.ports = (process.ports + 1) % PORTS;
+        bytes[2..4].copy_from_slice(&port.to_be_bytes());
+        let saved = registers.clone();
+        let at = scratch(registers);
+        sys::write_memory(tid, at, &bytes[..length])?;
+        registers.set_argument(1, at);
+        Ok(Answer::Changed(Pending::Redirected(saved)))
+    }
+
+    /// Times in what `IPC_STAT` gives: the process' own.
+    fn hide_times(&mut self, tid: Tid, kind: Control, to: u64) -> io::Result<()> {
+        let places: &[u64] = match kind {
+            Control::Queue => &[48, 56, 64],
+            Control::Semaphores => &[48, 64],
+            Control::Memory => &[56, 64, 72],
+        };
+        let now = self.process(tid).clock.read().div_euclid(SECOND);
+        for place in places {
+            let mut bytes = [0; 8];
+            sys::read_memory(tid, to + place, &mut bytes)?;
+            if bytes != [0; 8] {
+                sys::write_memory(tid, to + place, &now.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     fn clock_answer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {

@@ -70,6 +70,14 @@ pub(super) struct Stat {
     pub(super) to: u64,
 }
 
+/// System V objects whose state tells the time (svipc(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    Queue,
+    Semaphores,
+    Memory,
+}
+
 /// A call with its arguments; numbers that end in an address say what is read or written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
@@ -197,6 +205,30 @@ pub(super) enum Call {
         length: u64,
         old: bool,
     },
+    /// The target of a link.
+    Readlink {
+        name: FileName,
+        to: u64,
+    },
+    /// A name goes.
+    Remove {
+        name: FileName,
+    },
+    /// An address for a socket.
+    Bind {
+        address: u64,
+        length: u64,
+    },
+    /// What a queue, a semaphore or shared memory is.
+    Control {
+        kind: Control,
+        command: i32,
+        to: u64,
+    },
+    SetSocket {
+        level: i32,
+        option: i32,
+    },
     Touch {
         name: FileName,
         times: Option<Span>,
@@ -210,6 +242,34 @@ pub(super) enum Call {
     },
     /// Its root or its view of mounts may be another one afterwards.
     Root,
+    /// There will be a new file.
+    Make {
+        name: FileName,
+    },
+    /// A file gets another name, or one more.
+    Rename {
+        from: FileName,
+        to: FileName,
+        /// Of the first.
+        flags: i32,
+        /// The first name stays.
+        stays: bool,
+    },
+    /// Names of extended attributes.
+    Attributes {
+        name: FileName,
+        flags: i32,
+        to: u64,
+        size: u64,
+    },
+    /// An extended attribute is changed.
+    Attribute {
+        name: u64,
+    },
+    /// Who it is, is asked for.
+    Identity,
+    /// Its ids may be others afterwards.
+    Become,
     /// Its rights may be others afterwards.
     Rights,
     Ptrace,
@@ -226,11 +286,23 @@ const fn int(value: u64) -> i32 {
     value as i32
 }
 
+/// In the width of a register.
+const AT_FDCWD: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
+
 const TIMER_ABSTIME: u64 = 1;
 
 /// futex(2) commands that take a timeout; others have a number in its place.
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_LOCK_PI: u64 = 6;
+
+/// linkat(2) follows a link only when told so; other calls when not told otherwise.
+const fn link_flags(flags: i32) -> i32 {
+    if flags & libc::AT_SYMLINK_FOLLOW == 0 {
+        flags | libc::AT_SYMLINK_NOFOLLOW
+    } else {
+        flags
+    }
+}
 
 /// Takes a call apart; `None` for one that the filter does not name.
 pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
@@ -429,6 +501,41 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             times: Some(Span::Nano(a[2])),
             flags: int(a[3]),
         },
+        libc::SYS_unlinkat => Call::Remove {
+            name: name(a[0], a[1]),
+        },
+        libc::SYS_truncate => Call::Touch {
+            name: name(AT_FDCWD, a[0]),
+            times: None,
+            flags: 0,
+        },
+        libc::SYS_readlinkat => Call::Readlink {
+            name: name(a[0], a[1]),
+            to: a[2],
+        },
+        libc::SYS_bind => Call::Bind {
+            address: a[1],
+            length: a[2],
+        },
+        libc::SYS_setsockopt => Call::SetSocket {
+            level: int(a[1]),
+            option: int(a[2]),
+        },
+        libc::SYS_msgctl => Call::Control {
+            kind: Control::Queue,
+            command: int(a[1]),
+            to: a[2],
+        },
+        libc::SYS_semctl => Call::Control {
+            kind: Control::Semaphores,
+            command: int(a[2]),
+            to: a[3],
+        },
+        libc::SYS_shmctl => Call::Control {
+            kind: Control::Memory,
+            command: int(a[1]),
+            to: a[2],
+        },
         libc::SYS_fchownat => Call::Owner {
             name: name(a[0], a[1]),
             flags: int(a[4]),
@@ -449,8 +556,59 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         | libc::SYS_setgid
         | libc::SYS_setregid
         | libc::SYS_setresgid
-        | libc::SYS_setfsgid
-        | libc::SYS_capset => Call::Rights,
+        | libc::SYS_setfsgid => Call::Become,
+        libc::SYS_capset => Call::Rights,
+        libc::SYS_getuid
+        | libc::SYS_geteuid
+        | libc::SYS_getgid
+        | libc::SYS_getegid
+        | libc::SYS_getresuid
+        | libc::SYS_getresgid
+        | libc::SYS_getgroups
+        | libc::SYS_setgroups => Call::Identity,
+        libc::SYS_mkdirat | libc::SYS_mknodat => Call::Make {
+            name: name(a[0], a[1]),
+        },
+        libc::SYS_symlinkat => Call::Make {
+            name: name(a[1], a[2]),
+        },
+        libc::SYS_renameat | libc::SYS_renameat2 => Call::Rename {
+            from: name(a[0], a[1]),
+            to: name(a[2], a[3]),
+            flags: libc::AT_SYMLINK_NOFOLLOW,
+            stays: false,
+        },
+        libc::SYS_linkat => Call::Rename {
+            from: name(a[0], a[1]),
+            to: name(a[2], a[3]),
+            flags: link_flags(int(a[4])),
+            stays: true,
+        },
+        libc::SYS_listxattr | libc::SYS_llistxattr => Call::Attributes {
+            name: FileName {
+                directory: libc::AT_FDCWD,
+                path: a[0],
+            },
+            flags: if number == libc::SYS_llistxattr {
+                libc::AT_SYMLINK_NOFOLLOW
+            } else {
+                0
+            },
+            to: a[1],
+            size: a[2],
+        },
+        libc::SYS_flistxattr => Call::Attributes {
+            name: name(a[0], 0),
+            flags: libc::AT_EMPTY_PATH,
+            to: a[1],
+            size: a[2],
+        },
+        libc::SYS_setxattr
+        | libc::SYS_lsetxattr
+        | libc::SYS_fsetxattr
+        | libc::SYS_removexattr
+        | libc::SYS_lremovexattr
+        | libc::SYS_fremovexattr => Call::Attribute { name: a[1] },
         libc::SYS_ptrace => Call::Ptrace,
         libc::SYS_prctl => Call::Prctl { option: int(a[0]) },
         _ => return arch::decode(number, a),

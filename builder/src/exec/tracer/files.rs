@@ -4,8 +4,10 @@
 //!   the disk, and not from the order in which files are looked at, so that processes beside each other do not
 //!   disturb it.
 //! - A file that is unchanged has the time it came with; one that was changed has the time, on the
-//!   virtual clock, when it was opened for writing. What was changed without being opened (a directory)
-//!   has the time when somebody first sees it changed. So times are the same each time, and in order.
+//!   virtual clock, when it was opened for writing, a directory that of the last name that was made or
+//!   removed in it. So times are the same each time, and in order. Which of two changes in a row the file
+//!   system's own clock can tell apart differs between kernels: it is only asked whether a file was changed
+//!   at all.
 //! - Device numbers say which mount, in the order of mount points; a directory has one link and one
 //!   block; a file takes the blocks its size needs.
 
@@ -29,7 +31,7 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn of(real: &libc::statx) -> Self {
+    pub(super) fn of(real: &libc::statx) -> Self {
         Self {
             device: (real.stx_dev_major, real.stx_dev_minor),
             number: real.stx_ino,
@@ -61,9 +63,6 @@ struct File {
     next: Option<Time>,
     /// The next one holds even if the file system's clock is too coarse to tell.
     certain: bool,
-    /// It was opened for writing: whoever writes to it moves its time by opening it, and not again, because
-    /// only some kernels can tell two changes in a row apart.
-    opened: bool,
     /// Somebody has set its time to one of their choice.
     chosen: bool,
 }
@@ -71,6 +70,8 @@ struct File {
 /// A file system that is mounted where the process can see it.
 #[derive(Clone, Copy, Debug)]
 struct Mount {
+    /// The kernel's number.
+    real: (u32, u32),
     device: u32,
     /// `/proc` and terminals: their files have no times of their own.
     timeless: bool,
@@ -82,6 +83,8 @@ struct Mount {
 #[derive(Debug)]
 pub(super) struct Files {
     mounts: BTreeMap<u64, Mount>,
+    /// The same by the number of the device, for answers that do not say which mount.
+    devices: BTreeMap<(u32, u32), Mount>,
     files: BTreeMap<Key, File>,
     /// Which file got the number of a path last, and how many before: one of them may still be there by another
     /// name.
@@ -101,8 +104,14 @@ const FIRST_MOUNT: u32 = 32;
 impl Files {
     /// Looks at the mounts of the calling process.
     pub(super) fn new(epoch: Time) -> io::Result<Self> {
+        let mounts = mounts(&std::fs::read("/proc/self/mountinfo")?);
         Ok(Self {
-            mounts: mounts(&std::fs::read("/proc/self/mountinfo")?),
+            devices: mounts
+                .values()
+                .rev()
+                .map(|mount| (mount.real, *mount))
+                .collect(),
+            mounts,
             files: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: sys::file_clock(),
@@ -129,6 +138,20 @@ impl Files {
         }
     }
 
+    /// The device number of a mount.
+    pub(super) fn device_of(&self, mount: u64) -> u32 {
+        self.mounts.get(&mount).map_or(0, |mount| mount.device)
+    }
+
+    fn mount_of(&self, real: &libc::statx) -> Option<Mount> {
+        let device = (real.stx_dev_major, real.stx_dev_minor);
+        // Answers of stat(2) do not name the mount.
+        self.mounts
+            .get(&real.stx_mnt_id)
+            .or_else(|| self.devices.get(&device))
+            .copied()
+    }
+
     /// What a process is told instead of `real`. `path` names the file when it is seen for the first time.
     pub(super) fn show(
         &mut self,
@@ -150,7 +173,7 @@ impl Files {
         } else if kind != libc::S_IFREG {
             shown.stx_blocks = 0;
         }
-        let mount = self.mounts.get(&real.stx_mnt_id).copied();
+        let mount = self.mount_of(real);
         let still = mount.is_some_and(|mount| mount.timeless)
             || [libc::S_IFCHR, libc::S_IFBLK].contains(&kind);
         let (number, time) = match mount {
@@ -188,7 +211,7 @@ impl Files {
 
     /// The number of a file of a listing.
     pub(super) fn number(&mut self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> u64 {
-        if self.mounts.contains_key(&real.stx_mnt_id) {
+        if self.mount_of(real).is_some() {
             let key = Key::of(real);
             if let Some(file) = self.files.get(&key) {
                 return file.number;
@@ -221,7 +244,7 @@ impl Files {
                 Some(next) => next,
                 None if !recent && file.chosen => exact(now),
                 None if !recent => exact(now).min(self.epoch),
-                None if file.opened => file.time,
+                None if is_recent(self.started, file.real) => file.time,
                 None => clock.tick(),
             };
             file.real = now;
@@ -261,19 +284,18 @@ impl Files {
             real,
             next: None,
             certain: false,
-            opened: false,
             chosen: false,
         }
     }
 
-    /// Somebody has opened it for writing. `emptied`: what was in it is gone.
+    /// Somebody has opened it for writing. `emptied`: what was in it is gone. Says whether it is new.
     pub(super) fn opened(
         &mut self,
         real: &libc::statx,
         clock: &mut Clock,
         emptied: bool,
         path: impl FnOnce() -> Vec<u8>,
-    ) {
+    ) -> bool {
         let key = Key::of(real);
         let time = clock.tick();
         let now = changed(real);
@@ -285,18 +307,17 @@ impl Files {
             }
             file.next = Some(time);
             file.certain |= emptied;
-            file.opened = true;
-            return;
+            return false;
         }
         let mut file = self.first(real, path(), None);
         file.next = Some(time);
-        file.opened = true;
         // A new file, or one that was emptied: changed already.
         if recent {
             file.time = time;
             file.real = now;
         }
         self.files.insert(key, file);
+        recent && is_recent(self.started, key.birth)
     }
 
     /// Somebody sets its time: to now, or to this.
@@ -352,23 +373,28 @@ pub(super) fn number_of(path: &[u8]) -> u64 {
 
 /// Reads proc_pid_mountinfo(5).
 fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
-    let mut lines: Vec<(&[u8], u64, bool)> = Vec::new();
+    let mut lines: Vec<(&[u8], u64, bool, (u32, u32))> = Vec::new();
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
         let id = fields
             .next()
             .and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
-        let (Some(id), Some(point)) = (id, fields.nth(3)) else {
+        let real = fields.nth(1).and_then(|device| {
+            let (major, minor) = std::str::from_utf8(device).ok()?.split_once(':')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        });
+        let (Some(id), Some(real), Some(point)) = (id, real, fields.nth(1)) else {
             continue;
         };
         let mut rest = fields.skip_while(|field| *field != b"-");
         let kind = rest.nth(1).unwrap_or_default();
-        lines.push((point, id, [b"proc".as_slice(), b"devpts"].contains(&kind)));
+        let timeless = [b"proc".as_slice(), b"devpts"].contains(&kind);
+        lines.push((point, id, timeless, real));
     }
     lines.sort_unstable();
     let mut mounts = BTreeMap::new();
     let mut directories: Vec<(&[u8], u32)> = Vec::new();
-    for (point, id, timeless) in lines {
+    for (point, id, timeless, real) in lines {
         let is_directory = std::ffi::CString::new(point)
             .ok()
             .and_then(|path| sys::statx(libc::AT_FDCWD, &path, 0).ok())
@@ -388,6 +414,7 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
         mounts.insert(
             id,
             Mount {
+                real,
                 device,
                 timeless,
                 process: timeless || point.starts_with(b"/proc/"),
@@ -420,12 +447,14 @@ mod tests {
 
     fn files() -> Files {
         let mount = Mount {
+            real: (0, 0),
             device: 32,
             timeless: false,
             process: false,
         };
         Files {
             mounts: [(0, mount)].into(),
+            devices: BTreeMap::new(),
             files: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: (1000, 0),

@@ -43,8 +43,19 @@ pub(super) enum When {
 pub(super) struct Rule {
     number: i64,
     when: When,
-    /// Only where file numbers and times are virtual.
-    metadata: bool,
+    only: Only,
+}
+
+/// Where a rule holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Only {
+    Everywhere,
+    /// Where file numbers and times are virtual.
+    Metadata,
+    /// Where file numbers, times or owners are virtual.
+    Stat,
+    /// Where owners are emulated.
+    Owners,
 }
 
 impl Rule {
@@ -52,7 +63,7 @@ impl Rule {
         Self {
             number,
             when,
-            metadata: false,
+            only: Only::Everywhere,
         }
     }
 
@@ -60,12 +71,41 @@ impl Rule {
         Self {
             number,
             when: When::Always,
-            metadata: true,
+            only: Only::Metadata,
+        }
+    }
+
+    pub(super) const fn stat(number: i64) -> Self {
+        Self {
+            number,
+            when: When::Always,
+            only: Only::Stat,
+        }
+    }
+
+    pub(super) const fn owners(number: i64) -> Self {
+        Self {
+            number,
+            when: When::Always,
+            only: Only::Owners,
+        }
+    }
+
+    fn holds(&self, what: &Virtual) -> bool {
+        let metadata = what.metadata == Metadata::Virtual;
+        match self.only {
+            Only::Everywhere => true,
+            Only::Metadata => metadata,
+            Only::Stat => metadata || what.owners,
+            Only::Owners => what.owners,
         }
     }
 }
 
 const PR_SET_TSC: u32 = 26;
+
+/// `setxattrat`, `listxattrat` and `removexattrat` (Linux 6.13); libc does not have them.
+const NEW_ATTRIBUTES: [i64; 3] = [463, 465, 466];
 
 fn common_rules() -> Vec<Rule> {
     use When::{Always, Fails, Futex, Is, Milliseconds, NotZero, Opens};
@@ -113,13 +153,32 @@ fn common_rules() -> Vec<Rule> {
         libc::SYS_setfsgid,
         libc::SYS_capset,
         libc::SYS_ptrace,
+        libc::SYS_bind,
+        libc::SYS_setsockopt,
+        libc::SYS_msgctl,
+        libc::SYS_semctl,
+        libc::SYS_shmctl,
     ];
     let metadata = [
+        libc::SYS_getdents64,
+        libc::SYS_utimensat,
+        libc::SYS_readlinkat,
+        libc::SYS_unlinkat,
+        libc::SYS_truncate,
+    ];
+    let stat = [
         libc::SYS_fstat,
         libc::SYS_newfstatat,
         libc::SYS_statx,
-        libc::SYS_getdents64,
-        libc::SYS_utimensat,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_symlinkat,
+        libc::SYS_linkat,
+        libc::SYS_renameat,
+        libc::SYS_renameat2,
+        libc::SYS_listxattr,
+        libc::SYS_llistxattr,
+        libc::SYS_flistxattr,
     ];
     let not_null = [
         (libc::SYS_epoll_pwait2, 3),
@@ -156,9 +215,37 @@ fn common_rules() -> Vec<Rule> {
         .map(|(number, at)| Rule::new(number, NotZero { at }));
     always
         .chain(metadata.into_iter().map(Rule::metadata))
+        .chain(stat.into_iter().map(Rule::stat))
         .chain(not_null)
         .chain(others)
         .collect()
+}
+
+/// What tells or changes a user or an owner.
+fn owner_rules() -> impl Iterator<Item = Rule> {
+    let owners = [
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_setxattr,
+        libc::SYS_lsetxattr,
+        libc::SYS_fsetxattr,
+        libc::SYS_removexattr,
+        libc::SYS_lremovexattr,
+        libc::SYS_fremovexattr,
+        libc::SYS_getuid,
+        libc::SYS_geteuid,
+        libc::SYS_getgid,
+        libc::SYS_getegid,
+        libc::SYS_getresuid,
+        libc::SYS_getresgid,
+        libc::SYS_getgroups,
+        libc::SYS_setgroups,
+    ];
+    let new_attributes = NEW_ATTRIBUTES.map(|number| Rule {
+        when: When::Fails(libc::ENOSYS),
+        ..Rule::owners(number)
+    });
+    owners.into_iter().map(Rule::owners).chain(new_attributes)
 }
 
 /// The rules that hold, sorted by number.
@@ -169,8 +256,9 @@ fn rules(what: &Virtual) -> Vec<Rule> {
         Vec::new()
     };
     rules.extend(common_rules());
+    rules.extend(owner_rules());
     rules.extend(arch::rules());
-    rules.retain(|rule| !rule.metadata || what.metadata == Metadata::Virtual);
+    rules.retain(|rule| rule.holds(what));
     // Stable, so that the first of two rules for a number holds.
     rules.sort_by_key(|rule| rule.number);
     rules.dedup_by_key(|rule| rule.number);

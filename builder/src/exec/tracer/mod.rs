@@ -6,7 +6,8 @@
 //! static ones too, and takes no privilege.
 //!
 //! Where what is told comes from: `clock`, `random`, `files`, `waits`. How calls are answered:
-//! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files). How threads are
+//! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files),
+//! `owners` (users and owners). How threads are
 //! stopped and go on: `run`, and `strict` for one at a time. What depends on the processor: `arch`.
 //!
 //! Effects: traces processes (ptrace(2), seccomp(2)). Must not know steps, stores, trees or how the
@@ -24,7 +25,10 @@ mod clock;
 pub mod evidence;
 mod files;
 mod filter;
+mod ids;
 mod open;
+mod owners;
+mod proc;
 mod random;
 mod run;
 mod stat;
@@ -55,6 +59,8 @@ pub struct Virtual {
     pub metadata: Metadata,
     /// One thread runs at a time.
     pub strict: bool,
+    /// Users and owners are emulated, because only id 0 exists.
+    pub owners: bool,
 }
 
 /// What a process is told about files.

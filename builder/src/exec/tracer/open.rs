@@ -46,12 +46,14 @@ impl Feeder {
 
 /// A file that is ours.
 enum Special {
+    /// A file about a process, of this kind, and where the tracer finds it.
+    Process(Vec<u8>, String),
     Random,
     Uuid,
     Uptime,
 }
 
-const PATH_MAX: usize = 4096;
+pub(super) const PATH_MAX: usize = 4096;
 
 impl Tracer {
     pub(super) fn open(
@@ -66,18 +68,23 @@ impl Tracer {
         if path == b"/dev/null" {
             return Ok(Answer::Native);
         }
-        let Some(special) = special(tid, name.directory, &path) else {
+        let process = self.threads[&tid].process;
+        let Some(special) = special((process, tid), name.directory, &path, writes) else {
             return Ok(if writes {
-                Answer::ToEnd(Pending::Opened { flags })
+                Answer::ToEnd(Pending::Opened {
+                    flags,
+                    new: self.will_be_new(tid, name, flags),
+                })
             } else {
                 Answer::Native
             });
         };
         self.used(
             tid,
-            match special {
+            match &special {
                 Special::Random | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
+                Special::Process(..) => Source::Machine,
             },
         );
         let saved = registers.clone();
@@ -100,9 +107,24 @@ impl Tracer {
                 registers.set_argument(1, u64::from(kept.cast_unsigned()));
                 Ok(Answer::Changed(Pending::Pipe { saved, pair, flags }))
             }
+            Special::Process(kind, place) => {
+                let quiet = std::fs::read(place)
+                    .ok()
+                    .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
+                Ok(match quiet {
+                    Some(content) => in_memory(registers, saved, flags, name.path, content),
+                    None => Answer::Native,
+                })
+            }
             Special::Uuid => {
                 let content = self.thread(tid).stream.uuid() + "\n";
-                Ok(in_memory(registers, saved, flags, name.path, content))
+                Ok(in_memory(
+                    registers,
+                    saved,
+                    flags,
+                    name.path,
+                    content.into(),
+                ))
             }
             Special::Uptime => {
                 let clock = &mut self.process(tid).clock;
@@ -110,7 +132,13 @@ impl Tracer {
                 let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 let hundredth = uptime.rem_euclid(SECOND) / (SECOND / 100);
                 let content = format!("{}.{hundredth:02} 0.00\n", uptime / SECOND);
-                Ok(in_memory(registers, saved, flags, name.path, content))
+                Ok(in_memory(
+                    registers,
+                    saved,
+                    flags,
+                    name.path,
+                    content.into(),
+                ))
             }
         }
     }
@@ -198,8 +226,11 @@ impl Tracer {
         if self.what.metadata == super::Metadata::Virtual {
             let pid = self.threads[&tid].process;
             if let Some(process) = self.processes.get_mut(&pid) {
-                self.files
-                    .opened(&real, &mut process.clock, emptied, || path.clone());
+                let clock = &mut process.clock;
+                let is_new = self.files.opened(&real, clock, emptied, || path.clone());
+                if is_new && flags & libc::O_CREAT != 0 {
+                    self.names_changed(pid, &path);
+                }
             }
         }
         self.wrote(tid, path);
@@ -207,7 +238,7 @@ impl Tracer {
 }
 
 /// A place below the stack that the program does not use while it is in a call.
-fn scratch(registers: &Registers) -> u64 {
+pub(super) fn scratch(registers: &Registers) -> u64 {
     /// More than the red zone (System V ABI, 3.2.2), aligned.
     const BELOW: u64 = 512;
     (registers.stack() - BELOW) & !15
@@ -219,7 +250,7 @@ fn in_memory(
     saved: Registers,
     flags: i32,
     name: u64,
-    content: String,
+    content: Vec<u8>,
 ) -> Answer {
     registers.set_number(libc::SYS_memfd_create);
     // Any string will do for a name.
@@ -230,14 +261,21 @@ fn in_memory(
         libc::MFD_CLOEXEC
     };
     registers.set_argument(1, close.into());
-    Answer::Changed(Pending::Content {
-        saved,
-        content: content.into_bytes(),
-    })
+    Answer::Changed(Pending::Content { saved, content })
 }
 
 /// Whether a path names one of ours.
-fn special(tid: Tid, directory: i32, path: &[u8]) -> Option<Special> {
+fn special(
+    (process, tid): (Tid, Tid),
+    directory: i32,
+    path: &[u8],
+    writes: bool,
+) -> Option<Special> {
+    if path.starts_with(b"/proc/") && !writes {
+        if let Some(found) = about_process((process, tid), path) {
+            return Some(found);
+        }
+    }
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"".as_slice(), path),
@@ -263,4 +301,31 @@ fn special(tid: Tid, directory: i32, path: &[u8]) -> Option<Special> {
         [from.as_slice(), b"/", parent].concat()
     };
     (whole == home).then_some(special)
+}
+
+/// A file of `/proc` about a process, by the name that the process uses for it.
+fn about_process((process, tid): (Tid, Tid), path: &[u8]) -> Option<Special> {
+    let path = std::str::from_utf8(path).ok()?;
+    let mut names = path.split('/').filter(|name| !name.is_empty()).skip(1);
+    let own = format!("/proc/{process}");
+    let mut place = match names.next()? {
+        "mounts" => return Some(Special::Process(b"mounts".into(), own + "/mounts")),
+        "self" => own,
+        "thread-self" => format!("{own}/task/{tid}"),
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) => format!("/proc/{number}"),
+        _ => return None,
+    };
+    let mut kind = names.next()?;
+    if kind == "task" {
+        place = format!("{place}/task/{}", names.next()?);
+        kind = names.next()?;
+    }
+    place = format!("{place}/{kind}");
+    if kind == "fdinfo" {
+        place = format!("{place}/{}", names.next()?);
+    }
+    names
+        .next()
+        .is_none()
+        .then(|| Special::Process(kind.into(), place))
 }

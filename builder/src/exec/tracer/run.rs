@@ -10,7 +10,9 @@ use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
 use super::files::Files;
+use super::ids::Ids;
 use super::open::Feeder;
+use super::owners;
 use super::random::Stream;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
@@ -24,6 +26,8 @@ pub struct Ended {
     pub status: Result<i32, i32>,
     /// What it and the others did.
     pub evidence: Evidence,
+    /// Emulated owners of what it left, by absolute path, where the files themselves do not say it.
+    pub owners: BTreeMap<Vec<u8>, (u32, u32)>,
     /// A thread that ran for ever while others waited for it; everything was killed.
     pub spin: Option<Spin>,
 }
@@ -52,6 +56,8 @@ pub(super) struct Thread {
     pub(super) in_vfork: bool,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
+    /// Who it is told that it is, where users are emulated.
+    pub(super) ids: Ids,
 }
 
 /// A process: threads with one memory.
@@ -75,6 +81,8 @@ pub(super) struct Process {
     pub(super) affinity: u64,
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
+    /// How many ports it was given.
+    pub(super) ports: u16,
     record: usize,
     /// Where the program interpreter is in memory.
     interpreter: Option<u64>,
@@ -103,7 +111,9 @@ pub(super) enum Pending {
     /// As above.
     Statfs { to: u64 },
     /// Note what was opened for writing.
-    Opened { flags: i32 },
+    Opened { flags: i32, new: bool },
+    /// Note whose a file is.
+    Owner(owners::Then),
     /// A file of ours takes the place of the one that was asked for.
     Content { saved: Registers, content: Vec<u8> },
     /// A pipe takes the place of a random device: it was made; its writing end is to be closed.
@@ -120,6 +130,12 @@ pub(super) enum Pending {
     },
     /// The path was another one.
     Redirected(Registers),
+    /// Make the target of a link one that depends on nothing outside.
+    Link { to: u64 },
+    /// Sort the names of attributes.
+    Names { to: u64 },
+    /// Make times the process' own.
+    Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
 }
@@ -152,6 +168,8 @@ pub struct Tracer {
     pub(super) timer_files: Vec<TimerFile>,
     pub(super) feeders: Vec<Feeder>,
     pub(super) turns: Option<Turns>,
+    /// Where users and owners are emulated.
+    pub(super) owners: Option<owners::Table>,
     /// An event that was taken too early, to be looked at next.
     kept: Option<(Tid, Event)>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
@@ -181,6 +199,7 @@ impl Tracer {
             timer_files: Vec::new(),
             feeders: Vec::new(),
             turns: what.strict.then(Turns::default),
+            owners: None,
             kept: None,
             last: first,
             evidence: Evidence::default(),
@@ -233,6 +252,7 @@ impl Tracer {
         };
         Ok(Ended {
             status,
+            owners: self.settle_owners(),
             evidence: self.into_evidence(),
             spin,
         })
@@ -493,10 +513,13 @@ impl Tracer {
         self.count(if shares { "thread" } else { "fork" });
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
+        let ids = thread.ids.clone();
         thread.in_vfork = how == Started::Vfork;
         let parent = thread.process;
         let owner = if shares { parent } else { child };
-        self.threads.insert(child, Thread::new(owner, stream));
+        let mut new = Thread::new(owner, stream);
+        new.ids = ids;
+        self.threads.insert(child, new);
         if !shares && let Some(process) = self.processes.get_mut(&parent) {
             let mut lineage = process.lineage.clone();
             lineage.push(process.children);
@@ -521,6 +544,7 @@ impl Tracer {
             turns.born(child);
         }
         if self.early.remove(&child) {
+            self.count("interrupt");
             self.go(child, Resume::Run, 0)?;
         }
         self.go(tid, Resume::Run, 0)
@@ -677,6 +701,9 @@ impl Tracer {
             start => start?,
         };
         start.hide(tid, &random)?;
+        if let Some(ids) = self.new_program(tid) {
+            start.tell_ids(tid, ids)?;
+        }
         if let Some(base) = start.interpreter {
             self.quieten_interpreter(tid, base)?;
         }
@@ -787,13 +814,21 @@ impl Thread {
             waiting: None,
             in_vfork: false,
             interrupted: None,
+            ids: Ids::default(),
         }
     }
 }
 
 impl Process {
     fn new(clock: Clock, lineage: Vec<u32>) -> Self {
+        // Each process has ports of its own, as good as always.
+        let place: Vec<u8> = lineage
+            .iter()
+            .flat_map(|place| place.to_be_bytes())
+            .collect();
+        let ports = super::files::number_of(&place) % u64::from(super::answer::PORTS);
         Self {
+            ports: u16::try_from(ports).unwrap_or(0),
             clock,
             lineage,
             children: 0,
@@ -836,6 +871,8 @@ struct Start {
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
+    /// Where the ids stand: user, effective user, group, effective group, and whether it is a set-id program.
+    ids: [Option<u64>; 5],
     /// Where the least size of a signal stack stands, which depends on the processor.
     signal_stack: Option<u64>,
 }
@@ -845,6 +882,9 @@ impl Start {
         const AT_BASE: u64 = 7;
         const AT_UID: u64 = 11;
         const AT_EUID: u64 = 12;
+        const AT_GID: u64 = 13;
+        const AT_EGID: u64 = 14;
+        const AT_SECURE: u64 = 23;
         const AT_SYSINFO_EHDR: u64 = 33;
         const AT_RANDOM: u64 = 25;
         const AT_HWCAP2: u64 = 26;
@@ -871,11 +911,16 @@ impl Start {
             random: None,
             interpreter: None,
             hidden: Vec::new(),
+            ids: [None; 5],
             signal_stack: None,
         };
         loop {
             let at = words.at;
             let (kind, value) = (words.next()?, words.next()?);
+            let ids = [AT_UID, AT_EUID, AT_GID, AT_EGID, AT_SECURE];
+            if let Some(which) = ids.iter().position(|id| *id == kind) {
+                start.ids[which] = Some(at + 8);
+            }
             match kind {
                 0 => break,
                 AT_RANDOM => start.random = Some(value),
@@ -891,6 +936,15 @@ impl Start {
             start.argv.push(sys_string(tid, address, 256)?);
         }
         Ok(start)
+    }
+
+    fn tell_ids(&self, tid: Tid, ids: [u64; 5]) -> io::Result<()> {
+        for (at, id) in self.ids.iter().zip(ids) {
+            if let Some(at) = at {
+                sys::write_memory(tid, *at, &id.to_ne_bytes())?;
+            }
+        }
+        Ok(())
     }
 
     fn hide(&self, tid: Tid, random: &[u8; 16]) -> io::Result<()> {

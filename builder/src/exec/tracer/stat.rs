@@ -6,17 +6,22 @@ use std::os::fd::AsRawFd as _;
 
 use rustix::fs::{SeekFrom, seek};
 
+use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
 use super::files::{number_of, path_of};
+use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
+use crate::hostfs::owner::ROOT;
 
-const PATH_MAX: usize = 4096;
 /// `utimensat(2)`.
 const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
+
+/// `/proc/sys/kernel/overflowuid` and `overflowgid`.
+const NOBODY: (u32, u32) = (65534, 65534);
 
 /// What the tracer finds under a name.
 enum Found {
@@ -33,13 +38,15 @@ impl Tracer {
     pub(super) fn stat(&mut self, tid: Tid, stat: Stat) -> io::Result<Answer> {
         let pid = self.threads[&tid].process;
         let process = &self.processes[&pid];
-        if !process.at_home || !process.privileged {
+        if !process.at_home || !process.privileged || self.what.metadata == Metadata::Clamp {
             return Ok(Answer::ToEnd(Pending::Stat(stat)));
         }
         match find(tid, stat.name, stat.flags)? {
             Found::Fails(number) => Ok(error(number)),
             Found::Real(name, real) if self.files.is_plain(&real) => {
-                let shown = self.show(tid, &real, &name, stat.flags);
+                let mut shown = self.show(tid, &real, &name, stat.flags);
+                let owner = self.owner_of(&real, &name, || canonical(&name, stat.flags));
+                (shown.stx_uid, shown.stx_gid) = owner.unwrap_or((real.stx_uid, real.stx_gid));
                 write_answer(tid, &stat, &shown)?;
                 Ok(Answer::Gives(0))
             }
@@ -61,11 +68,23 @@ impl Tracer {
     pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
         let pid = self.threads[&tid].process;
         let at_home = self.processes[&pid].at_home;
+        let owner = self.owner_named(tid, stat.name, stat.flags);
+        if self.what.metadata == Metadata::Clamp {
+            return match owner {
+                Some(owner) => write_owner(tid, &stat, owner),
+                None => Ok(()),
+            };
+        }
         let answered = read_answer(tid, &stat)?;
         let found = if at_home {
             find(tid, stat.name, stat.flags)?
         } else {
             Found::Elsewhere
+        };
+        let own = if at_home && self.is_the_machines(tid, &stat, &found, &answered) {
+            ROOT
+        } else {
+            (answered.stx_uid, answered.stx_gid)
         };
         let shown = match found {
             Found::Real(name, real)
@@ -82,7 +101,30 @@ impl Tracer {
                 self.files.show(&answered, &mut process.clock, || path)
             }
         };
-        write_answer(tid, &stat, &shown)
+        write_answer(tid, &stat, &owned(shown, owner.unwrap_or(own)))
+    }
+
+    /// Does it belong to the machine's root, who is nobody in a step when somebody else builds? So do devices and
+    /// `/proc`; a file of the step's that belongs to nobody is something else.
+    fn is_the_machines(
+        &self,
+        tid: Tid,
+        stat: &Stat,
+        found: &Found,
+        answered: &libc::statx,
+    ) -> bool {
+        if (answered.stx_uid, answered.stx_gid) != NOBODY {
+            return false;
+        }
+        match (found, u32::from(answered.stx_mode) & libc::S_IFMT) {
+            (_, libc::S_IFCHR | libc::S_IFBLK) => true,
+            (Found::Real(_, real), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) => {
+                !self.files.is_plain(real)
+            }
+            (Found::Elsewhere, _) => sys_string(tid, stat.name.path, PATH_MAX)
+                .is_ok_and(|path| path.starts_with(b"/proc")),
+            _ => false,
+        }
     }
 
     /// getdents64(2), sorted by name. The place in the list is the offset of the open directory itself, so
@@ -140,6 +182,8 @@ impl Tracer {
                 name: entry.file_name().to_owned(),
             });
         }
+        // Before they get numbers: a file with two names has that of the first.
+        entries.sort_by(|one, other| one.order().cmp(&other.order()));
         let link = CString::new(format!("/proc/self/fd/{}", directory.as_raw_fd()))?;
         let path = path_of(&link);
         for entry in &mut entries {
@@ -151,16 +195,71 @@ impl Tracer {
             let flags = libc::AT_SYMLINK_NOFOLLOW;
             entry.number = match sys::statx(directory.as_raw_fd(), &entry.name, flags) {
                 // The parent has its own name, not that of a way to it.
-                Ok(real) if name == b".." => {
-                    let number = self.files.number(&real, || parent(&path));
-                    number
-                }
+                Ok(real) if name == b".." => self.files.number(&real, || parent(&path)),
                 Ok(real) => self.files.number(&real, whole),
                 Err(_) => number_of(&whole()),
             };
         }
-        entries.sort_by(|one, other| one.order().cmp(&other.order()));
         Ok(entries)
+    }
+
+    /// A process makes or removes names. That it will be able to is seen beforehand: then the directory is
+    /// changed.
+    pub(super) fn names(
+        &mut self,
+        tid: Tid,
+        old: Option<FileName>,
+        new: Option<FileName>,
+    ) -> io::Result<()> {
+        let pid = self.threads[&tid].process;
+        if !self.processes[&pid].at_home || self.what.metadata == Metadata::Clamp {
+            return Ok(());
+        }
+        let moves = old.is_some();
+        let mut changed = Vec::new();
+        for (name, exists) in [(old, true), (new, false)] {
+            let Some(name) = name else { continue };
+            let (whole, found) = match place(tid, name)? {
+                Some(whole) => {
+                    let flags = libc::AT_SYMLINK_NOFOLLOW;
+                    let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
+                    (whole, found)
+                }
+                None => return Ok(()),
+            };
+            // A new name may be there only where something is moved over it.
+            if found != exists && !(found && moves) {
+                return Ok(());
+            }
+            changed.push(whole);
+        }
+        for whole in changed {
+            self.names_changed(pid, whole.as_bytes());
+        }
+        Ok(())
+    }
+
+    /// The directory that holds this path was changed.
+    pub(super) fn names_changed(&mut self, pid: Tid, path: &[u8]) {
+        let end = path
+            .iter()
+            .rposition(|byte| *byte != b'/')
+            .map_or(0, |at| at + 1);
+        let directory = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(0) => b"/".as_slice(),
+            Some(at) => &path[..at],
+            None => return,
+        };
+        let Ok(directory) = CString::new(directory) else {
+            return;
+        };
+        if let Ok(real) = sys::statx(libc::AT_FDCWD, &directory, 0)
+            && self.files.is_plain(&real)
+            && let Some(process) = self.processes.get_mut(&pid)
+        {
+            self.files
+                .touched(&real, &mut process.clock, None, || canonical(&directory, 0));
+        }
     }
 
     /// A process sets the times of a file.
@@ -274,19 +373,9 @@ fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
         return Ok(Found::Fails(libc::ENOENT));
     }
     let absolute = path.starts_with(b"/");
-    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(&path)) {
+    let Some(whole) = place_of(tid, name.directory, &path) else {
         return Ok(Found::Elsewhere);
-    }
-    let mut whole = match (absolute, name.directory) {
-        (true, _) => Vec::new(),
-        (false, libc::AT_FDCWD) => format!("/proc/{tid}/cwd").into_bytes(),
-        (false, directory) => format!("/proc/{tid}/fd/{directory}").into_bytes(),
     };
-    if !absolute && !path.is_empty() {
-        whole.push(b'/');
-    }
-    whole.extend_from_slice(&path);
-    let whole = CString::new(whole).expect("a string without its end in it");
     // The descriptor's own file is behind a link of /proc.
     let flags = if path.is_empty() {
         0
@@ -307,6 +396,29 @@ fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
             })
         }
     }
+}
+
+/// A name as the tracer can use it; `None` for one that means something else to it.
+fn place(tid: Tid, name: FileName) -> io::Result<Option<CString>> {
+    let path = sys_string(tid, name.path, PATH_MAX)?;
+    Ok(place_of(tid, name.directory, &path).filter(|_| !path.is_empty()))
+}
+
+fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
+    let absolute = path.starts_with(b"/");
+    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(path)) {
+        return None;
+    }
+    let mut whole = match (absolute, directory) {
+        (true, _) => Vec::new(),
+        (false, libc::AT_FDCWD) => format!("/proc/{tid}/cwd").into_bytes(),
+        (false, directory) => format!("/proc/{tid}/fd/{directory}").into_bytes(),
+    };
+    if !absolute && !path.is_empty() {
+        whole.push(b'/');
+    }
+    whole.extend_from_slice(path);
+    Some(CString::new(whole).expect("a string without its end in it"))
 }
 
 /// `/proc`, or the links in `/dev` that lead there.
@@ -345,6 +457,21 @@ fn modification(tid: Tid, span: Span) -> io::Result<Option<(i64, i64)>> {
         0 => (word(8), 0),
         unit => (word(16), word(24).saturating_mul(unit)),
     }))
+}
+
+fn owned(mut shown: libc::statx, owner: (u32, u32)) -> libc::statx {
+    (shown.stx_uid, shown.stx_gid) = owner;
+    shown
+}
+
+/// Only whose it is; all else stays as the kernel has written it.
+fn write_owner(tid: Tid, stat: &Stat, (uid, gid): (u32, u32)) -> io::Result<()> {
+    let at = match stat.form {
+        StatForm::Stat => arch::STAT_OWNER,
+        StatForm::Statx => std::mem::offset_of!(libc::statx, stx_uid) as u64,
+    };
+    let bytes = [uid.to_ne_bytes(), gid.to_ne_bytes()].concat();
+    sys::write_memory(tid, stat.to + at, &bytes)
 }
 
 fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {

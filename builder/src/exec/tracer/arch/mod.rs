@@ -70,6 +70,8 @@ pub(super) fn from_stat(bytes: &[u8; STAT]) -> libc::statx {
     here::from_stat(bytes)
 }
 
+/// Where user and group stand in `struct stat`.
+pub(super) const STAT_OWNER: u64 = here::STAT_OWNER;
 /// Bytes of `struct stat`.
 pub(super) const STAT: usize = here::STAT;
 /// The audit number of this architecture (seccomp(2)).

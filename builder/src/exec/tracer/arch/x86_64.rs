@@ -156,6 +156,10 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             form: StatForm::Stat,
             to: a[1],
         }),
+        libc::SYS_readlink => Call::Readlink {
+            name: at(a[0]),
+            to: a[1],
+        },
         libc::SYS_time => Call::Time { to: a[0] },
         libc::SYS_alarm => Call::Alarm {
             seconds: a[0] & 0xffff_ffff,
@@ -217,6 +221,15 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             uid: int(a[1]),
             gid: int(a[2]),
         },
+        libc::SYS_mkdir | libc::SYS_mknod => Call::Make { name: at(a[0]) },
+        libc::SYS_symlink => Call::Make { name: at(a[1]) },
+        libc::SYS_rename | libc::SYS_link => Call::Rename {
+            from: at(a[0]),
+            to: at(a[1]),
+            flags: libc::AT_SYMLINK_NOFOLLOW,
+            stays: number == libc::SYS_link,
+        },
+        libc::SYS_unlink | libc::SYS_rmdir => Call::Remove { name: at(a[0]) },
         _ => return None,
     })
 }
@@ -225,9 +238,12 @@ pub(in super::super) fn rules() -> Vec<Rule> {
     vec![
         Rule::new(libc::SYS_open, When::Opens { flags: 1 }),
         Rule::new(libc::SYS_creat, When::Always),
-        Rule::metadata(libc::SYS_stat),
-        Rule::metadata(libc::SYS_lstat),
+        Rule::stat(libc::SYS_stat),
+        Rule::stat(libc::SYS_lstat),
         Rule::metadata(libc::SYS_getdents),
+        Rule::metadata(libc::SYS_readlink),
+        Rule::metadata(libc::SYS_unlink),
+        Rule::metadata(libc::SYS_rmdir),
         Rule::new(libc::SYS_time, When::Always),
         Rule::new(libc::SYS_alarm, When::Always),
         Rule::new(libc::SYS_poll, When::Milliseconds { at: 2 }),
@@ -236,6 +252,13 @@ pub(in super::super) fn rules() -> Vec<Rule> {
         Rule::metadata(libc::SYS_utime),
         Rule::metadata(libc::SYS_utimes),
         Rule::metadata(libc::SYS_futimesat),
+        Rule::owners(libc::SYS_chown),
+        Rule::owners(libc::SYS_lchown),
+        Rule::stat(libc::SYS_mkdir),
+        Rule::stat(libc::SYS_mknod),
+        Rule::stat(libc::SYS_symlink),
+        Rule::stat(libc::SYS_rename),
+        Rule::stat(libc::SYS_link),
     ]
 }
 
@@ -284,6 +307,7 @@ pub(in super::super) fn quiet_time_stamp(mut code: [u8; 8]) -> Option<[u8; 8]> {
 }
 
 pub(in super::super) const STAT: usize = 144;
+pub(in super::super) const STAT_OWNER: u64 = 28;
 
 pub(in super::super) fn from_stat(bytes: &[u8; STAT]) -> libc::statx {
     let word =

@@ -1,0 +1,144 @@
+//! Owners without a range of ids: an image has the same bytes whoever builds it, as long as its steps are traced.
+
+use golden_tests::lab::{Lab, shell_spec};
+use golden_tests::machine::{User, run};
+
+const OUTPUT: [&str; 3] = ["build", "--output", "kind=oci-archive,file=image.tar"];
+const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
+
+/// Accounts; files, links and directories of others that no step made; everything that package scripts do with owners.
+const STEPS: &str = r#"
+  { write = "/etc/passwd", text = "root:x:0:0::/:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n" },
+  { write = "/etc/group", text = "root:x:0:\nstaff:x:50:user\nuser:x:1000:\n" },
+  { mkdir = "/var/local", owner = "0:50", mode = "2775" },
+  { mkdir = "/srv/theirs", owner = "7:8" },
+  { write = "/srv/theirs/old", text = "old", owner = "7:8" },
+  { shell = "busybox --install -s /bin; cd /srv/theirs; ln -s old link; mkfifo pipe; chown -h 7:8 link pipe" },
+  { shell = """
+      mkdir -p /home/user; chown user:staff /home/user; chmod 2750 /home/user
+      cp /bin/busybox /srv/tool; chown 33:33 /srv/tool; chmod 4755 /srv/tool; chown 33:34 /srv/tool
+      mkdir -p /opt/a/b; echo one > /opt/a/b/file; ln -s file /opt/a/b/link
+      chown -R user:staff /opt/a
+      mkdir -p /var/local/lib; echo > /var/local/lib/file
+      su user -s /bin/sh -c 'id; echo mine > /home/user/file; ln -s file /home/user/link; mkfifo /home/user/pipe; umask 077; mkdir /home/user/own'
+      mv /srv/theirs/old /srv/theirs/new
+      touch -h /srv/theirs/link; mv /srv/theirs/pipe /srv/pipe
+      stat -c '%n %u:%g %a' /srv/* /srv/theirs/* /home/user/* /opt/a/b/* > /stats
+  """ },
+  { shell = """
+      cp -a /srv/theirs /srv/copy
+      ln /srv/theirs/new /srv/theirs/same
+      echo more >> /srv/theirs/new
+      mv /home/user/link /home/user/moved
+      chown -h 0:0 /opt/a/b/link
+      stat -c '%n %u:%g %a %h' /srv/* /srv/copy/* /home/user/* /opt/a/b/* > /stats.more
+      tar cf /archive.tar /srv /home /opt/a
+  """ },
+  { run = ["busybox", "id"], as = "user" },
+  { shell = "id > /home/user/who; stat -c %u:%g /home/user/who >> /home/user/who", as = "user" },
+"#;
+
+fn traced(steps: &str, tier: &str) -> String {
+    shell_spec(steps, "").replace("\"isolated\"", &format!("\"{tier}\""))
+}
+
+fn lab(spec: &str) -> Lab {
+    let lab = Lab::with_shell("", "");
+    lab.write("spec.toml", spec);
+    lab.open_to_all();
+    lab
+}
+
+/// The same spec for everybody, each with a project and a store of its own.
+fn digests(spec: &str) -> Vec<(User, String)> {
+    USERS
+        .map(|user| (user, lab(spec).run_as(user, &OUTPUT).digest()))
+        .to_vec()
+}
+
+#[test]
+fn everybody_builds_the_same_owners() {
+    for tier in ["deterministic", "strict"] {
+        let told = digests(&traced(STEPS, tier));
+        let same = told.iter().all(|(_, digest)| *digest == told[0].1);
+        assert!(same, "{tier}: {told:#?}");
+    }
+}
+
+const CONTROL: &str = "\
+Package: thing
+Version: 1.0
+Architecture: all
+Maintainer: Nobody <nobody@example.org>
+Description: gives files away
+";
+const POSTINST: &str = "#!/bin/sh
+set -e
+useradd --system --home-dir /var/lib/thing --shell /usr/sbin/nologin thing
+chown -R thing:games /var/lib/thing
+chmod 2770 /var/lib/thing
+su thing -s /bin/sh -c 'id; echo made > /var/lib/thing/made'
+runuser -u thing -- touch /var/lib/thing/other
+setpriv --reuid=33 --regid=33 --clear-groups id > /var/lib/thing/id
+install -o thing -g adm -m 4755 /bin/true /usr/bin/thing-tool
+dpkg-statoverride --add --update thing games 6711 /usr/bin/thing
+";
+const INSTALL: &str = r#"
+immbuild = 1
+source.base.image = "./debian"
+source.package.path = "thing.deb"
+
+[image]
+from = "base"
+steps = [
+  { copy = "package", to = "/thing.deb" },
+  { run = ["dpkg", "--install", "/thing.deb"] },
+  { shell = "find / -xdev -newer /etc/hostname -printf '%p %U:%G %m\\n' > /changed; tar cf /state.tar /var/lib/thing /etc" },
+]
+"#;
+
+/// A package whose script does what such scripts do.
+fn package() -> Vec<u8> {
+    let lab = Lab::new("");
+    lab.write("thing/DEBIAN/control", CONTROL);
+    lab.write("thing/DEBIAN/postinst", POSTINST);
+    lab.write("thing/usr/bin/thing", "#!/bin/sh\n");
+    lab.write("thing/var/lib/thing/data", "data");
+    let path = |name: &str| lab.file(name).display().to_string();
+    let (tree, deb) = (path("thing"), path("thing.deb"));
+    run("chmod", &["-R", "u=rwX,go=rX", &tree]).expect("it is there");
+    for script in ["thing/DEBIAN/postinst", "thing/usr/bin/thing"] {
+        run("chmod", &["755", &path(script)]).expect("it is there");
+    }
+    run("dpkg-deb", &["--root-owner-group", "--build", &tree, &deb]).expect("it is a package");
+    lab.read("thing.deb")
+}
+
+#[test]
+#[ignore = "needs a Debian root and dpkg-deb"]
+fn a_debian_package_that_gives_files_away_is_installed() {
+    let layout = golden_tests::roots::debian().unwrap_or_else(|error| panic!("{error:#}"));
+    let package = package();
+    let told = USERS.map(|user| {
+        let lab = lab(INSTALL);
+        std::os::unix::fs::symlink(&layout, lab.file("debian")).expect("it can be made");
+        lab.write("thing.deb", &package);
+        (user, lab.run_as(user, &["build"]).digest())
+    });
+    let same = told.iter().all(|(_, digest)| *digest == told[0].1);
+    assert!(same, "{told:#?}");
+}
+
+/// The control: without the tracer the one without a range is refused, and told what to do.
+#[test]
+fn without_the_tracer_a_range_is_needed() {
+    let spec = shell_spec(STEPS, "");
+    lab(&spec).run_as(User::Plain, &OUTPUT).refused_with(
+        8,
+        &[
+            "belongs to ",
+            "hint: give the user a range of ids: ",
+            "A step of tier `deterministic` or `strict` needs no range",
+        ],
+    );
+}
