@@ -54,6 +54,8 @@ pub(super) struct Thread {
     pub(super) waiting: Option<Waiting>,
     /// It waits for the child of a vfork(2).
     pub(super) in_vfork: bool,
+    /// A signal has stopped it, as job control does: it is traced, so its state is another's.
+    pub(super) is_halted: bool,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
     /// Who it is told that it is, where users are emulated.
@@ -292,12 +294,12 @@ impl Tracer {
 
     /// Can no thread run before a time comes?
     fn is_idle(&mut self) -> bool {
-        if !self.early.is_empty() || !Self::is_waiting(self.last) {
+        if !self.early.is_empty() || !self.is_waiting(self.last) {
             return false;
         }
         let tids: Vec<Tid> = self.threads.keys().copied().collect();
         for tid in &tids {
-            if !Self::is_waiting(*tid) {
+            if !self.is_waiting(*tid) {
                 self.last = *tid;
                 return false;
             }
@@ -307,15 +309,19 @@ impl Tracer {
         }
         // Each was seen waiting, but at another moment: only if none has run since, all waited at once.
         let before: Vec<String> = tids.iter().map(|tid| switches(*tid)).collect();
-        tids.iter().all(|tid| Self::is_waiting(*tid))
+        tids.iter().all(|tid| self.is_waiting(*tid))
             && tids.iter().map(|tid| switches(*tid)).eq(before)
     }
 
     /// Is it blocked in a call, stopped by a signal, or ended?
-    fn is_waiting(tid: Tid) -> bool {
+    fn is_waiting(&self, tid: Tid) -> bool {
         match state(tid) {
             // Its end is about to be told, or was.
             None => true,
+            Some(b't') => self
+                .threads
+                .get(&tid)
+                .is_some_and(|thread| thread.is_halted),
             Some(state) => [b'S', b'T', b'Z', b'X', b'I'].contains(&state),
         }
     }
@@ -456,6 +462,7 @@ impl Tracer {
             self.early.insert(tid);
             return Ok(());
         }
+        self.thread(tid).is_halted = event == Event::GroupStop;
         match event {
             Event::Exited(_) | Event::Killed(_) => Ok(()),
             Event::Call => self.call(tid),
@@ -813,6 +820,7 @@ impl Thread {
             pending: None,
             waiting: None,
             in_vfork: false,
+            is_halted: false,
             interrupted: None,
             ids: Ids::default(),
         }

@@ -282,6 +282,10 @@ impl Tracer {
             return false;
         };
         match state {
+            b't' => !self
+                .threads
+                .get(&tid)
+                .is_some_and(|thread| thread.is_halted),
             b'S' | b'T' | b'Z' | b'X' | b'I' => false,
             // vfork(2) waits without being interruptible.
             b'D' => !self.threads.get(&tid).is_some_and(|thread| thread.in_vfork),
