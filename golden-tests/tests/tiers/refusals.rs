@@ -10,7 +10,7 @@ fn a_32_bit_program_is_killed_and_says_nothing_of_the_time() {
             tier,
             &format!("{build} ./old > said 2> /dev/null && echo 0 || echo ended $?; wc -c < said"),
         );
-        assert!(said.ends_with("ended 159\n0"), "under `{tier}`: {said}");
+        assert!(said.ends_with("ended 137\n0"), "under `{tier}`: {said}");
         // As the step itself it is a failure with its reason.
         let failed = Probe::new(tier, &format!("{build} exec ./old")).fails();
         assert_eq!(failed.exit, Some(7));
