@@ -266,7 +266,10 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Blocked => Ok(Resume::Run),
+            Pending::Blocked => {
+                self.ended_a_wait(tid);
+                Ok(Resume::Run)
+            }
         }
     }
 
