@@ -27,6 +27,7 @@ pub(crate) const VIRTUAL: [&str; 2] = ["deterministic", "strict"];
 pub(crate) struct Probe {
     tier: &'static str,
     keys: String,
+    before: Option<String>,
     script: String,
 }
 
@@ -63,6 +64,7 @@ impl Probe {
         Self {
             tier,
             keys: String::new(),
+            before: None,
             script: script.to_owned(),
         }
     }
@@ -74,17 +76,31 @@ impl Probe {
         self
     }
 
+    /// After another step, under `isolated`, that makes what it works on.
+    pub(crate) fn after(mut self, script: &str) -> Self {
+        self.before = Some(script.to_owned());
+        self
+    }
+
     fn lab(&self) -> Lab {
+        let quoted = |script: &String| toml::Value::String(script.clone());
+        let before = self.before.as_ref().map(|script| {
+            format!(
+                "{{ in = \"/work\", tier = \"isolated\", shell = {} }}, ",
+                quoted(script)
+            )
+        });
         let timeout = if self.keys.contains("timeout") {
             ""
         } else {
             "timeout = \"100s\", "
         };
         let mut lab = Lab::new(&spec(&format!(
-            "{{ in = \"/work\", tier = \"{}\", {timeout}{}shell = {} }}",
+            "{}{{ in = \"/work\", tier = \"{}\", {timeout}{}shell = {} }}",
+            before.unwrap_or_default(),
             self.tier,
             self.keys,
-            toml::Value::String(self.script.clone())
+            quoted(&self.script)
         )));
         lab.store.clone_from(store());
         lab

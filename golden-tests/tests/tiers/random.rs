@@ -153,7 +153,7 @@ echo process $(hex /proc/self/root/dev/urandom)
 echo input $(hex /dev/stdin < /dev/urandom)
 echo descriptor $(hex /proc/self/fd/7 7< /dev/urandom)
 mkdir -p top/dev; touch top/dev/urandom
-echo mounted $(unshare -m sh -c 'mount --bind /dev/urandom top/dev/urandom && hex() { head -c 16 "$1" | od -An -tx1 | tr -d " \n"; }; hex top/dev/urandom' || echo refused)
+echo mounted $(unshare -Urm sh -c 'mount --bind /dev/urandom top/dev/urandom && hex() { head -c 16 "$1" | od -An -tx1 | tr -d " \n"; }; hex top/dev/urandom' || echo refused)
 echo perl $(perl -e 'sysopen F, "soft", 0; sysread F, $b, 16; print unpack "H*", $b')
 "#;
     for tier in VIRTUAL {

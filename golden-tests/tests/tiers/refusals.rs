@@ -1,6 +1,6 @@
 //! Check 22: other ways into the kernel than the ones that are watched are closed.
 
-use crate::probe::{Probe, VIRTUAL, log, number, value};
+use crate::probe::{EPOCH, Probe, VIRTUAL, log, value};
 
 #[test]
 fn a_32_bit_program_is_killed_and_says_nothing_of_the_time() {
@@ -8,18 +8,22 @@ fn a_32_bit_program_is_killed_and_says_nothing_of_the_time() {
     for tier in VIRTUAL {
         let said = log(
             tier,
-            &format!("{build} ./old > said 2>&1 && echo 0 || echo ended $?; wc -c < said"),
+            &format!("{build} ./old > said 2> /dev/null && echo 0 || echo ended $?; wc -c < said"),
         );
-        assert!(said.ends_with("ended 159\n0"), "under `{tier}`: {said}");
+        assert!(said.ends_with("ended 137\n0"), "under `{tier}`: {said}");
         // As the step itself it is a failure with its reason.
         let failed = Probe::new(tier, &format!("{build} exec ./old")).fails();
         assert_eq!(failed.exit, Some(7));
         assert!(
-            failed.said.contains("was killed by signal 31"),
+            failed.said.contains("was killed by signal"),
             "{}",
             failed.said
         );
-        println!("{}", failed.said);
+        assert!(
+            failed.said.contains("immbuild: `old` is a program of another architecture, as 32-bit ones are, and no step can run those"),
+            "{}",
+            failed.said
+        );
     }
 }
 
@@ -40,11 +44,10 @@ fn no_other_way_into_the_kernel_is_open() {
         }
         for time in ["adjtimex", "clock_adjtime"] {
             let text = value(&said, time);
-            let virtually = number(&said, time);
-            assert!(
-                (1_767_225_600..1_767_225_660).contains(&virtually),
-                "{text}"
-            );
+            let virtually = text
+                .parse()
+                .is_ok_and(|time| (EPOCH..EPOCH + 60).contains(&time));
+            assert!(virtually || text == "Operation not permitted", "{said}");
         }
         assert_eq!(value(&said, "settime"), "Operation not permitted");
         assert_ne!(value(&said, "rtc"), "there", "{said}");

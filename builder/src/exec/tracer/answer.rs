@@ -267,7 +267,10 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Blocked => Ok(Resume::Run),
+            Pending::Blocked => {
+                self.ended_a_wait(tid);
+                Ok(Resume::Run)
+            }
         }
     }
 

@@ -54,6 +54,8 @@ pub(super) struct Thread {
     pub(super) waiting: Option<Waiting>,
     /// It waits for the child of a vfork(2).
     pub(super) in_vfork: bool,
+    /// A signal has stopped it, as job control does: it is traced, so its state is another's.
+    pub(super) is_halted: bool,
     /// The wait it was taken out of by a signal, which may be made again.
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
     /// Who it is told that it is, where users are emulated.
@@ -292,12 +294,12 @@ impl Tracer {
 
     /// Can no thread run before a time comes?
     fn is_idle(&mut self) -> bool {
-        if !self.early.is_empty() || !Self::is_waiting(self.last) {
+        if !self.early.is_empty() || !self.is_waiting(self.last) {
             return false;
         }
         let tids: Vec<Tid> = self.threads.keys().copied().collect();
         for tid in &tids {
-            if !Self::is_waiting(*tid) {
+            if !self.is_waiting(*tid) {
                 self.last = *tid;
                 return false;
             }
@@ -307,15 +309,19 @@ impl Tracer {
         }
         // Each was seen waiting, but at another moment: only if none has run since, all waited at once.
         let before: Vec<String> = tids.iter().map(|tid| switches(*tid)).collect();
-        tids.iter().all(|tid| Self::is_waiting(*tid))
+        tids.iter().all(|tid| self.is_waiting(*tid))
             && tids.iter().map(|tid| switches(*tid)).eq(before)
     }
 
     /// Is it blocked in a call, stopped by a signal, or ended?
-    fn is_waiting(tid: Tid) -> bool {
+    fn is_waiting(&self, tid: Tid) -> bool {
         match state(tid) {
             // Its end is about to be told, or was.
             None => true,
+            Some(b't') => self
+                .threads
+                .get(&tid)
+                .is_some_and(|thread| thread.is_halted),
             Some(state) => [b'S', b'T', b'Z', b'X', b'I'].contains(&state),
         }
     }
@@ -456,6 +462,7 @@ impl Tracer {
             self.early.insert(tid);
             return Ok(());
         }
+        self.thread(tid).is_halted = event == Event::GroupStop;
         match event {
             Event::Exited(_) | Event::Killed(_) => Ok(()),
             Event::Call => self.call(tid),
@@ -684,7 +691,22 @@ impl Tracer {
         thread.waiting = None;
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
-        let start = Start::read(tid)?;
+        let start = match Start::read(tid) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => {
+                // The filter would kill it at its first call, without a word.
+                let name = std::fs::read_to_string(format!("/proc/{tid}/comm")).unwrap_or_default();
+                let text = format!(
+                    "immbuild: `{}` is a program of another architecture, as 32-bit ones are, and no step can run those\n",
+                    name.trim_end()
+                );
+                let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+                if let Some(pid) = rustix::process::Pid::from_raw(tid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+                return self.go(tid, Resume::Run, 0);
+            }
+            start => start?,
+        };
         start.hide(tid, &random)?;
         if let Some(ids) = self.new_program(tid) {
             start.tell_ids(tid, ids)?;
@@ -798,6 +820,7 @@ impl Thread {
             pending: None,
             waiting: None,
             in_vfork: false,
+            is_halted: false,
             interrupted: None,
             ids: Ids::default(),
         }

@@ -35,6 +35,9 @@ pub(super) struct Turns {
     last: u64,
     stops: u32,
     yields: bool,
+    /// The call of the thread with the turn may have woken others, which see what is there when they run: they
+    /// come to rest before it changes more.
+    woke: bool,
     watch: Option<Watch>,
 }
 
@@ -174,6 +177,14 @@ impl Tracer {
                 continue;
             }
             if let Some(holder) = self.turns().holder {
+                if self.turns_ref().woke && self.turns_ref().is_stopped(holder) {
+                    if self.one_moves() {
+                        sys::wait_for_news(patience);
+                        patience = (patience * 2).min(LONGEST);
+                        continue;
+                    }
+                    self.turns().woke = false;
+                }
                 if let Some((how, signal)) = self.turns().ready.remove(&holder) {
                     if self.keeps_turn(holder) {
                         sys::resume(holder, how, signal)?;
@@ -199,12 +210,7 @@ impl Tracer {
                 continue;
             }
             // Wait until all others have come to rest.
-            let moving = self
-                .threads
-                .keys()
-                .copied()
-                .find(|tid| !self.turns_ref().is_stopped(*tid) && self.is_running(*tid));
-            if moving.is_some() || !self.is_quiet() {
+            if self.one_moves() || !self.is_quiet() {
                 sys::wait_for_news(patience);
                 patience = (patience * 2).min(LONGEST);
                 continue;
@@ -235,6 +241,15 @@ impl Tracer {
             {
                 return Ok(Ok(news));
             }
+        }
+    }
+
+    /// A call that may block has ended: it may have woken others.
+    pub(super) fn ended_a_wait(&mut self, tid: Tid) {
+        if let Some(turns) = &mut self.turns
+            && turns.holder == Some(tid)
+        {
+            turns.woke = true;
         }
     }
 
@@ -276,12 +291,23 @@ impl Tracer {
         !others || (!turns.yields && turns.stops < LONGEST_TURN)
     }
 
+    /// Is there a thread that is on its way to a stop?
+    fn one_moves(&self) -> bool {
+        let turns = self.turns_ref();
+        let mut tids = self.threads.keys();
+        tids.any(|tid| !turns.is_stopped(*tid) && self.is_running(*tid))
+    }
+
     /// Is it computing, or on its way to a stop?
     fn is_running(&self, tid: Tid) -> bool {
         let Some(state) = state(tid) else {
             return false;
         };
         match state {
+            b't' => !self
+                .threads
+                .get(&tid)
+                .is_some_and(|thread| thread.is_halted),
             b'S' | b'T' | b'Z' | b'X' | b'I' => false,
             // vfork(2) waits without being interruptible.
             b'D' => !self.threads.get(&tid).is_some_and(|thread| thread.in_vfork),

@@ -146,6 +146,10 @@ pub(super) fn registers(tid: Tid) -> io::Result<Registers> {
         NT_PRSTATUS,
         &raw mut vector as usize,
     )?;
+    if vector.iov_len != size_of::<Registers>() {
+        // Those of another architecture, as of a 32-bit program.
+        return Err(io::Error::from_raw_os_error(libc::ENOEXEC));
+    }
     // SAFETY: integers only; zero before, the kernel's after.
     Ok(unsafe { registers.assume_init() })
 }
