@@ -102,7 +102,7 @@ impl Probe {
             self.keys,
             quoted(&self.script)
         )));
-        lab.store = store().clone();
+        lab.store.clone_from(store());
         lab
     }
 

@@ -128,7 +128,7 @@ fn a_spin_loop_between_processes_ends() {
         "strict",
         "gcc -O1 -w -pthread -o spinning-9c2 /src/spin.c; ./spinning-9c2 process",
     )
-    .with("timeout = \"40s\"")
+    .with("timeout = \"32s\"")
     .build();
     match failed {
         Ok(told) => assert!(told.log.ends_with("both"), "{}", told.log),
