@@ -75,7 +75,7 @@ ls /sys/class/net /proc/sys/net/ipv4/conf /dev /dev/disk 2>&1 || true
 uname -a; hostname; env; id
 df -k / /tmp /dev | sed 1d
 stat -f / /tmp /dev/shm
-ps -ef; free; lscpu; who; last 2>&1 || true; dmesg 2>&1 || true; mount; lsblk 2>&1 || true
+ps -ef; free; lscpu || true; who; last 2>&1 || true; dmesg 2>&1 || true; mount; lsblk 2>&1 || true
 python3 -c 'import os, platform, socket; print(os.uname(), os.cpu_count(), os.getloadavg(), os.sched_getaffinity(0), platform.platform(), platform.processor(), socket.gethostname(), os.sysconf("SC_PHYS_PAGES"), os.statvfs("/"))'
 "#;
 

@@ -94,10 +94,11 @@ daemon is collected";
 
 #[test]
 fn ten_thousand_processes_come_and_go() {
-    for tier in VIRTUAL {
-        let told = Probe::new(tier, "gcc -O1 -w -o storm /src/storm.c; ./storm 10000 50").run();
-        assert_eq!(told.log, "10000 ended, 0 refused");
-        println!("{tier}: {:?}", told.real);
+    // Under `strict` each turn looks at all 50 that wait: fewer tell as much.
+    for (tier, count) in [("deterministic", 10_000), ("strict", 1500)] {
+        let script = format!("gcc -O1 -w -o storm /src/storm.c; ./storm {count} 50");
+        let told = Probe::new(tier, &script).run();
+        assert_eq!(told.log, format!("{count} ended, 0 refused"));
     }
 }
 
@@ -191,7 +192,7 @@ fn killing_the_builder_leaves_no_process_and_no_mount() {
             "{{ tier = \"{tier}\", shell = \"tail -f /dev/null killed-4f8 2> /dev/null & setsid sh -c 'trap : TERM; while :; do :; done # killed-4f8' & while :; do :; done # killed-4f8\" }}"
         );
         let mut lab = Lab::new(&spec(&step));
-        lab.store = store().clone();
+        lab.store.clone_from(store());
         let mut builder = Command::new(immbuild())
             .args(["build", "--quiet", "--rerun", "--stage", "probe", "--store"])
             .arg(&lab.store)

@@ -15,6 +15,11 @@ const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
 /// Made again unless a handler runs.
 const RESTART_NO_HANDLER: i64 = -514;
 
+#[cfg(target_arch = "x86_64")]
+const SELECTS: [i64; 2] = [libc::SYS_select, libc::SYS_pselect6];
+#[cfg(not(target_arch = "x86_64"))]
+const SELECTS: [i64; 1] = [libc::SYS_pselect6];
+
 impl Tracer {
     pub(super) fn timer_answer(
         &mut self,
@@ -174,6 +179,16 @@ impl Tracer {
         // Some calls (epoll_wait, rt_sigtimedwait, semtimedop) are never made again by the kernel.
         let ended = interrupted || result == -i64::from(libc::EINTR);
         if ended && waiting.fired {
+            if SELECTS.contains(&number) {
+                // select(2): when the time is over no descriptor is in any set.
+                let words = saved.argument(0).min(1 << 20).div_ceil(64);
+                let zeros = vec![0; usize::try_from(words * 8).expect("a set is small")];
+                for at in 1..4 {
+                    if saved.argument(at) != 0 {
+                        sys::write_memory(tid, saved.argument(at), &zeros)?;
+                    }
+                }
+            }
             saved.skip(waiting.call.expired);
         } else if interrupted {
             saved.set_result(RESTART_NO_HANDLER);
