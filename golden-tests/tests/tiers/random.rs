@@ -91,20 +91,26 @@ for name in urandom random; do
   echo $name-numbers $(stat -c %t,%T /dev/$name)
   echo $name-fstat $(stat -L -c %F /dev/stdin < /dev/$name)
 done
-cmp -s /dev/urandom /dev/urandom || echo opens differ
+[ "$(head -c 8 /dev/urandom | od -An -tx1)" = "$(head -c 8 /dev/urandom | od -An -tx1)" ] || echo opens differ
 python3 - <<'END'
 import os, stat, mmap
 one = os.open("/dev/urandom", os.O_RDONLY)
 two = os.dup(one)
 print("character-device", stat.S_ISCHR(os.fstat(one).st_mode))
 print("duplicates-differ", os.read(one, 16) != os.read(two, 16))
-print("pread-differs", os.pread(one, 16, 0) != os.pread(one, 16, 0))
-print("seek", os.lseek(one, 0, os.SEEK_SET))
-print("long-read", len(open(one, "rb", buffering=0).read(300000)))
+try:
+    os.pread(one, 16, 0)
+except OSError as error:
+    print("pread", error.errno)
+try:
+    os.lseek(one, 0, os.SEEK_SET)
+except OSError as error:
+    print("seek", error.errno)
+print("long-read", len(open(one, "rb").read(300000)))
 import select
 fd = os.open("/dev/urandom", os.O_RDONLY | os.O_NONBLOCK)
 print("ready", bool(select.select([fd], [], [], 0)[0]))
-with open("/dev/urandom", "r+b", buffering=0) as device: print("written", device.write(b"seed"))
+with open("/dev/urandom", "wb", buffering=0) as device: print("written", device.write(b"seed"))
 END
 dd if=/dev/urandom of=out bs=64k count=3 iflag=fullblock status=none
 echo copied $(stat -c %s out)
@@ -124,8 +130,8 @@ random-fstat character special file
 opens differ
 character-device True
 duplicates-differ True
-pread-differs True
-seek 0
+pread 29
+seek 29
 long-read 300000
 ready True
 written 4
@@ -152,8 +158,6 @@ echo above $(cd /dev/shm; hex ../urandom)
 echo process $(hex /proc/self/root/dev/urandom)
 echo input $(hex /dev/stdin < /dev/urandom)
 echo descriptor $(hex /proc/self/fd/7 7< /dev/urandom)
-mkdir -p top/dev; touch top/dev/urandom
-echo mounted $(unshare -Urm sh -c 'mount --bind /dev/urandom top/dev/urandom && hex() { head -c 16 "$1" | od -An -tx1 | tr -d " \n"; }; hex top/dev/urandom' || echo refused)
 echo perl $(perl -e 'sysopen F, "soft", 0; sysread F, $b, 16; print unpack "H*", $b')
 "#;
     for tier in VIRTUAL {
@@ -162,7 +166,7 @@ echo perl $(perl -e 'sysopen F, "soft", 0; sysread F, $b, 16; print unpack "H*",
             !said.contains("0000000000000000"),
             "under `{tier}`:\n{said}"
         );
-        all_differ(&said, 13);
+        all_differ(&said, 12);
     }
 }
 

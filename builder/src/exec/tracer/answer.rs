@@ -208,9 +208,12 @@ impl Tracer {
             Pending::Content { saved, content } => {
                 self.fill_content(tid, saved, &registers, &content)
             }
-            Pending::Pipe { saved, pair, flags } => {
-                self.fill_pipe(tid, saved, registers, pair, flags)
-            }
+            Pending::Pipe {
+                saved,
+                pair,
+                flags,
+                minor,
+            } => self.fill_pipe(tid, saved, registers, pair, (flags, minor)),
             Pending::Closing {
                 saved,
                 reader,

@@ -11,7 +11,7 @@
 //! - Device numbers say which mount, in the order of mount points; a directory has one link and one
 //!   block; a file takes the blocks its size needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -77,6 +77,8 @@ struct Mount {
     timeless: bool,
     /// Its links lead into processes, which are others for the tracer.
     process: bool,
+    /// It is a random device, with this minor number (null(4)).
+    random: Option<u32>,
 }
 
 /// All files that were seen.
@@ -94,8 +96,8 @@ pub(super) struct Files {
     epoch: Time,
     /// Numbers of pipes, sockets and the like, in the order they were seen.
     nameless: BTreeMap<Key, u64>,
-    /// Pipes that stand for a random device.
-    random: BTreeSet<Key>,
+    /// Pipes that stand for a random device, and its minor number.
+    random: BTreeMap<Key, u32>,
 }
 
 /// Device numbers below are for what is in no mount: pipes, sockets, ….
@@ -117,7 +119,7 @@ impl Files {
             started: sys::file_clock(),
             epoch,
             nameless: BTreeMap::new(),
-            random: BTreeSet::new(),
+            random: BTreeMap::new(),
         })
     }
 
@@ -132,10 +134,15 @@ impl Files {
     }
 
     /// This pipe is what a process has for a random device.
-    pub(super) fn mark_random(&mut self, pipe: &OwnedFd) {
+    pub(super) fn mark_random(&mut self, pipe: &OwnedFd, minor: u32) {
         if let Ok(real) = sys::statx(pipe.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {
-            self.random.insert(Key::of(&real));
+            self.random.insert(Key::of(&real), minor);
         }
+    }
+
+    /// The minor number, if it is a random device.
+    pub(super) fn random_device(&self, real: &libc::statx) -> Option<u32> {
+        self.mounts.get(&real.stx_mnt_id)?.random
     }
 
     /// The device number of a mount.
@@ -187,10 +194,14 @@ impl Files {
             }
             None => (self.nameless(real), self.epoch),
         };
-        if self.random.contains(&Key::of(real)) {
-            // null(4), random(4): character device 1:9.
+        let random = mount
+            .and_then(|mount| mount.random)
+            .filter(|_| self.mounts.contains_key(&real.stx_mnt_id))
+            .or_else(|| self.random.get(&Key::of(real)).copied());
+        if let Some(minor) = random {
+            // null(4), random(4): character devices 1:8 and 1:9.
             shown.stx_mode = u16::try_from(libc::S_IFCHR | 0o666).expect("a mode");
-            (shown.stx_rdev_major, shown.stx_rdev_minor) = (1, 9);
+            (shown.stx_rdev_major, shown.stx_rdev_minor) = (1, minor);
         }
         shown.stx_ino = number;
         shown.stx_dev_major = 0;
@@ -418,6 +429,11 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
                 device,
                 timeless,
                 process: timeless || point.starts_with(b"/proc/"),
+                random: match point {
+                    b"/dev/random" => Some(8),
+                    b"/dev/urandom" => Some(9),
+                    _ => None,
+                },
             },
         );
     }
@@ -452,6 +468,7 @@ mod tests {
             device: 32,
             timeless: false,
             process: false,
+            random: None,
         };
         Files {
             mounts: [(0, mount)].into(),
@@ -461,7 +478,7 @@ mod tests {
             started: (1000, 0),
             epoch: 40 * SECOND,
             nameless: BTreeMap::new(),
-            random: BTreeSet::new(),
+            random: BTreeMap::new(),
         }
     }
 

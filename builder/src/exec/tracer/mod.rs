@@ -35,6 +35,7 @@ mod stat;
 mod strict;
 mod sys;
 mod time;
+mod vdso;
 mod waits;
 
 use std::io;

@@ -26,8 +26,11 @@ pub(super) struct Feeder {
 impl Feeder {
     fn start(pipe: OwnedFd, mut stream: Stream) -> io::Result<Self> {
         let mut out = std::io::PipeWriter::from(pipe.try_clone()?);
+        // There is something to read from the first moment on.
+        let mut block = [0; 4096];
+        stream.fill(&mut block);
+        out.write_all(&block)?;
         let thread = std::thread::Builder::new().spawn(move || {
-            let mut block = [0; 4096];
             loop {
                 stream.fill(&mut block);
                 if out.write_all(&block).is_err() {
@@ -48,7 +51,8 @@ impl Feeder {
 enum Special {
     /// A file about a process, of this kind, and where the tracer finds it.
     Process(Vec<u8>, String),
-    Random,
+    /// By its minor number.
+    Random(u32),
     Uuid,
     Uptime,
 }
@@ -69,7 +73,9 @@ impl Tracer {
             return Ok(Answer::Native);
         }
         let process = self.threads[&tid].process;
-        let Some(special) = special((process, tid), name.directory, &path, writes) else {
+        let special = special((process, tid), name.directory, &path, writes)
+            .or_else(|| self.random_device(tid, name, &path, flags));
+        let Some(special) = special else {
             return Ok(if writes {
                 Answer::ToEnd(Pending::Opened {
                     flags,
@@ -82,7 +88,7 @@ impl Tracer {
         self.used(
             tid,
             match &special {
-                Special::Random | Special::Uuid => Source::Random,
+                Special::Random(_) | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
                 Special::Process(..) => Source::Machine,
             },
@@ -90,7 +96,7 @@ impl Tracer {
         let saved = registers.clone();
         match special {
             // What is written to it is for nobody.
-            Special::Random if flags & libc::O_ACCMODE == libc::O_WRONLY => {
+            Special::Random(_) if flags & libc::O_ACCMODE == libc::O_WRONLY => {
                 let at = scratch(registers);
                 sys::write_memory(tid, at, b"/dev/null\0")?;
                 let argument = (0..2)
@@ -99,13 +105,18 @@ impl Tracer {
                 registers.set_argument(argument, at);
                 Ok(Answer::Changed(Pending::Redirected(saved)))
             }
-            Special::Random => {
+            Special::Random(minor) => {
                 let pair = scratch(registers);
                 registers.set_number(libc::SYS_pipe2);
                 registers.set_argument(0, pair);
                 let kept = flags & (libc::O_CLOEXEC | libc::O_NONBLOCK);
                 registers.set_argument(1, u64::from(kept.cast_unsigned()));
-                Ok(Answer::Changed(Pending::Pipe { saved, pair, flags }))
+                Ok(Answer::Changed(Pending::Pipe {
+                    saved,
+                    pair,
+                    flags,
+                    minor,
+                }))
             }
             Special::Process(kind, place) => {
                 let quiet = Some(place)
@@ -152,6 +163,21 @@ impl Tracer {
         number.is_some_and(|pid: Tid| self.threads.contains_key(&pid)) || OPEN.contains(&kind)
     }
 
+    /// A random device by another name: through a link, or by a way around.
+    fn random_device(&self, tid: Tid, name: FileName, path: &[u8], flags: i32) -> Option<Special> {
+        let process = self.threads[&tid].process;
+        if flags & libc::O_ACCMODE == libc::O_WRONLY || !self.processes[&process].at_home {
+            return None;
+        }
+        let place = if path.starts_with(b"/") {
+            std::ffi::CString::new(path).ok()?
+        } else {
+            super::stat::place_of(tid, name.directory, path)?
+        };
+        let real = sys::statx(libc::AT_FDCWD, &place, 0).ok()?;
+        self.files.random_device(&real).map(Special::Random)
+    }
+
     /// Our copy of a process' descriptor.
     pub(super) fn descriptor(&mut self, tid: Tid, number: i32) -> io::Result<OwnedFd> {
         let pid = self.threads[&tid].process;
@@ -188,7 +214,7 @@ impl Tracer {
         mut saved: Registers,
         mut registers: Registers,
         pair: u64,
-        flags: i32,
+        (flags, minor): (i32, u32),
     ) -> io::Result<Resume> {
         if registers.result() < 0 {
             saved.skip(registers.result());
@@ -205,7 +231,7 @@ impl Tracer {
             rustix::fs::fcntl_setfl(pipe.as_fd(), rustix::fs::OFlags::empty())?;
         }
         let reading = self.descriptor(tid, reader)?;
-        self.files.mark_random(&reading);
+        self.files.mark_random(&reading, minor);
         self.feeders.retain(|feeder| !feeder.thread.is_finished());
         let stream = self.thread(tid).stream.child();
         self.feeders.push(Feeder::start(pipe, stream)?);
@@ -291,7 +317,8 @@ fn special(
         None => (b"".as_slice(), path),
     };
     let (home, special): (&[u8], _) = match name {
-        b"random" | b"urandom" => (b"/dev", Special::Random),
+        b"random" => (b"/dev", Special::Random(8)),
+        b"urandom" => (b"/dev", Special::Random(9)),
         b"uuid" => (b"/proc/sys/kernel/random", Special::Uuid),
         b"uptime" => (b"/proc", Special::Uptime),
         _ => return None,

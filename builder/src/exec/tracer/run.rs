@@ -19,6 +19,9 @@ use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
 use super::{Names, Virtual};
 
+/// What is left of the time of a process with several threads when its parent has waited for it.
+const GRID: Time = SECOND / 100;
+
 /// How the first process ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -83,6 +86,8 @@ pub(super) struct Process {
     pub(super) affinity: u64,
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
+    /// It had more than one thread.
+    threaded: bool,
     /// How many ports it was given.
     pub(super) ports: u16,
     record: usize,
@@ -123,6 +128,7 @@ pub(super) enum Pending {
         saved: Registers,
         pair: u64,
         flags: i32,
+        minor: u32,
     },
     /// The writing end is being closed.
     Closing {
@@ -181,6 +187,8 @@ pub struct Tracer {
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
     complained: bool,
+    /// What the functions of the vDSO become.
+    vdso: Vec<(u64, [u8; 8])>,
     /// Where the program interpreter reads the time stamp counter: offset, and the code there.
     time_stamps: Vec<(u64, [u8; 8])>,
 }
@@ -209,6 +217,7 @@ impl Tracer {
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
             complained: false,
+            vdso: super::vdso::calls(),
             time_stamps: Vec::new(),
         };
         tracer
@@ -435,7 +444,16 @@ impl Tracer {
                     let at = timer.alarm.next.map_or(0, |next| next.at);
                     timer.alarm.go_off();
                     if let Some(signal) = timer.signal {
-                        sys::send_timer_signal(pid, timer.thread, signal, id, timer.value);
+                        if timer.overrun > 0 || timer.alarm.interval > 0 {
+                            timer.overrun = if is_pending(timer.thread.unwrap_or(pid), signal) {
+                                timer.overrun + 1
+                            } else {
+                                0
+                            };
+                        }
+                        if timer.overrun == 0 {
+                            sys::send_timer_signal(pid, timer.thread, signal, id, timer.value);
+                        }
                     }
                     learn(Some(process), at);
                 }
@@ -444,7 +462,14 @@ impl Tracer {
                 let timer = &mut self.timer_files[at];
                 let time = timer.alarm.next.map_or(0, |next| next.at);
                 timer.alarm.go_off();
-                sys::fire_timer(&timer.file);
+                timer.ticks = if sys::is_readable(&timer.file) {
+                    timer.ticks + 1
+                } else {
+                    1
+                };
+                if timer.ticks == 1 || !sys::set_ticks(&timer.file, timer.ticks) {
+                    sys::fire_timer(&timer.file);
+                }
                 let owner = timer.owner;
                 learn(self.processes.get_mut(&owner), time);
             }
@@ -507,8 +532,12 @@ impl Tracer {
         }
         // The first thread's end is told last.
         if let Some(process) = self.processes.remove(&tid) {
-            self.dead
-                .insert(tid, (process.clock.now(), process.clock.used()));
+            let mut time = process.clock.now();
+            if process.threaded {
+                // How its threads came to read the clock is chance, down to a few microseconds: not for its parent.
+                time = time.saturating_add(GRID - time.rem_euclid(GRID));
+            }
+            self.dead.insert(tid, (time, process.clock.used()));
         }
         self.threads.retain(|_, thread| thread.process != tid);
         self.timer_files.retain(|timer| timer.owner != tid);
@@ -527,6 +556,9 @@ impl Tracer {
         let mut new = Thread::new(owner, stream);
         new.ids = ids;
         self.threads.insert(child, new);
+        if shares && let Some(process) = self.processes.get_mut(&parent) {
+            process.threaded = true;
+        }
         if !shares && let Some(process) = self.processes.get_mut(&parent) {
             let mut lineage = process.lineage.clone();
             lineage.push(process.children);
@@ -711,6 +743,11 @@ impl Tracer {
         if let Some(ids) = self.new_program(tid) {
             start.tell_ids(tid, ids)?;
         }
+        if let Some(base) = start.vdso {
+            for (offset, code) in &self.vdso {
+                sys::patch_memory(tid, base + offset, *code)?;
+            }
+        }
         if let Some(base) = start.interpreter {
             self.quieten_interpreter(tid, base)?;
         }
@@ -836,6 +873,7 @@ impl Process {
             .collect();
         let ports = super::files::number_of(&place) % u64::from(super::answer::PORTS);
         Self {
+            threaded: false,
             ports: u16::try_from(ports).unwrap_or(0),
             clock,
             lineage,
@@ -876,6 +914,7 @@ struct Start {
     is_root: bool,
     random: Option<u64>,
     interpreter: Option<u64>,
+    vdso: Option<u64>,
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
@@ -918,6 +957,7 @@ impl Start {
             is_root: true,
             random: None,
             interpreter: None,
+            vdso: None,
             hidden: Vec::new(),
             ids: [None; 5],
             signal_stack: None,
@@ -932,10 +972,15 @@ impl Start {
             match kind {
                 0 => break,
                 AT_RANDOM => start.random = Some(value),
+                AT_SYSINFO_EHDR => {
+                    start.vdso = Some(value);
+                    start.hidden.push(at);
+                }
                 AT_BASE => start.interpreter = (value != 0).then_some(value),
                 AT_UID | AT_EUID => start.is_root &= value == 0,
-                AT_SYSINFO_EHDR | AT_HWCAP2 | AT_HWCAP3 | AT_HWCAP4 | AT_RSEQ_FEATURE_SIZE
-                | AT_RSEQ_ALIGN => start.hidden.push(at),
+                AT_HWCAP2 | AT_HWCAP3 | AT_HWCAP4 | AT_RSEQ_FEATURE_SIZE | AT_RSEQ_ALIGN => {
+                    start.hidden.push(at);
+                }
                 AT_MINSIGSTKSZ => start.signal_stack = Some(at + 8),
                 _ => {}
             }
@@ -1038,6 +1083,18 @@ pub(super) fn state(tid: Tid) -> Option<u8> {
     let text = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
     let end = text.iter().rposition(|byte| *byte == b')')?;
     text.get(end + 2).copied()
+}
+
+/// Does this signal wait to be delivered to the thread or its process?
+fn is_pending(tid: Tid, signal: i32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    text.lines().any(|line| {
+        let mask = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"))
+            .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+    })
 }
 
 /// How often a thread has run, as text that changes when it does.

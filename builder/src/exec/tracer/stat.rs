@@ -88,7 +88,9 @@ impl Tracer {
         };
         let shown = match found {
             Found::Real(name, real)
-                if real.stx_ino == answered.stx_ino && self.files.is_plain(&real) =>
+                if real.stx_ino == answered.stx_ino
+                    && (self.files.is_plain(&real)
+                        || self.files.random_device(&real).is_some()) =>
             {
                 self.show(tid, &real, &name, stat.flags)
             }
@@ -403,7 +405,7 @@ fn place(tid: Tid, name: FileName) -> io::Result<Option<CString>> {
     Ok(place_of(tid, name.directory, &path).filter(|_| !path.is_empty()))
 }
 
-fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
+pub(super) fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
     let absolute = path.starts_with(b"/");
     if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(path)) {
         return None;
@@ -422,7 +424,8 @@ fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
 
 /// `/proc`, or the links in `/dev` that lead there.
 fn leads_to_processes(path: &[u8]) -> bool {
-    path.starts_with(b"/proc") || path.starts_with(b"/dev")
+    let links: [&[u8]; 3] = [b"/proc", b"/dev/fd", b"/dev/std"];
+    links.iter().any(|link| path.starts_with(link))
 }
 
 /// The path without links, of a name that was just found.

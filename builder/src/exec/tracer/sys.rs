@@ -352,6 +352,24 @@ pub(super) fn fire_timer(timer: &OwnedFd) {
     }
 }
 
+/// Has it gone off without anybody reading it?
+pub(super) fn is_readable(timer: &OwnedFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [PollFd::new(timer, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&now)), Ok(1..))
+}
+
+/// Says how often it went off (`timerfd_create(2)`); only kernels with `CONFIG_CHECKPOINT_RESTORE` can.
+pub(super) fn set_ticks(timer: &OwnedFd, ticks: u64) -> bool {
+    const TFD_IOC_SET_TICKS: libc::Ioctl = 0x4008_5400;
+    // SAFETY: the pointer lives through the call.
+    unsafe { libc::ioctl(timer.as_raw_fd(), TFD_IOC_SET_TICKS, &raw const ticks) == 0 }
+}
+
 /// Disarms a timer descriptor and forgets how often it went off.
 pub(super) fn disarm_timer(timer: &OwnedFd) {
     // SAFETY: as above.
@@ -434,6 +452,15 @@ pub(super) fn hide_time_stamp_counter() -> io::Result<()> {
         check(unsafe { libc::prctl(libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV, 0, 0, 0) }.into())?;
     }
     Ok(())
+}
+
+/// Where the calling process has its vDSO.
+pub(super) fn own_vdso() -> Option<u64> {
+    // SAFETY: takes a number.
+    match unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) } {
+        0 => None,
+        at => Some(at),
+    }
 }
 
 /// How many bytes wait in a pipe.

@@ -309,7 +309,9 @@ impl Tracer {
                 }
                 None => error(libc::EINVAL),
             },
-            Call::TimerGetoverrun { id } if process.timers.contains_key(&id) => Answer::Gives(0),
+            Call::TimerGetoverrun { id } if process.timers.contains_key(&id) => {
+                Answer::Gives(process.timers[&id].overrun.into())
+            }
             Call::TimerDelete { id } if process.timers.remove(&id).is_some() => Answer::Gives(0),
             Call::TimerGetoverrun { .. } | Call::TimerDelete { .. } => error(libc::EINVAL),
             _ => Answer::Native,
@@ -366,7 +368,12 @@ impl Tracer {
             self.timer_files[at].alarm = alarm;
             before
         } else {
-            self.timer_files.push(TimerFile { owner, file, alarm });
+            self.timer_files.push(TimerFile {
+                owner,
+                file,
+                alarm,
+                ticks: 0,
+            });
             (0, 0)
         };
         if old != 0 {
@@ -399,6 +406,7 @@ fn read_event(tid: Tid, at: u64) -> io::Result<Option<Timer>> {
         thread: None,
         value: 0,
         alarm: Alarm::default(),
+        overrun: 0,
     };
     if at == 0 {
         return Ok(Some(timer));

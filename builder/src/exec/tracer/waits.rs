@@ -86,6 +86,8 @@ pub(super) struct Timer {
     pub(super) thread: Option<Tid>,
     pub(super) value: u64,
     pub(super) alarm: Alarm,
+    /// How often it went off while its signal was still waiting (`timer_getoverrun(2)`).
+    pub(super) overrun: i32,
 }
 
 /// A timer of `timerfd_create(2)`.
@@ -95,6 +97,8 @@ pub(super) struct TimerFile {
     pub(super) owner: Tid,
     pub(super) file: OwnedFd,
     pub(super) alarm: Alarm,
+    /// How often it went off since somebody looked.
+    pub(super) ticks: u64,
 }
 
 /// What is due.

@@ -65,6 +65,11 @@ pub(super) fn quiet_time_stamp(code: [u8; 8]) -> Option<[u8; 8]> {
     here::quiet_time_stamp(code)
 }
 
+/// Code that makes the call which a function of the vDSO stands for; `None` for a function that tells nothing.
+pub(super) fn vdso_call(name: &[u8]) -> Option<[u8; 8]> {
+    here::vdso_call(name)
+}
+
 /// The reverse, as far as `struct stat` says it.
 pub(super) fn from_stat(bytes: &[u8; STAT]) -> libc::statx {
     here::from_stat(bytes)

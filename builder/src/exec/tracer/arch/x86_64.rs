@@ -298,6 +298,21 @@ pub(in super::super) fn to_stat(from: &libc::statx) -> Vec<u8> {
     out
 }
 
+/// `mov eax, number; syscall; ret`: the arguments are where the call has them.
+pub(in super::super) fn vdso_call(name: &[u8]) -> Option<[u8; 8]> {
+    let number = match name.strip_prefix(b"__vdso_")? {
+        b"clock_gettime" => libc::SYS_clock_gettime,
+        b"clock_getres" => libc::SYS_clock_getres,
+        b"gettimeofday" => libc::SYS_gettimeofday,
+        b"time" => libc::SYS_time,
+        b"getcpu" => libc::SYS_getcpu,
+        b"getrandom" => libc::SYS_getrandom,
+        _ => return None,
+    };
+    let [one, two, ..] = number.to_ne_bytes();
+    Some([0xb8, one, two, 0, 0, 0x0f, 0x05, 0xc3])
+}
+
 /// `rdtsc` becomes `xor eax, eax`: edx keeps what it had, which is the same each time.
 pub(in super::super) fn quiet_time_stamp(mut code: [u8; 8]) -> Option<[u8; 8]> {
     code.starts_with(&[0x0f, 0x31]).then(|| {
