@@ -5,12 +5,11 @@ use std::process::ExitCode;
 use immbuild_cas::digest::Digest;
 
 use super::args::Supervise;
-use super::report;
 use super::run::Context;
+use super::{report, trace};
 use crate::app::{Exit, Failure};
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::NAMES;
-use crate::exec::tracer::evidence::Evidence;
 use crate::exec::tracer::{Metadata, Virtual, supervise};
 
 /// 2020-01-01T00:00:00Z, as for a spec without a dated source.
@@ -42,7 +41,7 @@ impl Context<'_> {
                 .hint("`immbuild doctor` says what this machine can do")
         })?;
         if arguments.sources {
-            report::say(sources(&ended.evidence).trim_end());
+            report::say(&trace::evidence_lines(&ended.evidence).join("\n"));
         }
         if let Some(spin) = ended.spin {
             let told = Diagnostic::error(format!(
@@ -58,28 +57,4 @@ impl Context<'_> {
         };
         Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(1)))
     }
-}
-
-fn sources(evidence: &Evidence) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for process in &evidence.processes {
-        let place: Vec<String> = process.lineage.iter().map(ToString::to_string).collect();
-        let argv: Vec<_> = process
-            .argv
-            .iter()
-            .map(|word| String::from_utf8_lossy(word))
-            .collect();
-        let _ = writeln!(text, "[{}] {}", place.join("."), argv.join(" "));
-        for (source, count) in &process.sources {
-            let _ = writeln!(text, "    {} {count}", source.as_str());
-        }
-        for path in &process.written {
-            let _ = writeln!(text, "    wrote {}", String::from_utf8_lossy(path));
-        }
-    }
-    for (what, count) in &evidence.stops {
-        let _ = writeln!(text, "stops {what} {count}");
-    }
-    text
 }

@@ -30,7 +30,8 @@ pub(super) fn lines(all: &[Explained]) -> Vec<String> {
         .collect()
 }
 
-fn evidence_lines(evidence: &Evidence) -> Vec<String> {
+/// Its processes, then what was real and how often they were stopped.
+pub(super) fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     let places = evidence.processes.iter().map(place);
     let width = places.map(|place| place.len()).max().unwrap_or(0);
     let mut lines = Vec::new();

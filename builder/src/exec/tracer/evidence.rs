@@ -74,7 +74,7 @@ pub struct Evidence {
     /// What this machine does not let be virtual (`cpuid`, `rdrand`), sorted.
     pub real: Vec<String>,
     /// How often the kernel stopped a thread, by what for: names of system calls, `signal`, `fork`, ….
-    /// Not the same twice; never hashed.
+    /// In no key: it may differ where threads run beside each other.
     pub stops: BTreeMap<String, u64>,
 }
 

@@ -367,34 +367,34 @@ fn decision(when: When) -> Vec<sock_filter> {
             ALLOW,
             TRACE,
         ],
-        When::Futex => vec![
+        When::Futex => [
             low(3),
             instruction(EQUAL, 0, 2, 0),
             high(3),
             instruction(EQUAL, 7, 0, 0),
-            low(1),
-            instruction(AND, 0, 0, 0x7f),
-            instruction(EQUAL, 5, 0, 0),
-            instruction(EQUAL, 4, 0, 6),
-            instruction(EQUAL, 3, 0, 9),
-            instruction(EQUAL, 2, 0, 11),
-            instruction(EQUAL, 1, 0, 13),
-            ALLOW,
-            TRACE,
-        ],
-        When::FutexWaits => vec![
-            low(1),
-            instruction(AND, 0, 0, 0x7f),
-            instruction(EQUAL, 5, 0, 0),
-            instruction(EQUAL, 4, 0, 6),
-            instruction(EQUAL, 3, 0, 9),
-            instruction(EQUAL, 2, 0, 11),
-            instruction(EQUAL, 1, 0, 13),
-            ALLOW,
-            TRACE,
-        ],
+        ]
+        .into_iter()
+        .chain(futex_waits())
+        .collect(),
+        When::FutexWaits => futex_waits().to_vec(),
         When::Is { at, value } => vec![low(at), instruction(EQUAL, 1, 0, value), ALLOW, TRACE],
     }
+}
+
+/// `FUTEX_WAIT`, `FUTEX_LOCK_PI`, `FUTEX_WAIT_BITSET`, `FUTEX_WAIT_REQUEUE_PI`, `FUTEX_LOCK_PI2`; the last but one
+/// instruction is where a null timeout jumps to.
+fn futex_waits() -> [sock_filter; 9] {
+    [
+        low(1),
+        instruction(AND, 0, 0, 0x7f),
+        instruction(EQUAL, 5, 0, 0),
+        instruction(EQUAL, 4, 0, 6),
+        instruction(EQUAL, 3, 0, 9),
+        instruction(EQUAL, 2, 0, 11),
+        instruction(EQUAL, 1, 0, 13),
+        ALLOW,
+        TRACE,
+    ]
 }
 
 /// `O_WRONLY | O_RDWR | O_CREAT | O_TRUNC`.
