@@ -67,10 +67,10 @@ pub fn hostile() -> Result<PathBuf> {
 /// A Debian root with these packages and what they need, from the machine's own Debian archive.
 fn layout_of_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let layout = crate::scratch().join(format!("{name}-layout"));
+    let _alone = alone(name)?;
     if layout.join("index.json").exists() {
         return Ok(layout);
     }
-    fs::create_dir_all(crate::scratch())?;
     let tar = crate::scratch().join(format!("{name}.tar"));
     println!("making the root `{name}` with mmdebstrap");
     run(
@@ -92,6 +92,14 @@ fn layout_of_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(layout)
 }
 
+/// Held while something is made in the scratch directory: whoever else wants it, a thread or a process, waits and finds it.
+fn alone(name: &str) -> Result<fs::File> {
+    fs::create_dir_all(crate::scratch())?;
+    let held = fs::File::create(crate::scratch().join(format!("{name}.lock")))?;
+    held.lock()?;
+    Ok(held)
+}
+
 /// Name of the file that [`release`] gives.
 pub const RELEASE: &str = "hello-2.10.tar.gz";
 
@@ -100,10 +108,10 @@ pub const RELEASE: &str = "hello-2.10.tar.gz";
 pub fn release() -> Result<PathBuf> {
     const SHA256: &str = "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b";
     let file = crate::scratch().join(RELEASE);
+    let _alone = alone("release")?;
     if file.exists() {
         return Ok(file);
     }
-    fs::create_dir_all(crate::scratch())?;
     // Where the machine's own apt would fetch the package from.
     let ask = || run("apt-get", &["download", "--print-uris", "hello"]);
     let said = ask().or_else(|_| {
