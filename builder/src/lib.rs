@@ -25,6 +25,7 @@ pub mod layer;
 // floor 4
 pub mod ports;
 // floor 5
+pub mod debian;
 pub mod exec;
 pub mod hostfs;
 pub mod output;

@@ -339,6 +339,10 @@ impl<'a> Finder<'a> {
             SourceKind::Image(_) => self.image(name, &variants),
             SourceKind::Http(_) => self.http(&variants).map(|pin| (pin, None)),
             SourceKind::Git(_) => self.git(&variants),
+            SourceKind::Debian(_) => Err(Failure::new(
+                Exit::Spec,
+                Diagnostic::error("locking packages is not supported by this version"),
+            )),
             SourceKind::Path(_) => unreachable!("a path has no request"),
         };
         found.map_err(at)
@@ -488,6 +492,11 @@ fn describe(pin: &Pin) -> String {
                 .map(|commit| &commit.commit[..12])
                 .collect();
             format!("commit {}", commits.join(", "))
+        }
+        Pin::Debian(pin) => {
+            let newest = pin.releases.iter().map(|release| release.date).max();
+            let newest = newest.map(|date| format!(" of {date}")).unwrap_or_default();
+            format!("{} packages{newest}", pin.packages.len())
         }
     }
 }

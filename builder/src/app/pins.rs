@@ -155,6 +155,11 @@ impl Pinner<'_> {
             },
             SourceKind::Http(http) => self.http(source, http, platform),
             SourceKind::Image(image) => self.image(source, image, used_on),
+            SourceKind::Debian(_) => Err(Failure::new(
+                Exit::Spec,
+                Diagnostic::error("installing packages is not supported by this version")
+                    .at(self.place(source.span)),
+            )),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::tree::Mode;
 
+use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
@@ -129,6 +130,8 @@ enum Shape {
     Directory,
     /// An image: a directory, and something to start from.
     Image,
+    /// Packages: something to start from.
+    Packages,
     /// Something that has already been complained about.
     Unknown,
 }
@@ -290,6 +293,7 @@ fn names<'t>(
             Some("http") if !unpacked => Shape::File,
             Some("http" | "git") => Shape::Directory,
             Some("image") => Shape::Image,
+            Some("debian") => Shape::Packages,
             _ => Shape::Unknown,
         }
     };
@@ -400,6 +404,7 @@ fn read_source(reader: &mut Reader<'_>, entry: &Entry, table: &Table) -> Option<
         "path" => read_path(&mut fields).map(SourceKind::Path),
         "git" => read_git(&mut fields).map(SourceKind::Git),
         "http" => read_http(&mut fields).map(SourceKind::Http),
+        "debian" => debian::read(&mut fields).map(SourceKind::Debian),
         _ => read_image_source(&mut fields).map(SourceKind::Image),
     };
     fields.finish();
@@ -625,14 +630,14 @@ impl Scope<'_, '_> {
         });
         if let Origin::Source(name) = &origin {
             match self.names.sources.get(name.as_str()) {
-                Some(Shape::Image) => {}
+                Some(Shape::Image | Shape::Packages) => {}
                 // Complained about where it is declared.
                 Some(Shape::Unknown) | None => return None,
                 Some(Shape::Local | Shape::File | Shape::Directory) => {
                     self.reader.report(
                         text.span,
                         Diagnostic::error(format!("`{name}` is not something to start from"))
-                            .because("`from` takes an image source or a stage")
+                            .because("`from` takes an image or `debian` source or a stage")
                             .hint(format!(
                                 "leave `from` out and copy it: `{{ copy = \"{name}\", to = \"/…\" }}`"
                             )),
@@ -782,6 +787,20 @@ impl Scope<'_, '_> {
                 Diagnostic::error(format!("there is no `{path}` in `{}`", name.value))
                     .because("an `http` source without `unpack` is one file")
                     .hint(format!("write `{verb} = \"{}\"` for the file, or add `unpack = true` to the source", name.value)),
+            );
+            return None;
+        }
+        if form == Shape::Packages {
+            self.reader.report(
+                name.span,
+                Diagnostic::error(format!(
+                    "`{}` is packages, which `{verb}` cannot read",
+                    name.value
+                ))
+                .hint(format!(
+                    "make a root of them, and read that: `[stage.NAME]` with `from = \"{}\"`",
+                    name.value
+                )),
             );
             return None;
         }
