@@ -15,6 +15,7 @@ pub mod locate;
 pub mod lock;
 pub mod memory;
 pub mod outputs;
+pub mod packages;
 pub mod pins;
 pub mod planned;
 pub mod project;
@@ -24,7 +25,9 @@ pub mod session;
 pub mod shell;
 pub mod step_failure;
 pub mod until;
+pub mod user;
 pub mod verify;
+pub mod why;
 
 pub use failure::{Exit, Failure};
 pub use project::Project;

@@ -4,4 +4,11 @@
 //! sandbox, or how a lock is written.
 
 pub mod control;
+pub mod fetch;
+pub mod index;
+pub mod openpgp;
+pub mod relation;
+pub mod release;
+pub mod solve;
+pub mod sources;
 pub mod version;
