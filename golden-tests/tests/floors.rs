@@ -17,24 +17,25 @@ const FLOORS: [&[&str]; 8] = [
     &["graph"],
     &["layer", "image", "compare"],
     &["ports"],
-    &["hostfs", "resolve", "exec", "output"],
+    &["hostfs", "resolve", "debian", "exec", "output"],
     &["app"],
     &["ui", "cli"],
 ];
 
 /// What may be used on the same floor: the user, then what it uses. No two use each other.
-const SIDEWAYS: [(&str, &str); 7] = [
+const SIDEWAYS: [(&str, &str); 8] = [
     ("lock", "spec"),
     ("image", "layer"),
     ("compare", "image"),
     ("exec", "hostfs"),
     ("output", "hostfs"),
     ("resolve", "hostfs"),
+    ("debian", "resolve"),
     ("cli", "ui"),
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 21] = [
+const HOMES: [(&str, &str); 23] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
@@ -46,6 +47,8 @@ const HOMES: [(&str, &str); 21] = [
     ("libc", "builder/src/exec/"),
     ("libdeflater", "builder/src/layer/codec.rs"),
     ("liblzma", "builder/src/resolve/unpack"),
+    ("memchr", "builder/src/debian/control.rs"),
+    ("pgp", "builder/src/debian/openpgp"),
     ("reqwest", "builder/src/resolve/http"),
     ("rustls", "builder/src/resolve/http"),
     ("seccompiler", "builder/src/exec/"),

@@ -428,3 +428,6 @@ fn subkey_is_valid(
 fn epoch(seconds: i64) -> Epoch {
     Epoch::from_seconds(seconds).unwrap_or(Epoch::DEFAULT)
 }
+
+#[cfg(test)]
+mod tests;
