@@ -318,10 +318,7 @@ fn a_lock_says_all_that_is_needed_later() {
     let report = world
         .lock()
         .unwrap_or_else(|error| panic!("{}", words(&error)));
-    assert_eq!(
-        report.added,
-        ["os        3 packages of 2026-11-27T06:00:00Z"]
-    );
+    assert_eq!(report.added, ["os 3 packages of 2026-11-27T06:00:00Z"]);
     let inrelease = fs::read(repository.top.join("dists/stable/InRelease")).expect("there");
     let text = world.text().expect("a lock");
     let start = text.find("solver = ").expect("there");

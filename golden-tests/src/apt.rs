@@ -35,11 +35,18 @@ impl Apt {
                 .status()?;
             ensure!(status.success(), "apt-get update ended with {status}");
         }
+        // Made once, or else every question makes it.
+        let status = apt
+            .command("apt-cache")
+            .args(["gencaches", "-q"])
+            .output()?
+            .status;
+        ensure!(status.success(), "apt-cache gencaches ended with {status}");
         Ok(apt)
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new("apt-get");
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         let path = |name: &str| self.place.path().join(name).display().to_string();
         for option in [
             format!("Dir::State::status={}", path("status")),
@@ -57,7 +64,7 @@ impl Apt {
     /// The files of `Packages` that it reads, in its order.
     pub fn lists(&self) -> Result<Vec<PathBuf>> {
         let output = self
-            .command()
+            .command("apt-get")
             .args([
                 "indextargets",
                 "--format",
@@ -90,7 +97,7 @@ impl Apt {
         question: &Question<'_>,
     ) -> Result<Result<BTreeMap<String, String>, String>> {
         let recommends = if question.recommends { "1" } else { "0" };
-        let mut command = self.command();
+        let mut command = self.command("apt-get");
         command.args([
             "-s",
             "-q",

@@ -2,6 +2,8 @@
 //! by a seed. Differences are printed; each one that stays is listed here with its reason.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use golden_tests::apt::{Apt, Question};
 use immbuild::debian::index;
@@ -10,6 +12,8 @@ use immbuild::debian::solve::{List, SolveError, Universe, Wish};
 
 /// How many packages are picked.
 const PICKED: usize = 300;
+/// How many questions at once.
+const THREADS: usize = 4;
 /// Which ones.
 const SEED: u64 = 20_261_127;
 
@@ -122,23 +126,42 @@ fn closures_are_those_of_apt() {
             .map(|name| (vec![name], false, false)),
     );
 
-    let mut differences = Vec::new();
-    for (packages, recommends, essential) in &questions {
-        let question = Question {
-            packages,
-            recommends: *recommends,
-            essential: *essential,
-        };
-        let theirs = apt.closure(&question).expect("apt runs");
-        if let Some(difference) = difference(&theirs, &ours(&universe, &question)) {
-            differences.push(format!(
-                "{}{}{}: {difference}",
+    let differences = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        while let Some((packages, recommends, essential)) =
+            questions.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            let question = Question {
+                packages,
+                recommends: *recommends,
+                essential: *essential,
+            };
+            let theirs = apt.closure(&question).expect("apt runs");
+            let found = difference(&theirs, &ours(&universe, &question));
+            let line = format!(
+                "{}{}{}: {}",
                 packages.join(" "),
                 if *recommends { " with recommends" } else { "" },
                 if *essential { " with essential" } else { "" },
-            ));
+                found.as_deref().unwrap_or("the same"),
+            );
+            println!("{line}");
+            if found.is_some() {
+                differences
+                    .lock()
+                    .expect("no thread panics with it")
+                    .push(line);
+            }
         }
-    }
+    };
+    // Each question to apt costs more than a second of one processor.
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(worker);
+        }
+    });
+    let differences = differences.into_inner().expect("no thread panics with it");
     assert!(
         differences.is_empty(),
         "{} of {} differ:\n{}",
