@@ -14,14 +14,19 @@ use super::failure::Failure;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::debian::install::install;
+use crate::debian::set::Assembly;
 use crate::exec::embedded::{Embedded, RunError, Secrets};
 use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
+use crate::graph::install::{InstallOp, PackagePin};
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::image::{BaseImage, ManifestDigest};
+use crate::lock::model as lock;
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
+use crate::spec::model::DebianSource;
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
@@ -220,7 +225,7 @@ impl Provider<'_> {
         &self,
         pin: &Pin,
         fetch: &Fetch,
-        progress: &dyn Fn(u64),
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
         let plain = |tree: TreeId| SourceTree {
@@ -275,8 +280,42 @@ impl Provider<'_> {
             (Pin::Image { manifest }, Fetch::Image(path)) => {
                 self.image(pin, ManifestDigest::new(*manifest), path)
             }
+            (Pin::Packages(pins), Fetch::Packages(source, locked)) => {
+                let tree = self.packages(pins, source, locked, progress)?;
+                self.keep(pin, tree, Vec::new())?;
+                Ok(plain(tree))
+            }
             _ => unreachable!("a pin and where to fetch it are made together"),
         }
+    }
+
+    /// Packages, decoded. One that was decoded before is not fetched again.
+    fn packages(
+        &self,
+        pins: &[PackagePin],
+        _source: &DebianSource,
+        locked: &[lock::PackagePin],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<TreeId, Failure> {
+        let store = &self.session.store;
+        let packages: Vec<(PackagePin, u64)> = pins
+            .iter()
+            .cloned()
+            .zip(locked.iter().map(|package| package.size))
+            .collect();
+        let assembly = Assembly {
+            store,
+            threads: self.session.settings.threads,
+            progress,
+        };
+        let set = assembly.assemble(&packages)?;
+        for (package, dropped) in &set.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of `{package}`: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        Ok(store.put_tree(&set.tree)?)
     }
 
     /// Imports a base image: its documents and layers as they are, and what they are together as a tree.
@@ -390,5 +429,17 @@ impl Sources for Provider<'_> {
             });
         }
         Ok(unpacked.tree)
+    }
+
+    fn install(
+        &self,
+        op: &InstallOp,
+        root: &Tree,
+        packages: &Tree,
+    ) -> Result<(Tree, Vec<String>), Failure> {
+        let store = &self.session.store;
+        let blobs = self.pinned.blobs(store);
+        let installed = install(op, root, packages, store, &blobs)?;
+        Ok((installed.tree, installed.warnings))
     }
 }

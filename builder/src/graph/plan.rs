@@ -8,12 +8,14 @@ use immbuild_cas::canonical::Canonical as _;
 use immbuild_cas::digest::Digest;
 
 use super::file_op::{FileOp, Owner};
+use super::install::{InstallOp, configuration};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
 use crate::epoch::Epoch;
 use crate::platform::Platform;
 use crate::spec::model::{
-    self, Command, Ident, Origin as Named, Resolved, Stage, Step, Unpacking, Verb,
+    self, Command, Configure, DebianSource, Ident, Origin as Named, Resolved, SourceKind, Stage,
+    Step, Unpacking, Verb,
 };
 
 /// Where every step of a spec is in a graph.
@@ -142,19 +144,61 @@ impl Planner<'_> {
         match origin {
             Named::Stage(name) => self.stage(name),
             Named::Source(name) => {
-                let id = self.graph.add(
+                let origin = Origin::Source {
+                    name: name.to_string(),
+                };
+                let mut id = self.graph.add(
                     Op {
                         kind: OpKind::Source(self.pins[&(name.clone(), platform)].clone()),
                         inputs: Vec::new(),
                     },
-                    Origin::Source {
-                        name: name.to_string(),
-                    },
+                    origin.clone(),
                 );
+                if let SourceKind::Debian(debian) = &self.spec.sources[name].kind {
+                    let empty = self.graph.add(
+                        Op {
+                            kind: OpKind::Empty,
+                            inputs: Vec::new(),
+                        },
+                        Origin::Start,
+                    );
+                    for op in self.install(debian, platform, id, empty, 0) {
+                        id = self.graph.add(op, origin.clone());
+                    }
+                }
                 self.plan.sources.insert(name.clone(), id);
                 id
             }
         }
+    }
+
+    /// Packages onto a root, and their scripts.
+    fn install(
+        &self,
+        debian: &DebianSource,
+        platform: Platform,
+        packages: OpId,
+        root: OpId,
+        occurrence: u32,
+    ) -> Vec<Op> {
+        let install = Op {
+            kind: OpKind::Install(InstallOp {
+                architecture: platform.debian().to_owned(),
+                configure: debian.configure,
+                fixups: debian.fixups.clone(),
+            }),
+            inputs: vec![root, packages],
+        };
+        let mut ops = vec![install];
+        if debian.configure == Configure::Scripts {
+            let mut exec = configuration(self.epoch, platform);
+            exec.occurrence = occurrence;
+            ops.push(Op {
+                kind: OpKind::Exec(exec),
+                inputs: vec![ops[0].id()],
+            });
+        }
+        ops
     }
 
     fn step(
