@@ -15,6 +15,7 @@ pub mod locate;
 pub mod lock;
 pub mod memory;
 pub mod outputs;
+mod package_layers;
 pub mod pins;
 pub mod planned;
 pub mod project;

@@ -189,11 +189,10 @@ fn is_any(names: &[&str], name: &str) -> bool {
 
 fn field(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
-    out.push(':');
-    if !value.starts_with('\n') {
-        out.push(' ');
-    }
-    out.push_str(value);
+    // The paths of conffiles begin on a line of their own.
+    let begins = if name == "Conffiles" { ":\n " } else { ": " };
+    out.push_str(begins);
+    out.push_str(value.trim_start());
     out.push('\n');
 }
 
