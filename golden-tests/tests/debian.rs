@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use golden_tests::debs::{Reference, dpkg_query, lock, reference};
 use golden_tests::lab::Lab;
-use golden_tests::machine::run;
+use golden_tests::machine::{User, run};
 
 const BUILD: [&str; 4] = [
     "build",
@@ -155,4 +155,86 @@ fn scripts_make_of_nginx_what_apt_makes() {
 #[test]
 fn scripts_make_of_python_what_apt_makes() {
     as_apt("python3-minimal");
+}
+
+/// The layers of an image by digest, in order.
+fn layers(lab: &Lab) -> Vec<String> {
+    let read = |path: PathBuf| -> serde_json::Value {
+        let bytes =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
+    let layout = lab.file("layout");
+    let blob = |digest: &serde_json::Value| {
+        let digest = digest
+            .as_str()
+            .expect("a digest")
+            .trim_start_matches("sha256:");
+        read(layout.join("blobs/sha256").join(digest))
+    };
+    let index = read(layout.join("index.json"));
+    let manifest = blob(&index["manifests"][0]["digest"]);
+    let layers = manifest["layers"].as_array().expect("layers");
+    layers
+        .iter()
+        .map(|layer| layer["digest"].to_string())
+        .collect()
+}
+
+#[test]
+fn everybody_gets_the_same_from_scripts() {
+    let reference = reference("nginx-light", &["nginx-light"]).expect("mmdebstrap works");
+    let digests = [User::Root, User::Plain].map(|user| {
+        let lab = lab("\"nginx-light\"", "scripts", "", &reference);
+        lab.open_to_all();
+        let id = user.id().expect("a user").to_string();
+        let store = lab.store.display().to_string();
+        run("chown", &["-R", &id, &store]).expect("root may");
+        lab.run_as(user, &BUILD).digest()
+    });
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn packages_share_layers_whatever_else_is_installed() {
+    let nginx = reference("nginx-light", &["nginx-light"]).expect("mmdebstrap works");
+    let python = reference("python3-minimal", &["python3-minimal"]).expect("mmdebstrap works");
+    let per_package = "layers = \"per-package\"\nmax-layers = 8";
+    let cut = |reference: &Reference, rest: &str| {
+        let lab = lab("\"x\"", "none", rest, reference);
+        let (_, root) = built(&lab);
+        (layers(&lab), described(&root))
+    };
+    let (many, root) = cut(&nginx, per_package);
+    assert_eq!(many.len(), 8);
+    let (one, whole) = cut(&nginx, "layers = \"single\"");
+    assert_eq!(one.len(), 1);
+    assert_eq!(root, whole, "however it is cut, it is one root");
+    let (others, _) = cut(&python, per_package);
+    assert_eq!(many[0], others[0], "what is essential is one layer in both");
+    assert_ne!(many.last(), others.last());
+}
+
+/// A spec whose lock comes from the machine's own archive.
+fn locked(packages: &str, configure: &str, rest: &str) -> Lab {
+    let lab = Lab::new(&spec(packages, configure, rest));
+    let ended = lab.run(&["lock"]);
+    assert!(ended.output.status.success(), "{}", ended.said());
+    lab
+}
+
+#[test]
+fn python_works_without_scripts() {
+    let run = "steps = [{ run = [\"/usr/bin/python3\", \"-c\", \"import ssl, sys; sys.exit(ssl is None)\"] }]";
+    let lab = locked("\"python3-minimal\"", "none", run);
+    let (_, root) = built(&lab);
+    let names: BTreeSet<String> = listed(&root).lines().map(str::to_owned).collect();
+    assert!(
+        names
+            .iter()
+            .all(|line| line.ends_with("install ok installed")),
+        "{names:?}"
+    );
+    let text = String::from_utf8(lab.read("spec.lock")).expect("text");
+    assert_eq!(text.matches("[[source.os.package]]").count(), names.len());
 }

@@ -6,6 +6,7 @@ use std::io;
 use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
+use crate::debian::fetch::FetchError;
 use crate::debian::install::InstallError;
 use crate::debian::set::SetError;
 use crate::diag::{Diagnostic, Place};
@@ -321,7 +322,9 @@ impl From<HttpError> for Failure {
     fn from(error: HttpError) -> Self {
         let exit = match &error {
             HttpError::Url { .. } => Exit::Spec,
-            HttpError::Offline { .. } | HttpError::Unreachable { .. } => Exit::Unreachable,
+            HttpError::Offline { .. }
+            | HttpError::Unreachable { .. }
+            | HttpError::NoPlace { .. } => Exit::Unreachable,
             HttpError::Mismatch { .. } | HttpError::Asserted { .. } => Exit::Untrusted,
             HttpError::Store(_) => Exit::Local,
         };
@@ -331,6 +334,47 @@ impl From<HttpError> for Failure {
             HttpError::Mismatch { .. } => failure.hint("if the file was meant to change, `immbuild update` moves the pin; else somebody changed it"),
             HttpError::Unreachable { .. } => failure.hint("check the URL; `mirrors = [\"…\"]` names other places"),
             _ => failure,
+        }
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::File { what, source } => {
+                let failure = Self::from(source);
+                let cause = failure.diagnostics.first().map(|it| match &it.cause {
+                    Some(cause) => format!("{}: {cause}", it.message),
+                    None => it.message.clone(),
+                });
+                let mut failure = failure;
+                if let Some(first) = failure.diagnostics.first_mut() {
+                    first.message = format!("cannot fetch {what}");
+                    first.cause = cause;
+                }
+                failure
+            }
+            FetchError::NoPlace(_) => wrapped(Exit::Unreachable, &error)
+                .hint("name a place: `mirrors = [\"…\"]` of the archive, or in your configuration"),
+            FetchError::Offline { .. } => {
+                wrapped(Exit::Unreachable, &error).hint("run once without `--offline`")
+            }
+            FetchError::Packages { ref failed } => {
+                let changed = failed
+                    .iter()
+                    .any(|(_, error)| matches!(error, HttpError::Mismatch { .. }));
+                let stored = failed
+                    .iter()
+                    .any(|(_, error)| matches!(error, HttpError::Store(_)));
+                let exit = match (stored, changed) {
+                    (true, _) => Exit::Local,
+                    (_, true) => Exit::Untrusted,
+                    _ => Exit::Unreachable,
+                };
+                wrapped(exit, &error).hint("`immbuild update` locks what the archive has now; `snapshot` of an archive says where its old states are")
+            }
+            FetchError::Damaged { .. } => wrapped(Exit::Untrusted, &error),
+            FetchError::Store(_) => wrapped(Exit::Local, &error),
         }
     }
 }

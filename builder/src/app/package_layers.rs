@@ -29,15 +29,15 @@ pub(super) fn package_cuts(
 ) -> Result<Vec<Cut>, Failure> {
     let store = &session.store;
     let key = key(cut, set, most);
-    let groups = match store.record(KIND, &key)?.as_ref().and_then(of_record) {
-        Some(groups) => groups,
-        None => {
-            let (below, root) = (store.tree(&cut.lower)?, store.tree(&cut.upper)?);
-            let most = usize::try_from(most).unwrap_or(usize::MAX);
-            let groups = groups(&below, &root, &store.tree(&set)?, most, store)?;
-            store.put_record(KIND, &key, &to_record(&groups))?;
-            groups
-        }
+    let known = store.record(KIND, &key)?.as_ref().and_then(of_record);
+    let groups = if let Some(groups) = known {
+        groups
+    } else {
+        let (below, root) = (store.tree(&cut.lower)?, store.tree(&cut.upper)?);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let groups = groups(&below, &root, &store.tree(&set)?, most, store)?;
+        store.put_record(KIND, &key, &to_record(&groups))?;
+        groups
     };
     let nothing = empty_root(store)?;
     let of_group = |group: &Group| Cut {

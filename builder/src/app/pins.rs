@@ -54,7 +54,11 @@ pub enum Fetch {
     /// From a layout or archive of this machine.
     Image(PathBuf),
     /// From archives of packages.
-    Packages(DebianSource, Vec<lock::PackagePin>),
+    Packages(
+        Box<DebianSource>,
+        Vec<lock::ReleasePin>,
+        Vec<lock::PackagePin>,
+    ),
 }
 
 impl Pinned {
@@ -324,9 +328,8 @@ impl Pinner<'_> {
             sha256: package.sha256,
         });
         let pin = Pin::Packages(pins.collect());
-        self.pinned
-            .fetches
-            .push((pin.clone(), Fetch::Packages(debian.clone(), packages)));
+        let fetch = Fetch::Packages(Box::new(debian.clone()), locked.releases.clone(), packages);
+        self.pinned.fetches.push((pin.clone(), fetch));
         Ok(pin)
     }
 

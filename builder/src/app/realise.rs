@@ -11,9 +11,11 @@ use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
+use super::packages::Archives;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::debian::deb;
 use crate::debian::install::install;
 use crate::debian::set::Assembly;
 use crate::exec::embedded::{Embedded, RunError, Secrets};
@@ -79,6 +81,7 @@ pub fn attempt(
     let sandbox = sandbox(session, project, &blobs, options);
     let sources = Provider {
         session,
+        project,
         pinned,
         forget: options.forget,
     };
@@ -122,6 +125,8 @@ pub fn sandbox<'a>(
 pub struct Provider<'a> {
     /// Where they are kept.
     pub session: &'a Session<'a>,
+    /// What asks for them.
+    pub project: &'a Project,
     /// Where they come from.
     pub pinned: &'a Pinned,
     /// Fetch them again, whatever is known.
@@ -280,8 +285,8 @@ impl Provider<'_> {
             (Pin::Image { manifest }, Fetch::Image(path)) => {
                 self.image(pin, ManifestDigest::new(*manifest), path)
             }
-            (Pin::Packages(pins), Fetch::Packages(source, locked)) => {
-                let tree = self.packages(pins, source, locked, progress)?;
+            (Pin::Packages(pins), Fetch::Packages(source, releases, locked)) => {
+                let tree = self.packages(pins, source, releases, locked, progress)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
@@ -293,11 +298,22 @@ impl Provider<'_> {
     fn packages(
         &self,
         pins: &[PackagePin],
-        _source: &DebianSource,
+        source: &DebianSource,
+        releases: &[lock::ReleasePin],
         locked: &[lock::PackagePin],
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<TreeId, Failure> {
         let store = &self.session.store;
+        let mut missing = Vec::new();
+        for package in locked {
+            if !deb::is_decoded(&BlobId::new(package.sha256), store)? {
+                missing.push(package.clone());
+            }
+        }
+        if !missing.is_empty() {
+            let archives = Archives::new(self.session, self.project, false);
+            archives.fetch(source, releases, &missing, progress)?;
+        }
         let packages: Vec<(PackagePin, u64)> = pins
             .iter()
             .cloned()

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
+use crate::app::why::Why;
 
 /// A line of data on standard output. A reader that has gone away wants no more of it.
 pub(super) fn data(text: &str) {
@@ -194,4 +195,46 @@ pub(super) fn lock_json(report: &LockReport) -> Value {
         "epoch": report.epoch.map(|(_, after)| after.to_string()),
         "written": report.written.as_ref().map(|path| path.display().to_string()),
     })
+}
+
+/// Why a package is locked: the way to it, and all that need it.
+pub(super) fn why(package: &str, found: &[Why]) {
+    for it in found {
+        data(&format!(
+            "{package} {} in `{}` ({})",
+            it.version, it.source, it.architecture
+        ));
+        for (depth, (name, reason)) in it.chain.iter().enumerate() {
+            data(&format!(
+                "  {:indent$}{name}: {reason}",
+                "",
+                indent = 2 * depth
+            ));
+        }
+        if !it.needed_by.is_empty() {
+            data(&format!("  needed by {}", it.needed_by.join(", ")));
+        }
+    }
+}
+
+/// The same for machines.
+pub(super) fn why_json(found: &[Why]) -> Value {
+    let found: Vec<Value> = found
+        .iter()
+        .map(|it| {
+            let chain: Vec<Value> = it
+                .chain
+                .iter()
+                .map(|(name, reason)| json!({ "package": name, "reason": reason }))
+                .collect();
+            json!({
+                "source": it.source.as_str(),
+                "architecture": it.architecture,
+                "version": it.version,
+                "chain": chain,
+                "needed-by": it.needed_by,
+            })
+        })
+        .collect();
+    json!({ "event": "result", "ok": true, "found": found })
 }

@@ -24,7 +24,7 @@ pub struct Field<'t> {
 }
 
 impl<'t> Field<'t> {
-    /// Every line of the value that is no comment, without blanks at its ends; the first may be empty.
+    /// Every line of the value that is no comment, without blanks at its ends.
     pub fn lines(&self) -> impl Iterator<Item = &'t str> {
         let lines = self.value.split('\n');
         lines.filter(|line| !line.starts_with('#')).map(str::trim)
@@ -188,6 +188,24 @@ impl<'t> Iterator for Stanzas<'t> {
     }
 }
 
+/// Where in a text a word is: every place in turn, the first first.
+pub fn occurrences<'t>(text: &'t str, word: &'t str) -> impl Iterator<Item = usize> + 't {
+    memchr::memmem::find_iter(text.as_bytes(), word.as_bytes())
+}
+
+/// The field that the place is in, and where that begins.
+pub fn field_at(text: &str, mut at: usize) -> (&str, usize) {
+    let bytes = text.as_bytes();
+    loop {
+        let start = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
+        if start == 0 || !matches!(bytes[start], b' ' | b'\t') {
+            let name = text[start..].split([':', '\n']).next().unwrap_or_default();
+            return (name, start);
+        }
+        at = start - 1;
+    }
+}
+
 /// Policy §5.1: printable ASCII without blanks and colon, not beginning with `#` or `-`.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
@@ -264,7 +282,7 @@ mod tests {
     fn comments_are_in_no_line_of_a_value() {
         let found = stanza("Depends:\n x,\n# no\n y\n").expect("a stanza");
         let lines: Vec<&str> = found.fields[0].lines().collect();
-        assert_eq!(lines, ["", "x,", "y"]);
+        assert_eq!(lines, ["x,", "y"]);
     }
 
     #[test]

@@ -6,13 +6,20 @@
 
 pub mod control;
 pub mod deb;
+pub mod fetch;
 pub mod fixups;
 pub mod groups;
+pub mod index;
 pub mod install;
+pub mod openpgp;
 pub mod package;
+pub mod relation;
+pub mod release;
 mod scripts;
 pub mod set;
 mod shell;
+pub mod solve;
+pub mod sources;
 pub mod status;
 mod sums;
 mod unpack;

@@ -468,6 +468,7 @@ impl Reader<'_> {
         }
         let mut packages = BTreeMap::new();
         let mut installed = BTreeSet::new();
+        let mut spans = Vec::new();
         for table in self.tables(table, "package", true)? {
             let pin = self.package(table)?;
             for architecture in pin.architectures() {
@@ -477,7 +478,30 @@ impl Reader<'_> {
                 }
             }
             let key = (pin.name.clone(), pin.arch.clone(), pin.version.clone());
+            spans.push((key.clone(), table.span));
             self.insert(&mut packages, key, pin, table.span);
+        }
+        // A merge may have dropped what others need.
+        for (key, span) in spans {
+            let package = &packages[&key];
+            let gone = package.depends.iter().find(|name| {
+                let mut architectures = package.architectures();
+                architectures.any(|it| !installed.contains(&((*name).clone(), it.to_owned())))
+            });
+            if let Some(gone) = gone {
+                let message = format!(
+                    "`{}` needs `{gone}`, which the lock does not have",
+                    package.name
+                );
+                self.error(span, message);
+            }
+            if !releases
+                .keys()
+                .any(|(archive, _): &(Ident, String)| *archive == package.archive)
+            {
+                let message = format!("there is no release of the archive `{}`", package.archive);
+                self.error(span, message);
+            }
         }
         Some(Pin::Debian(DebianPin {
             solver: solver?,

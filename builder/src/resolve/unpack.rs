@@ -384,6 +384,17 @@ fn untar(
     Ok(named)
 }
 
+/// The decompressed bytes of a file that is plain or compressed by gzip, xz, zstd or bzip2, whichever its first bytes say.
+/// What comes out has no bound.
+pub fn decompressed<'a>(
+    mut source: impl Read + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut start = Vec::new();
+    (&mut source).take(6).read_to_end(&mut start)?;
+    let kind = Kind::of(&start);
+    decompress(Cursor::new(start).chain(source), kind)
+}
+
 fn decompress<'a>(
     source: impl Read + Send + 'a,
     kind: Kind,
