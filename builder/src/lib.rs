@@ -22,6 +22,7 @@ pub mod graph;
 pub mod compare;
 pub mod image;
 pub mod layer;
+pub mod sbom;
 // floor 4
 pub mod ports;
 // floor 5

@@ -52,6 +52,8 @@ impl Apt {
             format!("Dir::State::status={}", path("status")),
             format!("Dir::Cache::pkgcache={}", path("pkgcache.bin")),
             format!("Dir::Cache::srcpkgcache={}", path("srcpkgcache.bin")),
+            // By itself it takes itself for essential, which no archive says.
+            "pkgCacheGen::ForceEssential=,".to_owned(),
             "Dir::Etc::preferences=/dev/null".to_owned(),
             "Dir::Etc::preferencesparts=/dev/null".to_owned(),
         ] {

@@ -7,8 +7,11 @@ use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
 use crate::debian::fetch::FetchError;
+use crate::debian::install::InstallError;
+use crate::debian::set::SetError;
 use crate::diag::{Diagnostic, Place};
 use crate::exec::sandbox::{RANGE_FIX, SandboxError};
+use crate::graph::apply::FileOpError;
 use crate::hostfs::HostFsError;
 use crate::image::{BaseError, ReadError};
 use crate::layer::LayerError;
@@ -415,6 +418,33 @@ impl From<UnpackError> for Failure {
         match io_source(&error).map(io::Error::kind) {
             Some(io::ErrorKind::StorageFull) => wrapped(Exit::Local, &error),
             _ => Self::of(Exit::Untrusted, &error),
+        }
+    }
+}
+
+impl From<SetError> for Failure {
+    fn from(error: SetError) -> Self {
+        match error {
+            SetError::Store(error) => error.into(),
+            SetError::Tree(error) => error.into(),
+            error => Self::of(Exit::Untrusted, &error),
+        }
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        match error {
+            InstallError::Store(error) | InstallError::Root(FileOpError::Keep { source: error, .. }) => error.into(),
+            InstallError::Tree(error) => error.into(),
+            InstallError::NoRunner(_) => Self::of(Exit::Spec, &error)
+                .hint("take `essential = true`, or let nothing execute: `configure = \"none\"`"),
+            InstallError::Overwrites { .. } | InstallError::Meets { .. } => Self::of(Exit::Spec, &error)
+                .hint("leave one of the two out"),
+            InstallError::Unmet { .. } => Self::of(Exit::Spec, &error).hint(
+                "what is in the root stays as it is: take a root with other versions, or lock packages that fit it",
+            ),
+            error => Self::of(Exit::Spec, &error),
         }
     }
 }

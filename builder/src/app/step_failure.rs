@@ -30,6 +30,10 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
             });
             in_step(failure, &origin, project)
         }
+        ExecError::Install { origin, source } => match &origin {
+            Origin::Source { name } => at_source(source, name, project),
+            Origin::Step { .. } | Origin::Start => in_step(source, &origin, project),
+        },
         ExecError::Store(error) => error.into(),
         ExecError::Tree(error) => error.into(),
         ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),

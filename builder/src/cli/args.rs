@@ -84,6 +84,8 @@ pub enum Command {
     Graph(Graph),
     /// Say why a package is locked
     Why(Why),
+    /// Say what ships, from the lock alone
+    Sbom(Sbom),
     /// Hand the image to a container engine, through its own loader
     Load(Load),
     /// Check an image, rebuild it, and say how far the two agree
@@ -126,9 +128,6 @@ pub enum Command {
     /// (a later version) receipt and provenance
     #[command(hide = true)]
     Attest(Later),
-    /// (a later version) bill of materials
-    #[command(hide = true)]
-    Sbom(Later),
     /// (a later version) all inputs in one artifact
     #[command(hide = true)]
     Vendor(Later),
@@ -256,6 +255,26 @@ pub struct Why {
     /// The package's name
     #[arg(value_name = "PACKAGE")]
     pub package: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The form of the document
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: SbomForm,
+    /// Write it to this file instead of standard output
+    #[arg(short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// The forms of a bill of materials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SbomForm {
+    /// SPDX 2.3
+    #[default]
+    Spdx,
+    /// `CycloneDX` 1.6
+    Cyclonedx,
 }
 
 #[derive(Debug, Args)]

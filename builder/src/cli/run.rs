@@ -14,13 +14,15 @@ use super::report;
 use crate::app::build::{self, BuildRequest};
 use crate::app::lock::{self, LockOptions, UpdateRequest};
 use crate::app::outputs::OutputRequest;
+use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
 use crate::app::session::Host;
-use crate::app::{Exit, Failure, Project, Session, Settings, user, why};
+use crate::app::{Exit, Failure, Project, Session, Settings, sbom, user, why};
 use crate::debian::sources::UserMirrors;
 use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
 use crate::exec::sandbox::{IdMap, enter_if_needed};
+use crate::sbom::Form;
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
@@ -53,6 +55,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => context.explain(arguments),
         Command::Graph(arguments) => context.graph(arguments),
         Command::Why(arguments) => context.why(arguments),
+        Command::Sbom(arguments) => context.sbom(arguments),
         Command::Supervise(arguments) => context.supervise(arguments),
         Command::Doctor => context.doctor(),
         Command::Cache(command) => context.cache(command),
@@ -77,7 +80,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),
-        Command::Sbom(_) => Err(not_yet("`sbom`")),
         Command::Vendor(_) => Err(not_yet("`vendor`")),
         Command::Manifest(_) => Err(not_yet("`manifest`")),
     }
@@ -231,22 +233,30 @@ impl Context<'_> {
     }
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
-        if arguments.online {
-            return Err(
-                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
-            );
-        }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
             lock::check(&project)?;
             if !self.cli.global.quiet {
                 report::say("the lock is complete and up to date");
             }
-            return Ok(ExitCode::SUCCESS);
+            if !arguments.online {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
+        if arguments.online {
+            let request = UpdateRequest {
+                dry_run: true,
+                ..UpdateRequest::default()
+            };
+            // A spec with nothing to lock has no lock, and nothing that could move.
+            if project.read_lock()?.is_some() {
+                self.tell_lock(&lock::update(&session, &project, &request)?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         let options = LockOptions {
             allow_expired: arguments.allow_expired,
         };
@@ -280,6 +290,21 @@ impl Context<'_> {
             report::data(&report::why_json(&found).to_string());
         } else {
             report::why(&arguments.package, &found);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn sbom(&self, arguments: &args::Sbom) -> Result<ExitCode, Failure> {
+        let project = self.project(None)?;
+        let form = match arguments.format {
+            args::SbomForm::Spdx => Form::Spdx,
+            args::SbomForm::Cyclonedx => Form::CycloneDx,
+        };
+        let document = sbom::sbom(&project, form)?;
+        match &arguments.output {
+            Some(path) => write_atomically(path, document.as_bytes())
+                .map_err(|error| io_failure("write", path, &error))?,
+            None => report::data(&String::from_utf8_lossy(document.as_bytes())),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -111,8 +111,8 @@ impl PartialEq for Keys {
 impl Eq for Keys {}
 
 static SOURCES: [&Keys; 5] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN];
-static VERBS: [&Keys; 9] = [
-    &COPY, &WRITE, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
+static VERBS: [&Keys; 10] = [
+    &COPY, &WRITE, &INSTALL, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
 ];
 static STAGES: [&Keys; 1] = [&STAGE];
 static OUTPUTS: [&Keys; 1] = [&OUTPUT];
@@ -136,8 +136,7 @@ impl Set {
     pub(crate) fn later(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Sources => &[("python", "Python packages"), ("cargo", "Rust crates")],
-            Self::Steps => &[("install", "installing packages")],
-            Self::Stages | Self::Outputs | Self::Archives | Self::Dirs => &[],
+            Self::Steps | Self::Stages | Self::Outputs | Self::Archives | Self::Dirs => &[],
         }
     }
 }
@@ -600,15 +599,15 @@ pub(crate) static IMAGE: Keys = Keys {
         ),
         key(
             "layers",
-            Choice(&["per-step", "single"], &["per-package"]),
+            Choice(&["per-step", "per-package", "single"], &[]),
             Optional("\"per-step\""),
             "How own changes are cut; base layers stay byte for byte.",
         ),
         key(
             "max-layers",
-            Integer(127),
-            Later("`layers = \"per-package\"`"),
-            "",
+            Integer(100),
+            Optional("12"),
+            "How many layers packages get, with `\"per-package\"`; the last has what they share.",
         ),
         key(
             "compression",
@@ -878,6 +877,18 @@ pub(crate) static USER: Keys = Keys {
             "Further groups it is in.",
         ),
     ],
+};
+
+/// `install`
+pub(crate) static INSTALL: Keys = Keys {
+    name: "an `install` step",
+    doc: "Packages onto this root.",
+    keys: &[key(
+        "install",
+        Name,
+        Required,
+        "The name of a `debian` source.",
+    )],
 };
 
 /// `unpack`

@@ -138,6 +138,7 @@ impl Stage {
         let steps = self.steps.iter().filter_map(|step| match &step.verb {
             Verb::Copy(copy) => Some(&copy.from.origin),
             Verb::Unpack(unpack) => Some(&unpack.from.origin),
+            Verb::Install(install) => Some(&install.origin),
             _ => None,
         });
         self.from.iter().map(|base| &base.origin).chain(steps)
@@ -431,7 +432,7 @@ impl Origin {
     }
 }
 
-/// `from`: an image source or a stage.
+/// `from`: an image source, packages or a stage; `install`: packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// What it names.
@@ -456,6 +457,8 @@ pub enum Verb {
     Copy(Copy),
     /// `write`
     Write(Write),
+    /// `install`: a `debian` source.
+    Install(Base),
     /// `run` and `shell`
     Run(Run),
     /// `mkdir`
@@ -675,6 +678,8 @@ pub struct Image {
 pub enum Layers {
     /// `per-step`
     PerStep,
+    /// `per-package`: so many layers at most for the packages of one source.
+    PerPackage(u32),
     /// `single`
     Single,
 }

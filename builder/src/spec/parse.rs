@@ -10,8 +10,8 @@ use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
-    COPY, Form, IMAGE, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP, UNPACK,
-    USER, WRITE,
+    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP,
+    UNPACK, USER, WRITE,
 };
 use super::model::{
     Base, Command, Compression, Config, Copy, GitSource, HttpSource, Ident, Image, ImageSource,
@@ -25,6 +25,10 @@ use super::value::{self, Complaint, Fix};
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::FormatVersion;
 use crate::platform::Platform;
+
+/// How many layers the packages of one source get at most, where nothing is said. Part of format 1: changing it changes image
+/// bytes.
+const MAX_LAYERS: u32 = 12;
 
 /// `[args]` with what was said on the command line.
 pub(super) fn arguments(document: &Table) -> BTreeMap<String, String> {
@@ -724,6 +728,7 @@ impl Scope<'_, '_> {
         let verb = match keys.choosing().name {
             "copy" => self.copy(stage, table).map(Verb::Copy),
             "write" => self.write(table).map(Verb::Write),
+            "install" => self.install(stage, table).map(Verb::Install),
             "run" => self.run(&RUN, table, tier, env).map(Verb::Run),
             "shell" => self.run(&SHELL, table, tier, env).map(Verb::Run),
             "mkdir" => self.mkdir(table).map(Verb::Mkdir),
@@ -836,6 +841,40 @@ impl Scope<'_, '_> {
             dir_mode,
             owner,
         })
+    }
+
+    fn install(&mut self, stage: &str, table: &Table) -> Option<Base> {
+        let mut fields = self.reader.open(&INSTALL, Some(Set::Steps), table);
+        let name = fields.literal("install");
+        fields.finish();
+        let name = name?;
+        let origin = self.origin(&name)?;
+        self.uses.push(Use {
+            by: stage.to_owned(),
+            of: origin.name().to_string(),
+            path: None,
+            span: name.span,
+        });
+        let shape = match &origin {
+            Origin::Source(name) => *self.names.sources.get(name.as_str())?,
+            Origin::Stage(_) => Shape::Directory,
+        };
+        match shape {
+            Shape::Packages => Some(Base {
+                origin,
+                span: name.span,
+            }),
+            // Complained about where it is declared.
+            Shape::Unknown => None,
+            Shape::Image | Shape::Local | Shape::File | Shape::Directory => {
+                let of = &name.value;
+                let error = Diagnostic::error(format!("`{of}` is not packages"))
+                    .because("`install` takes a `debian` source")
+                    .hint(format!("copy it: `{{ copy = \"{of}\", to = \"/…\" }}`"));
+                self.reader.report(name.span, error);
+                None
+            }
+        }
     }
 
     fn write(&mut self, table: &Table) -> Option<Write> {
@@ -1127,10 +1166,19 @@ impl Scope<'_, '_> {
         let platforms_span = fields.span("platforms");
         let name = fields.text("name");
         let tags = fields.texts("tags");
+        let most = fields.integer("max-layers");
+        let most_span = fields.span("max-layers");
         let layers = match fields.choice("layers") {
             Some("single") => Layers::Single,
+            Some("per-package") => Layers::PerPackage(most.unwrap_or(MAX_LAYERS)),
             _ => Layers::PerStep,
         };
+        if most.is_some() && !matches!(layers, Layers::PerPackage(_)) {
+            let message = "`max-layers` means nothing without `layers = \"per-package\"`";
+            fields
+                .reader
+                .error(most_span, message, "leave one out, or add the other");
+        }
         let compression = match fields.choice("compression") {
             Some("gzip") => Compression::Gzip,
             Some("none") => Compression::None,
