@@ -14,7 +14,7 @@ use std::thread;
 use immbuild::app::lock::{self, LockOptions, LockReport, UpdateRequest};
 use immbuild::app::packages::Archives;
 use immbuild::app::session::Host;
-use immbuild::app::{Exit, Failure, Project, Session, Settings, why};
+use immbuild::app::{Exit, Failure, Project, Session, Settings, vendor, why};
 use immbuild::diag::{Style, render_all};
 use immbuild::exec::sandbox::IdMap;
 use immbuild::lock::model::{DebianPin, Pin};
@@ -864,4 +864,44 @@ fn places_of_the_user_and_of_apt_come_after_those_of_the_spec() {
     let project = Project::open(&world.path("spec.toml")).expect("a spec");
     lock::lock(&session, &project, LockOptions::default()).expect("apt knows it");
     assert_eq!(world.locked(), ["app 1", "app-data 1", "lib 1"]);
+}
+
+#[test]
+fn what_is_vendored_serves_a_machine_without_a_network() {
+    let (mut world, repository) = World::new();
+    let (first, second) = (world.path("vendor"), world.path("again"));
+    fails(
+        world.with(|session, project| vendor::vendor(session, project, &first)),
+        Exit::Lock,
+        &["there is no lock"],
+    );
+    world.lock().expect("locked");
+    let report = world
+        .with(|session, project| vendor::vendor(session, project, &first))
+        .unwrap_or_else(|error| panic!("{}", words(&error)));
+    assert_eq!((report.files, report.bytes), (3, 20));
+    let again = world
+        .with(|session, project| vendor::vendor(session, project, &second))
+        .expect("written");
+    assert_eq!(again, report, "the same artifact");
+    let index = fs::read_to_string(first.join("index.json")).expect("there");
+    let manifest = report.manifest.expect("written").to_string();
+    assert!(index.contains(&manifest), "{index}");
+
+    repository.remove("pool");
+    fs::remove_dir_all(world.path("store")).expect("removed");
+    world.offline = true;
+    let read = world.with(|session, _| vendor::read(&session.store, &first));
+    assert_eq!(read.expect("good").files, 3);
+    world.fetch().expect("everything is there");
+
+    // One that was tampered with leaves no trace.
+    let hex = Digest::of(b"lib 1").to_hex();
+    fs::write(second.join("blobs/sha256").join(hex), "lib X").expect("written");
+    fs::remove_dir_all(world.path("store")).expect("removed");
+    let read = world.with(|session, _| vendor::read(&session.store, &second));
+    fails(read, Exit::Untrusted, &["the bytes are those of"]);
+    assert!(!world.stored("lib 1") && !world.stored("lib X"));
+    let read = world.with(|session, _| vendor::read(&session.store, &world.path("archive")));
+    fails(read, Exit::Local, &["oci-layout"]);
 }
