@@ -5,6 +5,7 @@
 //! What cannot be had with all that it needs is put back, and the next is tried. When an early choice stands in the way of
 //! something that must be, that choice is ruled out and all begins anew; so the search ends.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -395,7 +396,7 @@ impl<'t> Universe<'t> {
     }
 
     /// When apt would first have read a name: what decides where nothing else does.
-    fn read_at(&self, id: usize) -> Option<(usize, (usize, usize, usize))> {
+    fn read_at(&self, id: usize) -> ReadAt {
         let mut lists = self.lists.iter().enumerate();
         lists.find_map(|(at, list)| {
             Some((
@@ -482,7 +483,12 @@ struct Attempt<'u, 't> {
     failures: Vec<Failure>,
     /// A choice that stood in the way of something.
     culprit: Option<usize>,
+    /// When apt would have read a name, as far as that was asked: it takes a look through the whole text.
+    read_at: RefCell<BTreeMap<usize, ReadAt>>,
 }
+
+/// Which list, and where in it; nothing where no list has the name.
+type ReadAt = Option<(usize, (usize, usize, usize))>;
 
 impl<'u, 't> Attempt<'u, 't> {
     fn new(universe: &'u Universe<'t>, wish: &'u Wish<'u>, ruled_out: &BTreeSet<usize>) -> Self {
@@ -506,6 +512,7 @@ impl<'u, 't> Attempt<'u, 't> {
             forbidden: BTreeMap::new(),
             failures: Vec::new(),
             culprit: None,
+            read_at: RefCell::default(),
         }
     }
 
@@ -797,7 +804,12 @@ impl<'u, 't> Attempt<'u, 't> {
         // Where nothing else decides, apt takes the name it read last.
         key(a)
             .cmp(&key(b))
-            .then_with(|| self.universe.read_at(b).cmp(&self.universe.read_at(a)))
+            .then_with(|| self.read_at(b).cmp(&self.read_at(a)))
+    }
+
+    fn read_at(&self, id: usize) -> ReadAt {
+        let mut known = self.read_at.borrow_mut();
+        *known.entry(id).or_insert_with(|| self.universe.read_at(id))
     }
 
     /// Remembers whose being there is in the way, as far as there was a choice about it.
@@ -843,8 +855,8 @@ impl<'u, 't> Attempt<'u, 't> {
             let satisfied = group.iter().find_map(|relation| {
                 let mut all = universe.satisfying(relation);
                 all.retain(|other| self.is_installed(*other));
-                all.sort_by(|a, b| self.compare(relation.name, *a, *b));
-                all.first().copied()
+                all.into_iter()
+                    .min_by(|a, b| self.compare(relation.name, *a, *b))
             });
             depends.extend(satisfied.map(|other| universe.names[other]));
         }
