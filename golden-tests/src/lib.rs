@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod apt;
 pub mod debs;
 pub mod elf;
 pub mod examples;

@@ -36,7 +36,7 @@ const SIDEWAYS: [(&str, &str); 9] = [
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 23] = [
+const HOMES: [(&str, &str); 24] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &str); 23] = [
     ("liblzma", "builder/src/resolve/unpack"),
     ("md5", "builder/src/debian/sums.rs"),
     ("memchr", "builder/src/debian/control.rs"),
+    ("pgp", "builder/src/debian/openpgp"),
     ("reqwest", "builder/src/resolve/http"),
     ("rustls", "builder/src/resolve/http"),
     ("seccompiler", "builder/src/exec/"),

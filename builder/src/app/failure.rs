@@ -465,6 +465,7 @@ impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         let exit = match &error {
             OutputError::OnePlatform { .. } => Exit::Usage,
+            OutputError::NotVendored { .. } => Exit::Untrusted,
             OutputError::NoProgram { .. } | OutputError::Engine { .. } => Exit::Unreachable,
             _ => Exit::Local,
         };

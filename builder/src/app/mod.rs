@@ -28,6 +28,7 @@ pub mod shell;
 pub mod step_failure;
 pub mod until;
 pub mod user;
+pub mod vendor;
 pub mod verify;
 pub mod why;
 

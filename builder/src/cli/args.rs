@@ -84,6 +84,8 @@ pub enum Command {
     Graph(Graph),
     /// Say why a package is locked
     Why(Why),
+    /// Write all locked inputs as one artifact, or take them from one
+    Vendor(Vendor),
     /// Say what ships, from the lock alone
     Sbom(Sbom),
     /// Hand the image to a container engine, through its own loader
@@ -128,9 +130,6 @@ pub enum Command {
     /// (a later version) receipt and provenance
     #[command(hide = true)]
     Attest(Later),
-    /// (a later version) all inputs in one artifact
-    #[command(hide = true)]
-    Vendor(Later),
     /// (a later version) deployment snippet
     #[command(hide = true)]
     Manifest(Later),
@@ -248,6 +247,21 @@ pub struct Update {
     /// Take releases of package archives, and keys, that are no longer valid
     #[arg(long)]
     pub allow_expired: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Vendor {
+    /// The OCI layout to write
+    #[arg(
+        short,
+        long = "output",
+        value_name = "DIR",
+        required_unless_present = "read"
+    )]
+    pub output: Option<PathBuf>,
+    /// Take everything from this layout into the store, so that a build needs no network
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    pub read: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
+use crate::app::vendor::VendorReport;
 use crate::app::why::Why;
 
 /// A line of data on standard output. A reader that has gone away wants no more of it.
@@ -247,4 +248,15 @@ pub(super) fn why_json(found: &[Why]) -> Value {
         })
         .collect();
     json!({ "event": "result", "ok": true, "found": found })
+}
+
+/// What `vendor` did, for machines.
+pub(super) fn vendor_json(report: &VendorReport) -> Value {
+    json!({
+        "event": "result",
+        "ok": true,
+        "files": report.files,
+        "bytes": report.bytes,
+        "digest": report.manifest.map(|digest| digest.to_string()),
+    })
 }

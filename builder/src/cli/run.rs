@@ -17,7 +17,7 @@ use crate::app::outputs::OutputRequest;
 use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
 use crate::app::session::Host;
-use crate::app::{Exit, Failure, Project, Session, Settings, sbom, user, why};
+use crate::app::{Exit, Failure, Project, Session, Settings, sbom, user, vendor, why};
 use crate::debian::sources::UserMirrors;
 use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
@@ -55,6 +55,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Explain(arguments) => context.explain(arguments),
         Command::Graph(arguments) => context.graph(arguments),
         Command::Why(arguments) => context.why(arguments),
+        Command::Vendor(arguments) => context.vendor(arguments),
         Command::Sbom(arguments) => context.sbom(arguments),
         Command::Supervise(arguments) => context.supervise(arguments),
         Command::Doctor => context.doctor(),
@@ -80,7 +81,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),
-        Command::Vendor(_) => Err(not_yet("`vendor`")),
         Command::Manifest(_) => Err(not_yet("`manifest`")),
     }
 }
@@ -233,22 +233,30 @@ impl Context<'_> {
     }
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
-        if arguments.online {
-            return Err(
-                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
-            );
-        }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
             lock::check(&project)?;
             if !self.cli.global.quiet {
                 report::say("the lock is complete and up to date");
             }
-            return Ok(ExitCode::SUCCESS);
+            if !arguments.online {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
+        if arguments.online {
+            let request = UpdateRequest {
+                dry_run: true,
+                ..UpdateRequest::default()
+            };
+            // A spec with nothing to lock has no lock, and nothing that could move.
+            if project.read_lock()?.is_some() {
+                self.tell_lock(&lock::update(&session, &project, &request)?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         let options = LockOptions {
             allow_expired: arguments.allow_expired,
         };
@@ -297,6 +305,37 @@ impl Context<'_> {
             Some(path) => write_atomically(path, document.as_bytes())
                 .map_err(|error| io_failure("write", path, &error))?,
             None => report::data(&String::from_utf8_lossy(document.as_bytes())),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn vendor(&self, arguments: &args::Vendor) -> Result<ExitCode, Failure> {
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let report = match (&arguments.output, &arguments.read) {
+            (Some(out), _) => vendor::vendor(&session, &self.project(None)?, out)?,
+            (None, Some(layout)) => vendor::read(&session.store, layout)?,
+            (None, None) => unreachable!("one of the two is required"),
+        };
+        if self.cli.global.json {
+            report::data(&report::vendor_json(&report).to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.cli.global.quiet {
+            let done = if report.manifest.is_some() {
+                "written"
+            } else {
+                "read   "
+            };
+            report::say(&format!(
+                "{done}   {} files, {}",
+                report.files,
+                report::bytes(report.bytes)
+            ));
+        }
+        if let Some(manifest) = report.manifest {
+            report::data(&manifest.to_string());
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -175,10 +175,10 @@ fn priority(text: &str) -> Priority {
     }
 }
 
-/// Policy §5.6.7.
+/// What dpkg takes for a name, which is a little more than Policy §5.6.7 does.
 fn is_name(text: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-    text.len() >= 2 && text.bytes().all(letter)
+    !text.is_empty() && text.bytes().all(letter)
 }
 
 fn is_word(text: &str) -> bool {

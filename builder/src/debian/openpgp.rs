@@ -161,7 +161,8 @@ impl Keyring {
     pub fn verify(&self, text: &str, rules: &Rules<'_>) -> Result<Verified, VerifyError> {
         check_frame(text)?;
         let damaged = |error: pgp::errors::Error| VerifyError::Damaged(error.to_string());
-        let (message, _) = CleartextSignedMessage::from_string(text).map_err(damaged)?;
+        // The parser minds blank lines at the end, which mean nothing.
+        let (message, _) = CleartextSignedMessage::from_string(text.trim_end()).map_err(damaged)?;
         // Lines end in CR LF there, as they are hashed.
         let signed = message.signed_text();
         let mut signers = Vec::new();
@@ -428,3 +429,6 @@ fn subkey_is_valid(
 fn epoch(seconds: i64) -> Epoch {
     Epoch::from_seconds(seconds).unwrap_or(Epoch::DEFAULT)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -370,6 +371,11 @@ pub(super) fn parse(text: &str) -> Result<Url, HttpError> {
             "only `https`, `http` and `file` are known",
         )),
     }
+}
+
+/// The `file` URL of an absolute path.
+pub fn file_url(path: &Path) -> Option<String> {
+    Url::from_file_path(path).ok().map(String::from)
 }
 
 /// A URL as logs and messages may have it: without user, password, query and fragment, where secrets travel.
