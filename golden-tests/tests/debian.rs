@@ -201,7 +201,7 @@ fn packages_share_layers_whatever_else_is_installed() {
     let python = reference("python3-minimal", &["python3-minimal"]).expect("mmdebstrap works");
     let per_package = "layers = \"per-package\"\nmax-layers = 8";
     let cut = |reference: &Reference, rest: &str| {
-        let lab = lab("\"x\"", "none", rest, reference);
+        let lab = lab("\"any\"", "none", rest, reference);
         let (_, root) = built(&lab);
         (layers(&lab), described(&root))
     };
@@ -237,4 +237,68 @@ fn python_works_without_scripts() {
     );
     let text = String::from_utf8(lab.read("spec.lock")).expect("text");
     assert_eq!(text.matches("[[source.os.package]]").count(), names.len());
+    for form in ["spdx", "cyclonedx"] {
+        let ended = lab.run(&["sbom", "--format", form]);
+        assert!(ended.output.status.success(), "{}", ended.said());
+        let bill = String::from_utf8_lossy(&ended.output.stdout).into_owned();
+        for line in &names {
+            let words: Vec<&str> = line.split(' ').collect();
+            let version = words[1].replace('+', "%2B");
+            let url = format!(
+                "pkg:deb/debian/{}@{version}?arch={}",
+                words[0].replace('+', "%2B"),
+                words[2]
+            );
+            assert!(bill.contains(&url), "{url}");
+        }
+        let again = lab.run(&["sbom", "--format", form]);
+        assert_eq!(again.output.stdout, ended.output.stdout);
+    }
+}
+
+#[test]
+fn nginx_takes_its_configuration_without_scripts() {
+    let rest = "steps = [{ run = [\"/usr/sbin/nginx\", \"-t\"] }]\n\n\
+                [source.os.fixups]\naccounts = [\"www-data\"]";
+    let lab = locked("\"nginx-light\"", "none", rest);
+    let (_, root) = built(&lab);
+    let described = described(&root);
+    assert_eq!(
+        described["/var/log/nginx/access.log"],
+        format!("100640 33:4 {}", EMPTY)
+    );
+    assert!(described.contains_key("/etc/nginx/sites-enabled/default"));
+}
+
+/// The digest of nothing.
+const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+#[test]
+fn packages_go_onto_a_root_that_has_some() {
+    let text = "immbuild = 1\n\n\
+        [source.os]\ndebian = \"bookworm\"\npackages = [\"python3-minimal\"]\n\n\
+        [source.more]\ndebian = \"bookworm\"\npackages = [\"nginx-light\"]\n\n\
+        [image]\nfrom = \"os\"\ncompression = \"gzip\"\nlayers = \"per-package\"\nsteps = [\n  \
+        { install = \"more\" },\n  { run = [\"nginx\", \"-t\"] },\n  \
+        { run = [\"python3\", \"-c\", \"import ssl\"] },\n]\n";
+    let lab = Lab::new(text);
+    let ended = lab.run(&["lock"]);
+    assert!(ended.output.status.success(), "{}", ended.said());
+    let (_, root) = built(&lab);
+    let found = listed(&root);
+    for name in ["python3-minimal", "nginx-light", "dpkg", "libc6"] {
+        let lines = found
+            .lines()
+            .filter(|line| line.split(' ').next() == Some(name));
+        assert_eq!(lines.count(), 1, "{found}");
+    }
+    assert!(
+        found
+            .lines()
+            .all(|line| line.ends_with("install ok installed")),
+        "{found}"
+    );
+    // Nobody has the file twice, and everybody's files are there.
+    run("dpkg", &[&format!("--root={}", root.display()), "--audit"])
+        .expect("dpkg has no complaint");
 }

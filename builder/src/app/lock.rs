@@ -30,6 +30,8 @@ pub struct LockReport {
     pub dropped: Vec<String>,
     /// Sources whose pins moved: source, old, new.
     pub moved: Vec<(String, String, String)>,
+    /// Sources of packages, and of their bytes those that an older lock had already, and all.
+    pub shared: Vec<(String, u64, u64)>,
     /// The epoch before and after, where it moved.
     pub epoch: Option<(Epoch, Epoch)>,
     /// The lock's file, where it was written.
@@ -271,6 +273,7 @@ pub fn update(
         };
         let (pin, date) = finder.find(name, moving)?;
         dates.extend(date);
+        report.shared.extend(shared(name, before, &pin));
         report.moved.extend(moved(name, before, &pin));
         lock.sources.insert(
             name.clone(),
@@ -590,6 +593,20 @@ pub fn remote<'a>(source: &'a GitSource, session: &'a Session<'_>) -> git::Remot
         submodules: source.submodules,
         ssh: session.settings.ssh.as_deref(),
     }
+}
+
+/// How much of a source of packages is in both pins, where they differ: who has the one fetches no more than the rest.
+fn shared(name: &Ident, before: Option<&Pin>, after: &Pin) -> Option<(String, u64, u64)> {
+    let (Some(Pin::Debian(before)), Pin::Debian(after)) = (before, after) else {
+        return None;
+    };
+    let had: BTreeSet<Digest> = before.packages.iter().map(|it| it.sha256).collect();
+    let of = |wanted: &dyn Fn(&Digest) -> bool| -> u64 {
+        let packages = after.packages.iter().filter(|it| wanted(&it.sha256));
+        packages.map(|it| it.size).sum()
+    };
+    let (kept, all) = (of(&|sha256| had.contains(sha256)), of(&|_| true));
+    (kept < all).then(|| (name.to_string(), kept, all))
 }
 
 /// What moved of a source, in words: what, from, to.

@@ -78,7 +78,16 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {
     let label = origin.label();
-    of_run(&label, format!("step `{label}` failed"), error)
+    match origin {
+        // It has no name that a shell could be opened by.
+        Origin::Source { name } => {
+            let failed = format!("the scripts of the packages of source `{name}` failed");
+            of_run("", failed, error)
+        }
+        Origin::Step { .. } | Origin::Start => {
+            of_run(&label, format!("step `{label}` failed"), error)
+        }
+    }
 }
 
 /// A shell that could not be opened as sentences.
@@ -121,7 +130,9 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
             }
             let mut hints = Vec::from_iter(refused_connection(&tail));
             if let Some(log) = log {
-                hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                if !label.is_empty() {
+                    hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                }
                 if !tail.is_empty() {
                     hints.push(format!("the whole log is `immbuild cache log {}`", log.digest().short()));
                 }

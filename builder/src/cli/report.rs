@@ -167,6 +167,10 @@ pub(super) fn lock(report: &LockReport) {
     for (name, before, after) in &report.moved {
         say(&format!("moved     {name:9} {before} → {after}"));
     }
+    for (name, kept, all) in &report.shared {
+        let (kept, all) = (bytes(*kept), bytes(*all));
+        say(&format!("shared    {name:9} {kept} of {all} of packages"));
+    }
     if let Some((before, after)) = report.epoch {
         say(&format!("epoch     {before} → {after}"));
     }
@@ -187,12 +191,18 @@ pub(super) fn lock_json(report: &LockReport) -> Value {
         .iter()
         .map(|(name, before, after)| json!({ "source": name, "before": before, "after": after }))
         .collect();
+    let shared: Vec<Value> = report
+        .shared
+        .iter()
+        .map(|(name, kept, all)| json!({ "source": name, "kept": kept, "of": all }))
+        .collect();
     json!({
         "event": "result",
         "ok": true,
         "added": report.added,
         "dropped": report.dropped,
         "moved": moved,
+        "shared": shared,
         "epoch": report.epoch.map(|(_, after)| after.to_string()),
         "written": report.written.as_ref().map(|path| path.display().to_string()),
     })

@@ -6,8 +6,11 @@ use std::num::NonZeroUsize;
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{BlobSource as _, MemoryStore, Store as _};
-use immbuild_cas::tree::{Entry, Tree, entry_at, to_listing, tree_of_listing};
+use immbuild_cas::tree::{
+    Entry, Meta, Mode, Tree, TreeBuilder, entry_at, to_listing, tree_of_listing,
+};
 use liblzma::write::XzEncoder;
+use proptest::prelude::*;
 
 use super::deb::{self, DebError};
 use super::groups::groups;
@@ -875,4 +878,52 @@ fn a_bumped_package_moves_its_layer_and_the_last() {
         matches!(&moved[..], [names] if names.contains(&"p3".to_owned())),
         "{moved:?}"
     );
+}
+
+// ---- anything
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_mutation_makes_an_installation_fall_over(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..8),
+        cut in proptest::option::of(any::<proptest::sample::Index>()),
+    ) {
+        let fields = fields("demo", "\nDepends: a (>= 1), b | c\nReplaces: x");
+        let mut demo = made(
+            &fields,
+            vec![
+                ("./", Content::Directory(0o755)),
+                ("./etc/", Content::Directory(0o755)),
+                ("./etc/conf", Content::File(0o644, b"conf")),
+                ("./etc/link", Content::Symlink("conf")),
+                ("./etc/hard", Content::HardLink("./etc/conf")),
+            ],
+        );
+        demo.control = vec![
+            ("./conffiles", Content::File(0o644, b"/etc/conf\n")),
+            ("./postinst", Content::File(0o755, b"#!/bin/sh\nadduser --system x\nupdate-alternatives --install /a b /etc/conf 1\n")),
+            ("./triggers", Content::File(0o644, b"interest /usr\n")),
+        ];
+        let mut bytes = demo.bytes(Packing::Plain);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let store = MemoryStore::default();
+        if let Ok(deb) = deb::read(&mut Cursor::new(bytes), &store) {
+            let mut set = TreeBuilder::new(&store, Meta::root(Mode::DIRECTORY));
+            let at = RelPath::new(*b"demo").expect("a path");
+            set.graft(&at, deb.tree.root, &deb.tree.links).expect("a directory");
+            let set = set.seal(&store).expect("memory");
+            for configure in [Configure::None, Configure::Scripts] {
+                let op = op(configure, Fixups::default());
+                let _ = install(&op, &nothing(&store), &set, &store, &store);
+            }
+        }
+    }
 }

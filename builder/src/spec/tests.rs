@@ -292,6 +292,11 @@ fn everything_said_of_the_image_arrives() {
     let image = &it.stages[&Ident::image()];
     assert!(image.env.is_empty(), "`[image.env]` never reaches steps");
     assert_eq!(it.image.config.env["APP"], "42");
+    assert_eq!(it.image.layers, Layers::PerPackage(10));
+    let Some(Verb::Install(install)) = image.steps.last().map(|step| &step.verb) else {
+        panic!("it comes last");
+    };
+    assert_eq!(install.origin, Origin::Source(ident("plain")));
     assert_eq!(
         image.steps[1].verb,
         Verb::User(User {
