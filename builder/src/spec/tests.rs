@@ -654,6 +654,7 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[image]`",
             "## The step `copy`",
             "## The step `write`",
+            "## The step `install`",
             "## The step `run`",
             "## The step `shell`",
             "## The step `mkdir`",
