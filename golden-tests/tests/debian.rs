@@ -123,7 +123,7 @@ fn unexplained(ours: &Path, theirs: &Path, also: &[&str]) -> Vec<String> {
                 "- " => THEIRS.iter().any(|known| path.starts_with(known)),
                 "+ " => OURS.contains(&path),
                 // A compiled file holds the time of its source, which here is the epoch.
-                _ => OTHERS.contains(&path) || path.ends_with(".pyc"),
+                _ => OTHERS.contains(&path) || path.contains("/__pycache__/"),
             };
             !is_explained && !also.contains(&path)
         })
@@ -266,7 +266,7 @@ fn nginx_takes_its_configuration_without_scripts() {
     let described = described(&root);
     assert_eq!(
         described["/var/log/nginx/access.log"],
-        format!("100640 33:4 {}", EMPTY)
+        format!("100640 33:4 {EMPTY}")
     );
     assert!(described.contains_key("/etc/nginx/sites-enabled/default"));
 }
