@@ -4,8 +4,9 @@
     reason = "fork(2), prctl(2) and seccomp(2) have no safe wrapper"
 )]
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 
 use super::run::{Ended, Tracer};
@@ -44,6 +45,13 @@ pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> io::Result<E
     }
     drop((start, failed));
     let tracer = Tracer::seize(child, what, names)?;
+    let inside = rustix::fs::memfd_create("immbuild", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let path = format!(
+        "/proc/{}/fd/{}",
+        rustix::process::getpid(),
+        inside.as_raw_fd()
+    );
+    let tracer = tracer.answering_inside(inside.into(), &CString::new(path)?)?;
     starter.write_all(b"!")?;
     drop(starter);
     let ended = tracer.run(child)?;

@@ -55,6 +55,8 @@ enum Special {
     Random(u32),
     Uuid,
     Uptime,
+    /// What we share with processes, which is nothing for them.
+    Nothing,
 }
 
 pub(super) const PATH_MAX: usize = 4096;
@@ -73,7 +75,13 @@ impl Tracer {
             return Ok(Answer::Native);
         }
         let process = self.threads[&tid].process;
-        let special = special((process, tid), name.directory, &path, writes)
+        let is_ours = self
+            .inside
+            .as_ref()
+            .is_some_and(|inside| inside.path() == path);
+        let special = is_ours
+            .then_some(Special::Nothing)
+            .or_else(|| special((process, tid), name.directory, &path, writes))
             .or_else(|| self.random_device(tid, name, &path, flags));
         let Some(special) = special else {
             return Ok(if writes {
@@ -90,7 +98,7 @@ impl Tracer {
             match &special {
                 Special::Random(_) | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
-                Special::Process(..) => Source::Machine,
+                Special::Process(..) | Special::Nothing => Source::Machine,
             },
         );
         let saved = registers.clone();
@@ -128,6 +136,7 @@ impl Tracer {
                     None => Answer::Native,
                 })
             }
+            Special::Nothing => Ok(in_memory(registers, saved, flags, name.path, Vec::new())),
             Special::Uuid => {
                 let content = self.thread(tid).stream.uuid() + "\n";
                 Ok(in_memory(
@@ -258,6 +267,7 @@ impl Tracer {
         }
         let path = path_of(&link);
         let emptied = flags & libc::O_TRUNC != 0;
+        self.forget_inside(&real);
         if self.what.metadata == super::Metadata::Virtual {
             let pid = self.threads[&tid].process;
             if let Some(process) = self.processes.get_mut(&pid) {
