@@ -19,5 +19,6 @@ mod random;
 mod refusals;
 mod stops;
 mod strict;
+mod supervise;
 mod surroundings;
 mod timers;

@@ -13,7 +13,7 @@ use x86_64 as here;
 pub(super) use here::Registers;
 
 /// What the tracer wants of registers.
-pub(super) trait Machine: Clone {
+pub(super) trait Machine: Clone + PartialEq {
     /// The number of the call the thread is in.
     fn number(&self) -> i64;
     /// Makes another call of the one that is about to be made.
@@ -34,6 +34,9 @@ pub(super) trait Machine: Clone {
     fn call_again(&mut self, number: i64, arguments: &[u64]);
     /// Where the thread is in its program.
     fn instruction(&self) -> u64;
+    /// As if it were there.
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64);
     /// The stack pointer.
     fn stack(&self) -> u64;
     /// If these bytes at the current instruction read the time stamp counter: does so.

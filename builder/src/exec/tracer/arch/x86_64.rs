@@ -10,7 +10,7 @@ pub(in super::super) const MACHINE: &str = "x86_64";
 pub(in super::super) const UNCAUGHT: &[&str] = &["cpuid", "rdrand", "rdseed"];
 
 /// `struct user_regs_struct` (`sys/user.h`).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(in super::super) struct Registers {
     r15: u64,
@@ -99,6 +99,11 @@ impl Machine for Registers {
 
     fn instruction(&self) -> u64 {
         self.rip
+    }
+
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64) {
+        self.rip = at;
     }
 
     fn stack(&self) -> u64 {
