@@ -8,7 +8,7 @@ use std::io;
 
 use super::arch::{Machine as _, Registers};
 use super::open::scratch;
-use super::run::{Pending, Tracer};
+use super::run::{Pending, Tracer, Waiting};
 use super::sys::{self, Tid};
 
 /// What a thread does between the end of its own call and what is made of that.
@@ -17,7 +17,14 @@ pub(super) struct Again {
     first: Pending,
     /// At the end of its own call.
     ended: Registers,
+    /// As it makes the next.
+    call: Registers,
     then: Then,
+    /// A signal came first, which its own call has not been ended by.
+    signalled: bool,
+    /// What the thread knows of its call; the signal's handler makes others.
+    waiting: Option<Waiting>,
+    sets: Sets,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +77,7 @@ impl Tracer {
         }
         let slept = std::mem::take(&mut self.thread(tid).slept);
         let waited = matches!(pending, Pending::Blocked | Pending::Wait(_));
-        if !slept || !waited || registers.result() <= 0 || has_signal(tid) {
+        if !slept || !waited || registers.result() <= 0 {
             return Ok(Some((pending, registers)));
         }
         let arguments: [u64; 6] = std::array::from_fn(|at| registers.argument(at));
@@ -100,12 +107,18 @@ impl Tracer {
             Then::Take => libc::SYS_recvfrom,
             _ => number,
         };
-        self.call_instead(tid, &registers, number, &call)?;
-        self.thread(tid).pending = Some(Pending::Again(Box::new(Again {
+        let call = call_instead(tid, &registers, number, &call)?;
+        let thread = self.thread(tid);
+        let again = Again {
             first: pending,
+            call,
             ended: registers,
             then,
-        })));
+            signalled: has_signal(tid),
+            waiting: thread.waiting.take(),
+            sets: std::mem::take(&mut thread.sets),
+        };
+        thread.again = Some(Box::new(again));
         Ok(None)
     }
 
@@ -119,51 +132,59 @@ impl Tracer {
             first,
             mut ended,
             then,
+            signalled,
+            ..
         } = again;
         let result = registers.result();
-        if then == Then::Look && result == 0 {
+        if then == Then::Look && result == 0 && !signalled {
             // Another was faster.
             self.restore_sets(tid)?;
             let arguments: [u64; 6] = std::array::from_fn(|at| ended.argument(at));
-            self.call_instead(tid, &ended, ended.number(), &arguments)?;
-            self.thread(tid).pending = Some(Pending::Again(Box::new(Again {
+            let call = call_instead(tid, &ended, ended.number(), &arguments)?;
+            let thread = self.thread(tid);
+            let again = Again {
                 first,
+                call,
                 ended,
                 then: Then::Wait,
-            })));
+                signalled: false,
+                waiting: thread.waiting.take(),
+                sets: std::mem::take(&mut thread.sets),
+            };
+            thread.again = Some(Box::new(again));
             return Ok(None);
         }
         match then {
-            Then::Look => ended.set_result(result),
+            Then::Look if result != 0 => ended.set_result(result),
             Then::Take => ended.set_result(ended.result() + result.max(0)),
-            Then::Wait => {}
+            Then::Look | Then::Wait => {}
         }
         sys::set_registers(tid, &ended)?;
         Ok(Some((first, ended)))
     }
 
-    /// The call that [`Tracer::look_again`] lets a thread make is about to be made: what is to be done at its end.
-    pub(super) fn made_again(&mut self, tid: Tid) -> Option<Pending> {
-        match self.thread(tid).pending.take()? {
-            Pending::Again(again) if again.then == Then::Wait => Some(again.first),
-            Pending::Again(again) => Some(Pending::Again(again)),
-            other => {
-                self.thread(tid).pending = Some(other);
-                None
-            }
+    /// If the call that a thread is about to make is the one that [`Tracer::look_again`] lets it make: what is to be
+    /// done at its end. The handler of a signal may make others before.
+    pub(super) fn made_again(&mut self, tid: Tid, registers: &Registers) -> Option<Pending> {
+        let thread = self.thread(tid);
+        let call = &thread.again.as_ref()?.call;
+        let is_the_same = registers.stack() == call.stack()
+            && registers.instruction() == call.instruction_after_call()
+            && (0..6).all(|at| registers.argument(at) == call.argument(at));
+        if is_the_same {
+            let mut again = thread.again.take()?;
+            thread.waiting = again.waiting.take();
+            thread.sets = std::mem::take(&mut again.sets);
+            return Some(match again.then {
+                Then::Wait => again.first,
+                Then::Look | Then::Take => Pending::Again(again),
+            });
         }
-    }
-
-    fn call_instead(
-        &mut self,
-        tid: Tid,
-        registers: &Registers,
-        number: i64,
-        arguments: &[u64; 6],
-    ) -> io::Result<()> {
-        let mut registers = registers.clone();
-        registers.call_again(number, arguments);
-        sys::set_registers(tid, &registers)
+        if registers.stack() > call.stack() {
+            // The handler has gone elsewhere.
+            thread.again = None;
+        }
+        None
     }
 
     fn restore_sets(&mut self, tid: Tid) -> io::Result<()> {
@@ -185,6 +206,19 @@ impl Tracer {
         self.descriptor(tid, descriptor)
             .is_ok_and(|file| sys::is_stream_socket(&file))
     }
+}
+
+/// The thread makes this call next; gives its registers.
+fn call_instead(
+    tid: Tid,
+    registers: &Registers,
+    number: i64,
+    arguments: &[u64; 6],
+) -> io::Result<Registers> {
+    let mut registers = registers.clone();
+    registers.call_again(number, arguments);
+    sys::set_registers(tid, &registers)?;
+    Ok(registers)
 }
 
 /// Is there a signal for it? Then its handler comes first.

@@ -58,6 +58,8 @@ pub(super) struct Thread {
     pub(super) slept: bool,
     /// What it asked for, in a select(2) that it is in.
     pub(super) sets: Sets,
+    /// The call that it is to make once more.
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// A process: threads with one memory.
@@ -635,13 +637,13 @@ impl Tracer {
     }
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
-        if let Some(pending) = self.made_again(tid) {
+        let mut registers = sys::registers(tid)?;
+        if let Some(pending) = self.made_again(tid, &registers) {
             self.count("call again");
             self.thread(tid).pending = Some(pending);
             return self.go(tid, Resume::ToCallEnd, 0);
         }
         self.thread(tid).slept = false;
-        let mut registers = sys::registers(tid)?;
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = std::array::from_fn(|at| registers.argument(at));
@@ -711,6 +713,7 @@ impl Tracer {
         thread.process = tid;
         thread.pending = None;
         thread.waiting = None;
+        thread.again = None;
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
         let start = match Start::read(tid) {
@@ -852,6 +855,7 @@ impl Thread {
             ids: Ids::default(),
             slept: false,
             sets: Sets::new(),
+            again: None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(super) trait Machine: Clone + PartialEq {
     fn call_again(&mut self, number: i64, arguments: &[u64]);
     /// Where the thread is in its program.
     fn instruction(&self) -> u64;
+    /// Where it is in the call that it makes next, after [`Machine::call_again`].
+    fn instruction_after_call(&self) -> u64;
     /// As if it were there.
     #[cfg(test)]
     fn set_instruction(&mut self, at: u64);

@@ -101,6 +101,10 @@ impl Machine for Registers {
         self.rip
     }
 
+    fn instruction_after_call(&self) -> u64 {
+        self.rip + SYSCALL
+    }
+
     #[cfg(test)]
     fn set_instruction(&mut self, at: u64) {
         self.rip = at;
