@@ -26,6 +26,9 @@ use super::sys::{self, Event, Resume, Tid};
 /// does not keep that one from running.
 const LONGEST_TURN: u32 = 5000;
 
+/// Who yields so often, and no other can run, waits for a time to come.
+const LONGEST_YIELDING: u32 = 1000;
+
 /// Who runs, and who could.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -41,6 +44,8 @@ pub(super) struct Turns {
     last: u64,
     stops: u32,
     yields: bool,
+    /// How often it has yielded although no other could run.
+    vain: u32,
     /// The call of the thread with the turn may have woken others, which see what is there when they run: they
     /// come to rest before it changes more.
     woke: bool,
@@ -229,7 +234,12 @@ impl Tracer {
                     turns.doubt = false;
                 }
                 let turns = self.turns();
-                if !turns.gives_way() || !turns.another_can(holder) {
+                let keeps = !turns.gives_way();
+                if keeps || !turns.another_can(holder) {
+                    if !keeps && self.waits_by_yielding()? {
+                        return Ok(Move::Again);
+                    }
+                    let turns = self.turns();
                     if let Some((how, signal)) = turns.ready.remove(&holder) {
                         sys::resume(holder, how, signal)?;
                     } else if let Some(event) = turns.stopped.remove(&holder) {
@@ -265,6 +275,25 @@ impl Tracer {
         self.next_turn()
     }
 
+    /// The thread with the turn would give it away, and nobody takes it. Says whether time has passed instead.
+    fn waits_by_yielding(&mut self) -> io::Result<bool> {
+        let turns = self.turns();
+        turns.stops = 0;
+        turns.vain += u32::from(std::mem::take(&mut turns.yields));
+        if turns.vain < LONGEST_YIELDING {
+            return Ok(false);
+        }
+        turns.vain = 0;
+        let Some((due, at)) = self.earliest() else {
+            return Ok(false);
+        };
+        self.turns().woke = true;
+        self.turns().yields = true;
+        self.move_time(at);
+        self.fire(due, true)?;
+        Ok(true)
+    }
+
     /// Everybody is at rest: somebody gets the turn.
     fn next_turn(&mut self) -> io::Result<Move> {
         if let Some((birth, next)) = self.turns_ref().next() {
@@ -273,6 +302,7 @@ impl Tracer {
             turns.last = birth;
             turns.stops = 0;
             turns.yields = false;
+            turns.vain = 0;
             turns.watch = None;
             return Ok(Move::Again);
         }
