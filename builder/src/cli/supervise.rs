@@ -46,10 +46,8 @@ impl Context<'_> {
             }
             Err(AloneError::Machine(error)) => {
                 let told = Diagnostic::error(format!("cannot run `{name}` under the supervisor"));
-                return Err(
-                    Failure::new(Exit::Machine, told.because(error.to_string()))
-                        .hint("`immbuild doctor` says what this machine can do"),
-                );
+                return Err(Failure::new(Exit::Machine, told.because(error.to_string()))
+                    .hint("`immbuild doctor` says what this machine can do"));
             }
         };
         if arguments.sources {

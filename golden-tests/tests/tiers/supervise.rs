@@ -6,7 +6,10 @@ use golden_tests::lab::immbuild;
 
 fn supervise(arguments: &[&str]) -> Output {
     let mut command = Command::new(immbuild());
-    command.arg("supervise").args(arguments).stdin(Stdio::null());
+    command
+        .arg("supervise")
+        .args(arguments)
+        .stdin(Stdio::null());
     command.output().unwrap()
 }
 

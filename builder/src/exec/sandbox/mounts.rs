@@ -315,9 +315,9 @@ fn copy_of(directory: impl std::os::fd::AsFd, source: &str) -> Result<OwnedFd, F
     rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)
 }
 
-/// `MOUNT_ATTR_NOSYMFOLLOW` (mount_setattr(2)), for this mount and all that are made of it. Linux before 5.14 does not
+/// `MOUNT_ATTR_NOSYMFOLLOW` (`mount_setattr(2)`), for this mount and all that are made of it. Linux before 5.14 does not
 /// know it; there what a step has mounted again is not recognised.
-#[allow(unsafe_code, reason = "mount_setattr(2) has no wrapper")]
+#[allow(unsafe_code, reason = "there is no wrapper for it")]
 fn mark(mount: &OwnedFd) -> io::Result<()> {
     #[repr(C)]
     struct Attributes {

@@ -104,7 +104,8 @@ fn execute(
     }
     let mut report = Vec::new();
     reports.read_to_end(&mut report).at(Stage::Setup, "pipe")?;
-    let report = Report::decode(&report).unwrap_or_else(|| Report::Failed(without_report(end)));
+    let report =
+        Report::decode(&report).unwrap_or_else(|| Report::Failed(without_report(end.as_ref())));
     let mut bytes = Vec::new();
     let mut evidence = evidence;
     evidence.rewind().at(Stage::Setup, "evidence")?;
@@ -115,10 +116,10 @@ fn execute(
 }
 
 /// Why init has said nothing.
-fn without_report(end: Option<Status>) -> Failure {
+fn without_report(end: Option<&Status>) -> Failure {
     let (stage, detail) = match end {
         Some(Status::Exited(code)) => (Stage::Defect, format!("it exited with {code}")),
-        Some(Status::Signalled(signal)) if signal != libc::SIGKILL => {
+        Some(Status::Signalled(signal)) if *signal != libc::SIGKILL => {
             (Stage::Defect, format!("it was killed by signal {signal}"))
         }
         _ => (Stage::Killed, String::new()),
@@ -581,7 +582,7 @@ mod tests {
 
     #[test]
     fn only_who_was_killed_was_killed_from_outside() {
-        let (exit, said) = told(without_report(Some(Status::Signalled(libc::SIGKILL))));
+        let (exit, said) = told(without_report(Some(&Status::Signalled(libc::SIGKILL))));
         assert!(
             exit == Exit::Step && said.contains("killed from outside"),
             "{said}"
@@ -593,7 +594,7 @@ mod tests {
                 "it was killed by signal 11",
             ),
         ] {
-            let (exit, said) = told(without_report(Some(end)));
+            let (exit, said) = told(without_report(Some(&end)));
             assert!(exit == Exit::Defect && said.contains(how), "{said}");
         }
     }

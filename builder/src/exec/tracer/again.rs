@@ -56,7 +56,10 @@ impl Tracer {
             return Ok(());
         }
         let mut sets = Sets::new();
-        for at in (1..4).map(|at| registers.argument(at)).filter(|at| *at != 0) {
+        for at in (1..4)
+            .map(|at| registers.argument(at))
+            .filter(|at| *at != 0)
+        {
             let mut set = vec![0; super::time::set_bytes(registers)];
             sys::read_memory(tid, at, &mut set)?;
             sets.push((at, set));

@@ -87,7 +87,11 @@ impl Fed {
                 self.rest.resize(BLOCK, 0);
                 self.stream.fill(&mut self.rest);
             }
-            match send(&self.socket, &self.rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match send(
+                &self.socket,
+                &self.rest,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
                 Ok(sent) => drop(self.rest.drain(..sent)),
                 Err(rustix::io::Errno::AGAIN) => return true,
                 Err(rustix::io::Errno::INTR) => {}
@@ -99,7 +103,9 @@ impl Fed {
     /// What was written to it is for nobody.
     fn drain(&self) {
         let mut waste = [0; BLOCK];
-        while recv(&self.socket, &mut waste, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0) {}
+        while recv(&self.socket, &mut waste, RecvFlags::DONTWAIT).is_ok_and(|(count, _)| count > 0)
+        {
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use super::arch::{Machine as _, Registers};
 use super::call::FileName;
 use super::clock::SECOND;
 use super::evidence::Source;
-use super::files::path_of;
 use super::feeder::Feeder;
+use super::files::path_of;
 use super::filter::WRITES;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Resume, Tid};
@@ -87,11 +87,7 @@ impl Tracer {
                     registers.set_argument(at, u64::from(value.cast_unsigned()));
                 }
                 registers.set_argument(3, pair);
-                Ok(Answer::Changed(Pending::Pair {
-                    saved,
-                    pair,
-                    minor,
-                }))
+                Ok(Answer::Changed(Pending::Pair { saved, pair, minor }))
             }
             Special::Process(kind, place) => {
                 let quiet = Some(place)

@@ -170,13 +170,9 @@ fn circle(samples: &[Sample]) -> Option<Circle> {
     let mut changes = false;
     for sample in samples {
         let place = sample.registers.instruction();
-        match seen.insert(place, sample) {
-            Some(before) => {
-                again += 1;
-                changes |=
-                    before.registers != sample.registers || before.floats != sample.floats;
-            }
-            None => {}
+        if let Some(before) = seen.insert(place, sample) {
+            again += 1;
+            changes |= before.registers != sample.registers || before.floats != sample.floats;
         }
     }
     (end - start <= CIRCLE).then_some(Circle {
