@@ -26,6 +26,13 @@ enum Special {
     Uptime,
 }
 
+/// What a file is by whatever name.
+enum Other {
+    /// By its minor number.
+    Random(u32),
+    Fifo,
+}
+
 pub(super) const PATH_MAX: usize = 4096;
 
 impl Tracer {
@@ -42,12 +49,16 @@ impl Tracer {
             return Ok(Answer::Native);
         }
         let process = self.threads[&tid].process;
-        let special = special((process, tid), name.directory, &path, writes)
-            .or_else(|| self.random_device(tid, name, &path, flags));
+        let special = match special((process, tid), name.directory, &path, writes) {
+            Some(special) => Some(special),
+            None => match self.other_name(tid, name, &path, flags) {
+                // Opening it waits for its other end.
+                Some(Other::Fifo) => return Ok(Answer::ToEnd(Pending::Blocked)),
+                Some(Other::Random(minor)) => Some(Special::Random(minor)),
+                None => None,
+            },
+        };
         let Some(special) = special else {
-            if self.turns.is_some() && is_fifo(tid, name, &path) {
-                return Ok(Answer::ToEnd(Pending::Blocked));
-            }
             return Ok(if writes {
                 Answer::ToEnd(Pending::Opened {
                     flags,
@@ -134,9 +145,12 @@ impl Tracer {
         number.is_some_and(|pid: Tid| self.threads.contains_key(&pid)) || OPEN.contains(&kind)
     }
 
-    /// A random device by another name: through a link, by a way around, or as a descriptor that is one already.
-    fn random_device(&self, tid: Tid, name: FileName, path: &[u8], flags: i32) -> Option<Special> {
-        if flags & libc::O_ACCMODE == libc::O_WRONLY {
+    /// A random device by another name: through a link, by a way around, or as a descriptor that is one already. Where
+    /// one thread runs at a time, also a fifo(7).
+    fn other_name(&self, tid: Tid, name: FileName, path: &[u8], flags: i32) -> Option<Other> {
+        let strict = self.turns.is_some();
+        let may_be_random = flags & libc::O_ACCMODE != libc::O_WRONLY;
+        if !may_be_random && !strict {
             return None;
         }
         let process = self.threads[&tid].process;
@@ -144,10 +158,15 @@ impl Tracer {
             let link = format!("/proc/{process}/fd/{descriptor}");
             let link = std::ffi::CString::new(link).ok()?;
             let real = sys::statx(libc::AT_FDCWD, &link, 0).ok()?;
-            return self.files.stands_for_random(&real).map(Special::Random);
+            let minor = self.files.stands_for_random(&real);
+            return minor.map(Other::Random).or_else(|| fifo(&real, strict));
         }
         if !self.processes[&process].at_home {
-            return elsewhere(tid, name, path);
+            let file = sys::open_in_root(tid, name.directory, path).ok()?;
+            let real = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH).ok()?;
+            return is_marked(&file, &real)
+                .then_some(Other::Random(9))
+                .or_else(|| fifo(&real, strict));
         }
         let place = if path.starts_with(b"/") {
             std::ffi::CString::new(path).ok()?
@@ -155,7 +174,11 @@ impl Tracer {
             super::stat::place_of(tid, name.directory, path)?
         };
         let real = sys::statx(libc::AT_FDCWD, &place, 0).ok()?;
-        self.files.random_device(&real).map(Special::Random)
+        self.files
+            .random_device(&real)
+            .filter(|_| may_be_random)
+            .map(Other::Random)
+            .or_else(|| fifo(&real, strict))
     }
 
     /// Our copy of a process' descriptor.
@@ -252,11 +275,9 @@ impl Tracer {
     }
 }
 
-/// Opening a fifo(7) waits for its other end.
-fn is_fifo(tid: Tid, name: FileName, path: &[u8]) -> bool {
-    sys::open_in_root(tid, name.directory, path)
-        .and_then(|file| sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH))
-        .is_ok_and(|real| u32::from(real.stx_mode) & libc::S_IFMT == libc::S_IFIFO)
+fn fifo(real: &libc::statx, strict: bool) -> Option<Other> {
+    let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+    (strict && kind == libc::S_IFIFO).then_some(Other::Fifo)
 }
 
 /// The descriptor of its own that a process means by a path.
@@ -276,19 +297,18 @@ fn descriptor_named(process: Tid, path: &[u8]) -> Option<u32> {
         .ok()
 }
 
-/// A random device by a name of a process with another root or other mounts: where it is mounted again, it keeps
-/// the mark that the sandbox has put on it.
-fn elsewhere(tid: Tid, name: FileName, path: &[u8]) -> Option<Special> {
+/// Is it a random device that a process with mounts of its own has mounted again? It keeps the mark that the sandbox
+/// has put on its mount.
+fn is_marked(file: &OwnedFd, real: &libc::statx) -> bool {
     /// `ST_NOSYMFOLLOW` (linux/statfs.h).
     const MARK: u64 = 0x2000;
     /// null(4): what a random device is in truth.
     const ZERO: (u32, u32) = (1, 5);
-    let file = sys::open_in_root(tid, name.directory, path).ok()?;
-    let real = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH).ok()?;
     let is_device = u32::from(real.stx_mode) & libc::S_IFMT == libc::S_IFCHR
         && (real.stx_rdev_major, real.stx_rdev_minor) == ZERO;
-    let flags = rustix::fs::fstatvfs(&file).ok()?.f_flag.bits();
-    (is_device && flags & MARK != 0).then_some(Special::Random(9))
+    let has_mark =
+        || rustix::fs::fstatvfs(file).is_ok_and(|system| system.f_flag.bits() & MARK != 0);
+    is_device && has_mark()
 }
 
 /// A place below the stack that the program does not use while it is in a call.

@@ -4,9 +4,12 @@
 //! later. So each is looked at twice: who was off its processor the first time, sleeps the second time, and has
 //! not run in between slept at every moment between the two, and that moment is one for all.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 
-use super::run::{Tracer, state, switches};
+use super::run::{Tracer, state_in, switches};
 use super::strict::Turns;
 use super::sys::{self, Tid};
 
@@ -24,13 +27,37 @@ pub(super) enum Motion {
 impl Tracer {
     pub(super) fn motion(&self, tid: Tid) -> Motion {
         let thread = self.threads.get(&tid);
-        match state(tid) {
+        match self.state(tid) {
             None | Some(b'Z' | b'X') => Motion::Ended,
             Some(b'S' | b'T' | b'I') => Motion::Sleeps,
             Some(b't') if thread.is_some_and(|thread| thread.is_halted) => Motion::Sleeps,
             // vfork(2) waits without being interruptible.
             Some(b'D') if thread.is_some_and(|thread| thread.in_vfork) => Motion::Sleeps,
             Some(_) => Motion::Moves,
+        }
+    }
+
+    fn state(&self, tid: Tid) -> Option<u8> {
+        state_in(&self.looks.read(tid, Look::Stat).ok()?)
+    }
+
+    /// How often a thread came to a processor.
+    fn runs(&self, tid: Tid) -> Vec<u8> {
+        // The third number, where the kernel counts.
+        let text = self.looks.read(tid, Look::Schedstat).unwrap_or_default();
+        let mut numbers = text.trim_ascii().split(|byte| *byte == b' ');
+        match numbers.nth(2) {
+            Some(count) if count != b"0" => count.to_vec(),
+            _ => switches(tid).into_bytes(),
+        }
+    }
+
+    /// A thread says that it sleeps a moment before it does, and may still find that it need not: the kernel waits
+    /// until it has left its processor before it tells its call (`proc_pid_syscall(5)`).
+    fn is_on_processor(&self, tid: Tid) -> bool {
+        match self.looks.read(tid, Look::Syscall) {
+            Ok(text) => text.starts_with(b"running"),
+            Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
         }
     }
 
@@ -58,31 +85,61 @@ impl Tracer {
 
     /// Are all threads at rest? `doubt`: those that had stopped may have been killed since.
     pub(super) fn all_rest(&self, turns: &Turns, doubt: bool) -> bool {
-        let mut asleep = Vec::new();
+        let mut before = Vec::new();
         for tid in self.threads.keys().copied() {
-            if turns.is_stopped(tid) {
-                if doubt && !matches!(state(tid), None | Some(b't' | b'Z' | b'X')) {
+            if !turns.is_stopped(tid) {
+                let runs = self.runs(tid);
+                if self.is_on_processor(tid) {
                     return false;
                 }
-                continue;
-            }
-            match self.motion(tid) {
-                Motion::Moves => return false,
-                Motion::Sleeps => asleep.push(tid),
-                Motion::Ended => {}
-            }
-        }
-        let mut before = BTreeMap::new();
-        for tid in &asleep {
-            let runs = runs(*tid);
-            if is_on_processor(*tid) {
+                before.push((tid, runs));
+            } else if doubt && !matches!(self.state(tid), None | Some(b't' | b'Z' | b'X')) {
                 return false;
             }
-            before.insert(*tid, runs);
         }
-        before
-            .iter()
-            .all(|(tid, before)| self.motion(*tid) == Motion::Sleeps && runs(*tid) == *before)
+        before.iter().all(|(tid, before)| match self.motion(*tid) {
+            Motion::Moves => false,
+            Motion::Sleeps => self.runs(*tid) == *before,
+            Motion::Ended => true,
+        })
+    }
+}
+
+/// The files of `/proc` that are looked at again and again stay open, for as many threads as there may be
+/// descriptors for.
+#[derive(Debug, Default)]
+pub(super) struct Looks(RefCell<BTreeMap<Tid, [Option<OwnedFd>; 3]>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    Stat,
+    Schedstat,
+    Syscall,
+}
+
+impl Looks {
+    const MOST: usize = 100;
+
+    fn read(&self, tid: Tid, look: Look) -> io::Result<Vec<u8>> {
+        let name = match look {
+            Look::Stat => "stat",
+            Look::Schedstat => "schedstat",
+            Look::Syscall => "syscall",
+        };
+        let mut all = self.0.borrow_mut();
+        if all.len() >= Self::MOST && !all.contains_key(&tid) {
+            return sys::read_proc(&sys::open_proc(tid, name)?);
+        }
+        let file = &mut all.entry(tid).or_default()[look as usize];
+        if file.is_none() {
+            *file = Some(sys::open_proc(tid, name)?);
+        }
+        sys::read_proc(file.as_ref().expect("it was opened above"))
+    }
+
+    /// This thread is no more.
+    pub(super) fn forget(&self, tid: Tid) {
+        self.0.borrow_mut().remove(&tid);
     }
 }
 
@@ -94,8 +151,8 @@ struct Blocked {
 
 impl Blocked {
     fn of(tid: Tid) -> Option<Self> {
-        let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
-        let mut words = text.split_whitespace();
+        let text = sys::read_proc(&sys::open_proc(tid, "syscall").ok()?).ok()?;
+        let mut words = std::str::from_utf8(&text).ok()?.split_whitespace();
         let number = words.next()?.parse().ok()?;
         let hexadecimal =
             |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).unwrap_or(0);
@@ -136,24 +193,5 @@ impl Blocked {
             | libc::SYS_splice => Some(0),
             _ => None,
         }
-    }
-}
-
-/// How often a thread came to a processor.
-fn runs(tid: Tid) -> String {
-    // The third number, where the kernel counts.
-    let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).unwrap_or_default();
-    match text.split_whitespace().nth(2) {
-        Some(count) if count != "0" => count.to_owned(),
-        _ => switches(tid),
-    }
-}
-
-/// A thread says that it sleeps a moment before it does, and may still find that it need not: the kernel waits
-/// until it has left its processor before it tells its call (`proc_pid_syscall(5)`).
-fn is_on_processor(tid: Tid) -> bool {
-    match std::fs::read(format!("/proc/{tid}/syscall")) {
-        Ok(text) => text.starts_with(b"running"),
-        Err(error) => error.raw_os_error() == Some(libc::EAGAIN),
     }
 }

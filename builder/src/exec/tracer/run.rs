@@ -15,6 +15,7 @@ use super::files::Files;
 use super::ids::Ids;
 use super::owners;
 use super::random::Stream;
+use super::rest::Looks;
 use super::spin::Spin;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
@@ -174,6 +175,7 @@ pub struct Tracer {
     pub(super) timer_files: Vec<TimerFile>,
     pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
+    pub(super) looks: Looks,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
@@ -205,6 +207,7 @@ impl Tracer {
             timer_files: Vec::new(),
             feeder: None,
             turns: what.strict.then(Turns::default),
+            looks: Looks::default(),
             owners: None,
             last: first,
             evidence: Evidence::default(),
@@ -504,6 +507,7 @@ impl Tracer {
 
     fn gone(&mut self, tid: Tid) {
         self.early.remove(&tid);
+        self.looks.forget(tid);
         if let Some(turns) = &mut self.turns {
             turns.gone(tid);
         }
@@ -1076,7 +1080,12 @@ pub(super) fn sys_string(tid: Tid, address: u64, longest: usize) -> io::Result<V
 
 /// The letter for what a thread does (`proc_pid_stat(5)`).
 pub(super) fn state(tid: Tid) -> Option<u8> {
-    let text = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+    let file = sys::open_proc(tid, "stat").ok()?;
+    state_in(&sys::read_proc(&file).ok()?)
+}
+
+/// The same from the text that says it.
+pub(super) fn state_in(text: &[u8]) -> Option<u8> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
     text.get(end + 2).copied()
 }

@@ -62,6 +62,8 @@ enum Move {
     Spins(Spin),
     /// Nothing; there may be news at once.
     Again,
+    /// A thread was let go.
+    Goes,
     /// Nothing, until there is news.
     Wait,
 }
@@ -197,6 +199,7 @@ impl Tracer {
         const FIRST: Duration = Duration::from_micros(50);
         const LONGEST: Duration = Duration::from_millis(2);
         let mut patience = FIRST;
+        let mut waited = false;
         loop {
             if let Some(news) = sys::wait_stopped()? {
                 patience = FIRST;
@@ -205,23 +208,36 @@ impl Tracer {
                 }
                 continue;
             }
-            if let Some(tid) = self.may_be_reaped()? {
-                return Ok(Ok((tid, self.reap(tid)?)));
-            }
-            match self.next_move()? {
+            match self.next_move(waited)? {
                 Move::Look(tid, event) => return Ok(Ok((tid, event))),
                 Move::Spins(spin) => return Ok(Err(spin)),
                 Move::Again => patience = FIRST,
+                // It stops soon, most likely.
+                Move::Goes => {
+                    patience = FIRST;
+                    waited = false;
+                    sys::wait_for_news(patience);
+                }
                 Move::Wait => {
                     sys::wait_for_news(patience);
                     patience = (patience * 2).min(LONGEST);
+                    waited = true;
                 }
             }
         }
     }
 
-    /// What is to be done when there is no news.
-    fn next_move(&mut self) -> io::Result<Move> {
+    /// What is to be done when nobody has stopped. `waited`: nor before, for a while.
+    fn next_move(&mut self, waited: bool) -> io::Result<Move> {
+        if let Some(goes) = self.goes_on()? {
+            return Ok(goes);
+        }
+        let moves = self.holder_moves();
+        if (waited || !moves)
+            && let Some(tid) = self.may_be_reaped()?
+        {
+            return Ok(Move::Look(tid, self.reap(tid)?));
+        }
         if let Some(holder) = self.turns_ref().holder {
             let turns = self.turns_ref();
             if turns.is_stopped(holder) {
@@ -239,16 +255,10 @@ impl Tracer {
                     if !keeps && self.waits_by_yielding()? {
                         return Ok(Move::Again);
                     }
-                    let turns = self.turns();
-                    if let Some((how, signal)) = turns.ready.remove(&holder) {
-                        sys::resume(holder, how, signal)?;
-                    } else if let Some(event) = turns.stopped.remove(&holder) {
-                        return Ok(Move::Look(holder, event));
-                    }
-                    return Ok(Move::Again);
+                    return Ok(self.goes_on()?.unwrap_or(Move::Again));
                 }
             } else {
-                if self.motion(holder) == Motion::Moves {
+                if moves {
                     if let Some(due) = self.overdue(Instant::now()) {
                         self.turns().woke = true;
                         self.fire(due, false)?;
@@ -273,6 +283,27 @@ impl Tracer {
         self.turns().doubt = false;
         self.turns().woke = false;
         self.next_turn()
+    }
+
+    /// The thread with the turn goes on, if it has stopped and nothing is to be waited for.
+    fn goes_on(&mut self) -> io::Result<Option<Move>> {
+        let turns = self.turns();
+        let Some(holder) = turns.holder.filter(|_| !turns.woke && !turns.gives_way()) else {
+            return Ok(None);
+        };
+        if let Some((how, signal)) = turns.ready.remove(&holder) {
+            sys::resume(holder, how, signal)?;
+            return Ok(Some(Move::Goes));
+        }
+        let stopped = turns.stopped.remove(&holder);
+        Ok(stopped.map(|event| Move::Look(holder, event)))
+    }
+
+    fn holder_moves(&self) -> bool {
+        let turns = self.turns_ref();
+        turns
+            .holder
+            .is_some_and(|holder| !turns.is_stopped(holder) && self.motion(holder) == Motion::Moves)
     }
 
     /// The thread with the turn would give it away, and nobody takes it. Says whether time has passed instead.

@@ -383,6 +383,21 @@ pub(super) fn patch_memory(tid: Tid, address: u64, bytes: [u8; 8]) -> io::Result
     )
 }
 
+/// A file of `/proc` about a thread.
+pub(super) fn open_proc(tid: Tid, name: &str) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(open(format!("/proc/{tid}/{name}"), flags, Mode::empty())?)
+}
+
+/// What a small file of `/proc` says now.
+pub(super) fn read_proc(file: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; 1024];
+    let length = rustix::io::pread(file, text.as_mut_slice(), 0)?;
+    text.truncate(length);
+    Ok(text)
+}
+
 /// A descriptor for a process.
 pub(super) fn open_process(pid: Tid) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers.
