@@ -20,5 +20,6 @@ mod random;
 mod refusals;
 mod stops;
 mod strict;
+mod supervise;
 mod surroundings;
 mod timers;

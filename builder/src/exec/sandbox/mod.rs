@@ -213,6 +213,9 @@ pub enum SandboxError {
     /// Init was killed from outside, most likely for want of memory.
     #[error("the sandbox was killed from outside")]
     Killed,
+    /// Init did what it never does, as to panic.
+    #[error("the supervisor of the sandbox failed: {0}")]
+    Defect(String),
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -244,6 +247,9 @@ impl SandboxError {
                 "a link in the tree leads the mount point to a directory that does not exist: name that directory",
             ),
             Self::Killed => Some("look for the out-of-memory killer in the kernel's log"),
+            Self::Defect(_) => Some(
+                "this is a defect of immbuild, not of the step: please report it with these words",
+            ),
             _ => None,
         }
     }
@@ -268,6 +274,7 @@ impl From<Failure> for SandboxError {
             },
             Stage::Setup => Self::Setup { what, source },
             Stage::Killed => Self::Killed,
+            Stage::Defect => Self::Defect(what),
         }
     }
 }

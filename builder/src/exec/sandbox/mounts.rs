@@ -17,7 +17,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -318,9 +318,50 @@ fn bind(source: &str, target: &str) -> Result<(), Failure> {
 }
 
 fn bind_from(directory: impl std::os::fd::AsFd, source: &str, target: &str) -> Result<(), Failure> {
+    attach(copy_of(directory, source)?, target)
+}
+
+/// A mount of what is there, that is nowhere yet.
+fn copy_of(directory: impl std::os::fd::AsFd, source: &str) -> Result<OwnedFd, Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)?;
-    attach(tree, target)
+    rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)
+}
+
+/// `MOUNT_ATTR_NOSYMFOLLOW` (`mount_setattr(2)`), for this mount and all that are made of it. Linux before 5.14 does not
+/// know it; there what a step has mounted again is not recognised.
+#[allow(unsafe_code, reason = "there is no wrapper for it")]
+fn mark(mount: &OwnedFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        namespace: u64,
+    }
+    let attributes = Attributes {
+        set: 0x20_0000,
+        clear: 0,
+        propagation: 0,
+        namespace: 0,
+    };
+    // SAFETY: both pointers live through the call, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            error => Err(error),
+        },
+    }
 }
 
 fn attach(mount: OwnedFd, target: &str) -> Result<(), Failure> {
@@ -469,19 +510,21 @@ fn limit_pids() {
 
 /// `/dev`: a few device files of the host, a terminal multiplexer of its own, and `/dev/shm`.
 ///
-/// Where randomness is virtual the tracer opens something else for a random device; whoever gets past it by another name
-/// reads zeros.
+/// Where randomness is virtual the tracer opens something else for a random device. It knows it by its mount, and where
+/// a step has mounted it again by a mark that goes with it: no link is followed there, which means nothing for a file.
 fn devices(outside: &OwnedFd, virtualise: bool) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attach(new_mount("ramfs", &[], attributes)?, "/dev")?;
     for name in DEVICES {
         let target = format!("/dev/{name}");
         write(Path::new(&target), b"", 0o666)?;
-        let source = match name {
-            "random" | "urandom" if virtualise => "zero",
-            name => name,
-        };
-        bind_from(outside, &format!("dev/{source}"), &target)?;
+        if virtualise && matches!(name, "random" | "urandom") {
+            let device = copy_of(outside, "dev/zero")?;
+            mark(&device).at(Stage::Mount, &target)?;
+            attach(device, &target)?;
+        } else {
+            bind_from(outside, &format!("dev/{name}"), &target)?;
+        }
     }
     for (name, target) in DEVICE_LINKS {
         symlink(target, Path::new("/dev").join(name)).at(Stage::Mount, name)?;

@@ -92,6 +92,10 @@ impl Rule {
         }
     }
 
+    pub(super) const fn is_for(&self, number: i64) -> bool {
+        self.number == number
+    }
+
     fn holds(&self, what: &Virtual) -> bool {
         let metadata = what.metadata == Metadata::Virtual;
         match self.only {

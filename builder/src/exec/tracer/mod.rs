@@ -17,12 +17,14 @@
     reason = "a timer has a real time at the latest; it reaches no byte unless a program computes without end"
 )]
 
+mod again;
 mod alone;
 mod answer;
 mod arch;
 mod call;
 mod clock;
 pub mod evidence;
+mod feeder;
 mod files;
 mod filter;
 mod ids;
@@ -31,7 +33,9 @@ mod open;
 mod owners;
 mod proc;
 mod random;
+mod rest;
 mod run;
+mod spin;
 mod stat;
 mod strict;
 mod sys;
@@ -44,8 +48,9 @@ use std::io;
 use immbuild_cas::digest::Digest;
 use seccompiler::sock_filter;
 
-pub use alone::supervise;
-pub use run::{Ended, Spin, Tracer};
+pub use alone::{AloneError, supervise};
+pub use run::{Ended, Tracer};
+pub use spin::Spin;
 
 /// Processors that a process is told of.
 pub const PROCESSORS: u32 = 4;

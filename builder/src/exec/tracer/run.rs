@@ -5,16 +5,19 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::again::{Again, Sets};
 use super::arch::{self, Machine as _, Registers};
 use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
+use super::feeder::Feeder;
 use super::files::Files;
 use super::ids::Ids;
 use super::inside::{Entered, Inside};
-use super::open::Feeder;
 use super::owners;
 use super::random::Stream;
+use super::rest::Looks;
+use super::spin::Spin;
 use super::stat::Listing;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
@@ -37,17 +40,6 @@ pub struct Ended {
     pub spin: Option<Spin>,
 }
 
-/// A thread that computes without end while another thread of its process could run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spin {
-    /// The thread's number, as it knows it.
-    pub thread: i32,
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub instruction: u64,
-}
-
 /// A thread.
 #[derive(Debug)]
 pub(super) struct Thread {
@@ -65,6 +57,12 @@ pub(super) struct Thread {
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
     /// Who it is told that it is, where users are emulated.
     pub(super) ids: Ids,
+    /// It lost the turn in the call it is in.
+    pub(super) slept: bool,
+    /// What it asked for, in a select(2) that it is in.
+    pub(super) sets: Sets,
+    /// The call that it is to make once more.
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// A process: threads with one memory.
@@ -127,14 +125,13 @@ pub(super) enum Pending {
     Owner(owners::Then),
     /// A file of ours takes the place of the one that was asked for.
     Content { saved: Registers, content: Vec<u8> },
-    /// A pipe takes the place of a random device: it was made; its writing end is to be closed.
-    Pipe {
+    /// A socket takes the place of a random device: it was made; its other end is to be closed.
+    Pair {
         saved: Registers,
         pair: u64,
-        flags: i32,
         minor: u32,
     },
-    /// The writing end is being closed.
+    /// The other end is being closed.
     Closing {
         saved: Registers,
         reader: i32,
@@ -150,6 +147,8 @@ pub(super) enum Pending {
     Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
+    /// It looks again before what is to be done.
+    Again(Box<Again>),
 }
 
 /// How a call is answered.
@@ -180,12 +179,11 @@ pub struct Tracer {
     /// Directories that are being read, by process and descriptor.
     pub(super) listings: BTreeMap<(Tid, i32), Listing>,
     pub(super) timer_files: Vec<TimerFile>,
-    pub(super) feeders: Vec<Feeder>,
+    pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
+    pub(super) looks: Looks,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
-    /// An event that was taken too early, to be looked at next.
-    kept: Option<(Tid, Event)>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -215,10 +213,10 @@ impl Tracer {
             files: Files::new(what.epoch.saturating_mul(SECOND))?,
             listings: BTreeMap::new(),
             timer_files: Vec::new(),
-            feeders: Vec::new(),
+            feeder: None,
             turns: what.strict.then(Turns::default),
+            looks: Looks::default(),
             owners: None,
-            kept: None,
             last: first,
             evidence: Evidence::default(),
             written: BTreeMap::new(),
@@ -359,25 +357,13 @@ impl Tracer {
         }
     }
 
-    /// A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no reason for
+    /// A log that nobody reads fast enough, or a random device that is being filled, is no reason for
     /// time to pass, or for another thread's turn.
     pub(super) fn is_quiet(&self) -> bool {
-        Self::output_is_taken() && !self.feeders.iter().any(Feeder::is_behind)
+        Self::output_is_taken() && !self.feeder.as_ref().is_some_and(Feeder::is_behind)
     }
 
-    /// An event for [`Tracer::next_in_turn`] to look at first.
-    pub(super) fn keep_news(&mut self, news: (Tid, Event)) {
-        self.kept = Some(news);
-    }
-
-    pub(super) fn news(&mut self, block: bool) -> io::Result<Option<(Tid, Event)>> {
-        match self.kept.take() {
-            Some(news) => Ok(Some(news)),
-            None => sys::wait(block),
-        }
-    }
-
-    fn output_is_taken() -> bool {
+    pub(super) fn output_is_taken() -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let output = rustix::stdio::stdout();
         let output: BorrowedFd<'_> = output;
@@ -545,6 +531,7 @@ impl Tracer {
 
     fn gone(&mut self, tid: Tid) {
         self.early.remove(&tid);
+        self.looks.forget(tid);
         if let Some(turns) = &mut self.turns {
             turns.gone(tid);
         }
@@ -692,6 +679,12 @@ impl Tracer {
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
         let mut registers = sys::registers(tid)?;
+        if let Some(pending) = self.made_again(tid, &registers) {
+            self.count("call again");
+            self.thread(tid).pending = Some(pending);
+            return self.go(tid, Resume::ToCallEnd, 0);
+        }
+        self.thread(tid).slept = false;
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = std::array::from_fn(|at| registers.argument(at));
@@ -733,6 +726,9 @@ impl Tracer {
             return self.go(tid, Resume::Run, 0);
         };
         let registers = sys::registers(tid)?;
+        let Some((pending, registers)) = self.look_again(tid, pending, registers)? else {
+            return self.go(tid, Resume::Run, 0);
+        };
         let next = match self.finish(tid, pending, registers) {
             // The memory of the answer is gone: the kernel has written to it just now, so only if another
             // thread took it away.
@@ -759,6 +755,7 @@ impl Tracer {
         thread.process = tid;
         thread.pending = None;
         thread.waiting = None;
+        thread.again = None;
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
         let start = match Start::read(tid) {
@@ -898,6 +895,9 @@ impl Thread {
             is_halted: false,
             interrupted: None,
             ids: Ids::default(),
+            slept: false,
+            sets: Sets::new(),
+            again: None,
         }
     }
 }
@@ -1125,7 +1125,12 @@ pub(super) fn sys_string(tid: Tid, address: u64, longest: usize) -> io::Result<V
 
 /// The letter for what a thread does (`proc_pid_stat(5)`).
 pub(super) fn state(tid: Tid) -> Option<u8> {
-    let text = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+    let file = sys::open_proc(tid, "stat").ok()?;
+    state_in(&sys::read_proc(&file).ok()?)
+}
+
+/// The same from the text that says it.
+pub(super) fn state_in(text: &[u8]) -> Option<u8> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
     text.get(end + 2).copied()
 }
@@ -1143,7 +1148,7 @@ fn is_pending(tid: Tid, signal: i32) -> bool {
 }
 
 /// How often a thread has run, as text that changes when it does.
-fn switches(tid: Tid) -> String {
+pub(super) fn switches(tid: Tid) -> String {
     let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     text.lines()
         .filter(|line| line.contains("ctxt_switches"))

@@ -155,6 +155,24 @@ pub(super) fn registers(tid: Tid) -> io::Result<Registers> {
 }
 
 const NT_PRSTATUS: usize = 1;
+const NT_PRFPREG: usize = 2;
+
+/// The floating point and vector registers of a stopped thread, in a form that is only compared.
+pub(super) fn float_registers(tid: Tid) -> io::Result<Vec<u8>> {
+    let mut registers = vec![0; 4096];
+    let mut vector = libc::iovec {
+        iov_base: registers.as_mut_ptr().cast(),
+        iov_len: registers.len(),
+    };
+    ptrace(
+        libc::PTRACE_GETREGSET,
+        tid,
+        NT_PRFPREG,
+        &raw mut vector as usize,
+    )?;
+    registers.truncate(vector.iov_len);
+    Ok(registers)
+}
 
 /// Changes the registers of a stopped thread.
 pub(super) fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
@@ -195,6 +213,64 @@ pub(super) fn wait(block: bool) -> io::Result<Option<(Tid, Event)>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A traced thread that has stopped; whoever has ended stays unreaped.
+pub(super) fn wait_stopped() -> io::Result<Option<(Tid, Event)>> {
+    let (tid, status) = match wait_id(None, libc::WSTOPPED) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(None),
+        // All have ended, and none of them is counted here.
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // As waitpid(2) gives it.
+    Ok(Some((tid, event(status << 8 | 0x7f))))
+}
+
+/// Has any traced thread or child stopped or ended? It is told again.
+pub(super) fn has_news() -> io::Result<bool> {
+    let all = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+    Ok(wait_id(None, all)?.is_some())
+}
+
+/// A traced thread or child, or this one, that has ended and can be reaped; it stays unreaped.
+pub(super) fn ended(which: Option<Tid>) -> io::Result<Option<Tid>> {
+    Ok(wait_id(which, libc::WEXITED | libc::WNOWAIT)?.map(|(tid, _)| tid))
+}
+
+/// Who, and `si_status`.
+fn wait_id(which: Option<Tid>, flags: i32) -> io::Result<Option<(Tid, i32)>> {
+    let flags = flags | libc::__WALL | libc::WNOHANG;
+    let (kind, id) = match which {
+        Some(tid) => (libc::P_PID, tid.unsigned_abs()),
+        None => (libc::P_ALL, 0),
+    };
+    loop {
+        // SAFETY: all zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer lives through the call.
+        match check(unsafe { libc::waitid(kind, id, &raw mut info, flags) }.into()) {
+            Ok(_) => {
+                // SAFETY: waitid(2) has filled in these two, or left them zero.
+                let (tid, status) = unsafe { (info.si_pid(), info.si_status()) };
+                return Ok((tid != 0).then_some((tid, status)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if which.is_some() && error.raw_os_error() == Some(libc::ECHILD) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reaps one that has ended; only then its parent is told.
+pub(super) fn reap(tid: Tid) -> io::Result<Event> {
+    let mut status = 0;
+    // SAFETY: the pointer lives through the call.
+    check(unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) }.into())?;
+    Ok(event(status))
 }
 
 /// ptrace(2), "Stopped tracees".
@@ -316,6 +392,21 @@ pub(super) fn patch_code(tid: Tid, address: u64, code: &[u8]) -> io::Result<()> 
     memory.write_all_at(code, address)
 }
 
+/// A file of `/proc` about a thread.
+pub(super) fn open_proc(tid: Tid, name: &str) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(open(format!("/proc/{tid}/{name}"), flags, Mode::empty())?)
+}
+
+/// What a small file of `/proc` says now.
+pub(super) fn read_proc(file: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; 1024];
+    let length = rustix::io::pread(file, text.as_mut_slice(), 0)?;
+    text.truncate(length);
+    Ok(text)
+}
+
 /// A descriptor for a process.
 pub(super) fn open_process(pid: Tid) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers.
@@ -331,6 +422,22 @@ pub(super) fn descriptor_of(process: &OwnedFd, number: i32) -> io::Result<OwnedF
         check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(number).expect("a descriptor")) })
+}
+
+/// A file as a process finds it in its own root and mounts.
+pub(super) fn open_in_root(tid: Tid, directory: i32, path: &[u8]) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let link = |what: &str| open(format!("/proc/{tid}/{what}"), flags, Mode::empty());
+    let within = |start: OwnedFd, resolve| openat2(start, path, flags, Mode::empty(), resolve);
+    let file = if path.starts_with(b"/") {
+        within(link("root")?, ResolveFlags::IN_ROOT)?
+    } else if directory == libc::AT_FDCWD {
+        within(link("cwd")?, ResolveFlags::empty())?
+    } else {
+        within(link(&format!("fd/{directory}"))?, ResolveFlags::empty())?
+    };
+    Ok(file)
 }
 
 /// Are both the same open file?
@@ -472,12 +579,34 @@ pub(super) fn own_vdso() -> Option<u64> {
     }
 }
 
-/// How many bytes wait in a pipe.
-pub(super) fn bytes_in(pipe: &impl AsRawFd) -> i32 {
+/// Is it a socket with a stream of bytes?
+pub(super) fn is_stream_socket(file: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_type(file) == Ok(rustix::net::SocketType::STREAM)
+}
+
+/// How many bytes were sent on a socket that nobody has read yet.
+pub(super) fn bytes_unread(socket: &impl AsRawFd) -> i32 {
     let mut count = 0;
     // SAFETY: the pointer lives through the call.
-    unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     count
+}
+
+/// read(2) on this socket gives all that is asked for, and waits for it (`SO_RCVLOWAT`).
+pub(super) fn read_all_or_wait(socket: &OwnedFd) -> io::Result<()> {
+    let least = libc::c_int::MAX;
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: the pointer is to `size` bytes and lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const least).cast(),
+            size,
+        )
+    };
+    check(result.into()).map(|_| ())
 }
 
 /// The machine's clock, in the precision of file times: what is written from now on is not older.

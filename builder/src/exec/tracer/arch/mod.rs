@@ -16,7 +16,7 @@ pub(super) use here::inside;
 pub(super) use here::Registers;
 
 /// What the tracer wants of registers.
-pub(super) trait Machine: Clone {
+pub(super) trait Machine: Clone + PartialEq {
     /// The number of the call the thread is in.
     fn number(&self) -> i64;
     /// Makes another call of the one that is about to be made.
@@ -40,6 +40,11 @@ pub(super) trait Machine: Clone {
     /// The thread goes on at this place, which returns to where it is now. Gives where the address to return to has to be
     /// written.
     fn call_first(&mut self, place: u64) -> u64;
+    /// Where it is in the call that it makes next, after [`Machine::call_again`].
+    fn instruction_after_call(&self) -> u64;
+    /// As if it were there.
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64);
     /// The stack pointer.
     fn stack(&self) -> u64;
     /// If these bytes at the current instruction read the time stamp counter: does so.

@@ -12,7 +12,7 @@ pub(in super::super) const MACHINE: &str = "x86_64";
 pub(in super::super) const UNCAUGHT: &[&str] = &["cpuid", "rdrand", "rdseed"];
 
 /// `struct user_regs_struct` (`sys/user.h`).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(in super::super) struct Registers {
     r15: u64,
@@ -107,6 +107,15 @@ impl Machine for Registers {
         self.rsp -= inside::BELOW;
         self.rip = place;
         self.rsp
+    }
+
+    fn instruction_after_call(&self) -> u64 {
+        self.rip + SYSCALL
+    }
+
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64) {
+        self.rip = at;
     }
 
     fn stack(&self) -> u64 {

@@ -243,12 +243,18 @@ std::arch::global_asm!(
     "je 22f",
     "cmp ecx, 0x4000",
     "je 22f",
-    // /dev/null, null(4)
+    // What is no file is open now, and that can be done only once, as with a pipe that has a name; but a device may stand for
+    // random bytes: 1:5 does in a sandbox, 1:8 and 1:9 are those (null(4), random(4)).
     "cmp ecx, 0x2000",
-    "jne 4f",
-    "cmp qword ptr [rsp + 40], 0x103",
-    "je 3f",
-    "jmp 4f",
+    "jne 3f",
+    "mov rax, [rsp + 40]",
+    "cmp rax, 0x105",
+    "je 4f",
+    "cmp rax, 0x108",
+    "je 4f",
+    "cmp rax, 0x109",
+    "je 4f",
+    "jmp 3f",
     "22:",
     "movabs r11, {devices_at}",
     "mov rax, [rsp]",
