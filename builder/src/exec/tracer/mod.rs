@@ -26,6 +26,7 @@ pub mod evidence;
 mod files;
 mod filter;
 mod ids;
+mod names;
 mod open;
 mod owners;
 mod proc;
