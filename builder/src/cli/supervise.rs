@@ -38,7 +38,10 @@ impl Context<'_> {
             let name = arguments.command[0].to_string_lossy();
             let told = Diagnostic::error(format!("cannot run `{name}` under the supervisor"));
             Failure::new(Exit::Machine, told.because(error.to_string()))
-                .hint("`immbuild doctor` says what this machine can do")
+                .hint(
+                    "`immbuild doctor` says what this machine can do; a container of Docker's must be started with \
+                     `--security-opt seccomp=seccomp.json`, the profile that is in the book",
+                )
         })?;
         if arguments.sources {
             report::say(&trace::evidence_lines(&ended.evidence).join("\n"));
