@@ -76,6 +76,15 @@ pub const PROGRAMS: Corpus = Corpus {
     },
 };
 
+/// What becomes of the machine's clock in a world that is ahead of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// It is set, and set back at the end.
+    Set,
+    /// It stays as it is: others work on this machine.
+    Left,
+}
+
 impl Corpus {
     /// Where its recipes are.
     pub fn directory(&self) -> PathBuf {
@@ -94,6 +103,7 @@ pub fn run_corpus<'a>(
     recipes: &'a [Recipe],
     tiers: &[Tier],
     runs: usize,
+    clock: Clock,
 ) -> Result<Vec<Row<'a>>> {
     let scratch = scratch();
     std::fs::create_dir_all(&scratch)?;
@@ -106,7 +116,7 @@ pub fn run_corpus<'a>(
         let start = Instant::now();
         let name = format!("{}-{at}", corpus.name);
         let mount = Mounted::new(surroundings.system, corpus.room, &scratch, &name)?;
-        let arranged = surroundings.arrange()?;
+        let arranged = surroundings.arrange(clock)?;
         for (user, tiers) in by_user(surroundings.user, tiers) {
             let world = World {
                 user,
@@ -381,7 +391,7 @@ pub fn check_programs() -> Result<()> {
 
 fn check_corpus(corpus: &Corpus, tiers: &[Tier], runs: usize) -> Result<()> {
     let recipes = corpus.recipes()?;
-    let rows = run_corpus(corpus, &recipes, tiers, runs)?;
+    let rows = run_corpus(corpus, &recipes, tiers, runs, Clock::Set)?;
     print_table(&rows, tiers);
     let objections = objections(&rows, Some(corpus.least));
     ensure!(objections.is_empty(), "{}", objections.join("; "));

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use golden_tests::hostile::{self, Corpus, Recipe, Row, Tier, Totals, Verdict};
+use golden_tests::hostile::{self, Clock, Corpus, Recipe, Row, Tier, Totals, Verdict};
 
 /// Builds every recipe of `golden-tests/hostile`, or of `golden-tests/programs`, in several worlds and says where its trees differ.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// In how many worlds; the fifth has its clock 13 years ahead, with `--programs` the second
     #[arg(long, default_value_t = 2)]
     runs: usize,
+    /// The clock of this machine stays as it is, also in the world that is ahead of ours: for a machine that others use
+    #[arg(long)]
+    leave_clock: bool,
     /// One JSON object a line: one for each recipe and tier, then one for each tier
     #[arg(long)]
     json: bool,
@@ -45,7 +48,12 @@ fn main() -> Result<ExitCode> {
         hostile::HOSTILE
     };
     let recipes = wanted(&corpus, &arguments.only)?;
-    let rows = hostile::run_corpus(&corpus, &recipes, &arguments.tier, arguments.runs)?;
+    let clock = if arguments.leave_clock {
+        Clock::Left
+    } else {
+        Clock::Set
+    };
+    let rows = hostile::run_corpus(&corpus, &recipes, &arguments.tier, arguments.runs, clock)?;
     if arguments.json {
         print_json(&rows, &arguments.tier);
     } else {

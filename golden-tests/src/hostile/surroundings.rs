@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result};
 
+use super::Clock;
 use crate::machine::{FileSystem, User, run};
 use crate::matrix::shift_clock;
 use crate::world::Environment;
@@ -105,7 +106,7 @@ pub(super) fn first(
 
 impl Surroundings {
     /// Makes of the machine what a build shall find, until what is given back is dropped.
-    pub(super) fn arrange(&self) -> Result<Arranged> {
+    pub(super) fn arrange(&self, clock: Clock) -> Result<Arranged> {
         for _ in 0..self.processes {
             run("true", &[])?;
         }
@@ -125,7 +126,7 @@ impl Surroundings {
             busy,
             ahead: 0,
         };
-        if self.ahead != 0 {
+        if self.ahead != 0 && clock == Clock::Set {
             shift_clock(self.ahead)?;
             arranged.ahead = self.ahead;
         }
