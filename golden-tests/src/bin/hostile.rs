@@ -24,6 +24,14 @@ struct Arguments {
     /// In how many worlds; the fifth has its clock 13 years ahead, with `--programs` the second
     #[arg(long, default_value_t = 2)]
     runs: usize,
+    /// In these worlds, from 1, instead of the first ones
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,N",
+        conflicts_with = "runs"
+    )]
+    worlds: Vec<usize>,
     /// The clock of this machine stays as it is, also in the world that is ahead of ours: for a machine that others use
     #[arg(long)]
     leave_clock: bool,
@@ -53,7 +61,10 @@ fn main() -> Result<ExitCode> {
     } else {
         Clock::Set
     };
-    let rows = hostile::run_corpus(&corpus, &recipes, &arguments.tier, arguments.runs, clock)?;
+    if arguments.worlds.is_empty() {
+        arguments.worlds = (1..=arguments.runs).collect();
+    }
+    let rows = hostile::run_corpus(&corpus, &recipes, &arguments.tier, &arguments.worlds, clock)?;
     if arguments.json {
         print_json(&rows, &arguments.tier);
     } else {

@@ -96,12 +96,9 @@ pub(super) const OF_PROGRAMS: [Surroundings; 5] = [
     PLAIN,
 ];
 
-/// The worlds of this many runs.
-pub(super) fn first(
-    worlds: &[Surroundings],
-    runs: usize,
-) -> impl Iterator<Item = Surroundings> + '_ {
-    worlds.iter().copied().cycle().take(runs)
+/// The world of this number, from 1; after the last comes the first again.
+pub(super) fn numbered(worlds: &[Surroundings], number: usize) -> Surroundings {
+    worlds[number.saturating_sub(1) % worlds.len()]
 }
 
 impl Surroundings {
@@ -171,7 +168,8 @@ mod tests {
             assert_ne!(one.environment, two.environment);
             assert_ne!(one.load, two.load);
             assert_ne!(one.processes, two.processes);
-            assert_eq!(first(worlds, 2).collect::<Vec<_>>(), [one, two]);
+            assert_eq!([numbered(worlds, 1), numbered(worlds, 2)], [one, two]);
+            assert_eq!(numbered(worlds, worlds.len() + 1), one);
         }
     }
 
