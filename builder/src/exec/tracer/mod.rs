@@ -29,6 +29,7 @@ mod files;
 mod filter;
 mod ids;
 mod inside;
+mod names;
 mod open;
 mod owners;
 mod proc;

@@ -187,6 +187,7 @@ pub struct Tracer {
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
+    started: Instant,
     written: BTreeMap<usize, BTreeSet<Vec<u8>>>,
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
@@ -219,6 +220,7 @@ impl Tracer {
             owners: None,
             last: first,
             evidence: Evidence::default(),
+            started: Instant::now(),
             written: BTreeMap::new(),
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
@@ -870,6 +872,8 @@ impl Tracer {
             evidence.real.push("pids".into());
         }
         evidence.real.sort_unstable();
+        let took = self.started.elapsed().as_millis();
+        evidence.milliseconds = u64::try_from(took).unwrap_or(u64::MAX);
         evidence.stops = self
             .others
             .into_iter()
@@ -877,7 +881,7 @@ impl Tracer {
             .chain(
                 self.calls
                     .into_iter()
-                    .map(|(number, count)| (format!("call {number}"), count)),
+                    .map(|(number, count)| (super::names::of_call(number), count)),
             )
             .collect();
         evidence
