@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod containers;
 pub mod elf;
 pub mod examples;
 pub mod goldens;

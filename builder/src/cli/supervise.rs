@@ -47,7 +47,10 @@ impl Context<'_> {
             Err(AloneError::Machine(error)) => {
                 let told = Diagnostic::error(format!("cannot run `{name}` under the supervisor"));
                 return Err(Failure::new(Exit::Machine, told.because(error.to_string()))
-                    .hint("`immbuild doctor` says what this machine can do"));
+                    .hint(
+                    "`immbuild doctor` says what this machine can do; a container of Docker's must be started with \
+                     `--security-opt seccomp=seccomp.json`, the profile that is in the book",
+                ));
             }
         };
         if arguments.sources {

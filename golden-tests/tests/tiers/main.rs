@@ -11,6 +11,7 @@
 
 mod clock;
 mod files;
+mod inside;
 mod machine;
 mod probe;
 mod processes;

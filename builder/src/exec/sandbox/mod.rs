@@ -221,6 +221,10 @@ pub enum SandboxError {
     Cancelled,
 }
 
+/// A container's engine covers files of /proc, and then the kernel lets nobody mount another one in it.
+const PROC_FIX: &str = "this container covers parts of /proc: start it with `--security-opt systempaths=unconfined` \
+     (podman: `--security-opt unmask=ALL`), or run outside it";
+
 impl SandboxError {
     /// What to do about it, where that is known.
     pub fn fix(&self) -> Option<&'static str> {
@@ -239,9 +243,7 @@ impl SandboxError {
             Self::Mount { path, source }
                 if path == Path::new("proc") && source.raw_os_error() == Some(libc::EPERM) =>
             {
-                Some(
-                    "this container covers parts of /proc: run outside it, or give it an uncovered /proc",
-                )
+                Some(PROC_FIX)
             }
             Self::Cache { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
                 "a link in the tree leads the mount point to a directory that does not exist: name that directory",

@@ -14,6 +14,7 @@
     reason = "what is mounted does not depend on the order of names"
 )]
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -39,6 +40,11 @@ pub const UPPER: &str = "upper";
 
 /// Where what is in memory is mounted, below the scratch directory.
 const MEMORY: &str = "memory";
+/// Where a traced process finds what it shares with its tracer: in the place of a file that says nothing to a step and
+/// that every kernel has.
+pub(super) const INSIDE: &CStr = c"/proc/iomem";
+/// The same before it is there.
+const SHARED: &str = "shared";
 
 /// Mode of directories and files that the sandbox makes.
 const DIRECTORY: u32 = 0o755;
@@ -201,11 +207,16 @@ impl Place<'_> {
 }
 
 /// Mounts everything and makes it the root. The current directory is `/` afterwards.
-pub(super) fn enter(request: &Request) -> Result<(), Failure> {
+/// Gives the file that [`INSIDE`] is, where one is needed.
+pub(super) fn enter(request: &Request) -> Result<Option<File>, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).at(Stage::Mount, "/")?;
     std::env::set_current_dir(&request.scratch).at(Stage::Scratch, &request.scratch)?;
     prepare_memory(request)?;
+    let inside = match request.virtualise {
+        Some(what) if what.answers_inside() => Some(shared()?),
+        _ => None,
+    };
 
     overlay(&root_layers(request.lowers.len()), UPPER, "work", "root").map_err(|failure| {
         Failure {
@@ -233,7 +244,7 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     // From here on absolute paths and the links in them stay inside, relative ones are outside.
     rustix::process::fchdir(&memory).at(Stage::Mount, MEMORY)?;
 
-    proc()?;
+    proc(inside.is_some())?;
     bind("constants/empty", "/sys")?;
     devices(&outside, request.virtualise.is_some())?;
     overlay("empty", "tmp/upper", "tmp/work", "/tmp")?;
@@ -258,7 +269,8 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     }
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
-    rustix::process::chdir("/").at(Stage::Mount, "/")
+    rustix::process::chdir("/").at(Stage::Mount, "/")?;
+    Ok(inside)
 }
 
 /// Name of a part of a cache's overlay.
@@ -418,6 +430,19 @@ fn constants() -> Result<(), Failure> {
     rustix::mount::mount_remount("constants", read_only, "").at(Stage::Mount, "constants")
 }
 
+/// A file for the tracer and all that it traces. It can be run, as nothing else that we mount.
+fn shared() -> Result<File, Failure> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(SHARED)
+        .at(Stage::Mount, SHARED)?;
+    file.set_permissions(fs::Permissions::from_mode(0o444))
+        .at(Stage::Mount, SHARED)?;
+    Ok(file)
+}
+
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let mut file = File::create_new(path).at(Stage::Mount, path)?;
     file.write_all(content).at(Stage::Mount, path)?;
@@ -426,7 +451,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
 }
 
 /// `/proc` of the new pid namespace, with everything that is not a process covered.
-fn proc() -> Result<(), Failure> {
+fn proc(shares: bool) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -449,6 +474,8 @@ fn proc() -> Result<(), Failure> {
             bind("constants/sys", &target)?;
         } else if PROC_FILES.iter().any(|(file, _)| *file == name) {
             bind(&format!("constants/proc/{name}"), &target)?;
+        } else if shares && target.as_bytes() == INSIDE.to_bytes() {
+            bind(SHARED, &target)?;
         } else if directory {
             bind("constants/empty", &target)?;
         } else {

@@ -262,7 +262,7 @@ fn init(
     rustix::system::setdomainname(DOMAIN.as_bytes()).at(Stage::Setup, "domain name")?;
     loopback_up().at(Stage::Setup, "loopback interface")?;
     start_clocks_at_zero().at(Stage::Namespaces, "time namespace")?;
-    mounts::enter(request)?;
+    let inside = mounts::enter(request)?;
 
     let (mut failures, failed) = io::pipe().at(Stage::Setup, "pipe")?;
     let (start, mut starter) = io::pipe().at(Stage::Setup, "pipe")?;
@@ -286,6 +286,11 @@ fn init(
     let mut tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
     if what.owners {
         tracer = tracer.with_owners((request.uid, request.gid), request.owners.clone());
+    }
+    if let Some(inside) = inside {
+        tracer = tracer
+            .answering_inside(inside, mounts::INSIDE)
+            .at(Stage::Setup, "table")?;
     }
     starter.write_all(b"!").at(Stage::Setup, "pipe")?;
     let ended = tracer.run(step).at(Stage::Setup, "trace")?;

@@ -4,8 +4,9 @@
     reason = "fork(2), prctl(2) and seccomp(2) have no safe wrapper"
 )]
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 
 use super::run::{Ended, Tracer};
@@ -63,6 +64,8 @@ pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> Result<Ended
     }
     drop((start, failed));
     let tracer = Tracer::seize(child, what, names)?;
+    let (inside, path) = shared()?;
+    let tracer = tracer.answering_inside(inside, &path)?;
     starter.write_all(b"!")?;
     drop(starter);
     let ended = tracer.run(child)?;
@@ -78,6 +81,14 @@ pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> Result<Ended
         [CANNOT_EXECUTE] => AloneError::Program(error),
         _ => AloneError::Machine(error),
     })
+}
+
+/// A file that the traced processes find at this path.
+fn shared() -> io::Result<(std::fs::File, CString)> {
+    let file = rustix::fs::memfd_create("immbuild", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let own = rustix::process::getpid();
+    let path = format!("/proc/{own}/fd/{}", file.as_raw_fd());
+    Ok((file.into(), CString::new(path)?))
 }
 
 fn fix_addresses() -> io::Result<()> {

@@ -133,6 +133,23 @@ impl Files {
                 .is_some_and(|mount| !mount.process)
     }
 
+    /// Whether what is shown of it depends on nothing but what the file system says: nobody has touched it since the start.
+    pub(super) fn is_settled(&self, real: &libc::statx) -> bool {
+        let named = (real.stx_ctime.tv_sec, real.stx_ctime.tv_nsec);
+        !is_recent(self.started, changed(real)) && !is_recent(self.started, named)
+    }
+
+    /// Is it on a mount whose file system is mounted nowhere else, so that the number of its device says which?
+    pub(super) fn has_one_place(&self, real: &libc::statx) -> bool {
+        self.mounts.get(&real.stx_mnt_id).is_some_and(|mount| {
+            self.mounts
+                .values()
+                .filter(|other| other.real == mount.real)
+                .count()
+                == 1
+        })
+    }
+
     /// This socket is what a process has for a random device.
     pub(super) fn mark_random(&mut self, socket: &OwnedFd, minor: u32) {
         if let Ok(real) = sys::statx(socket.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {

@@ -7,7 +7,7 @@
 //!
 //! Where what is told comes from: `clock`, `random`, `files`, `waits`. How calls are answered:
 //! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files),
-//! `owners` (users and owners). How threads are
+//! `owners` (users and owners), `inside` (by the process itself). How threads are
 //! stopped and go on: `run`, and `strict` for one at a time. What depends on the processor: `arch`.
 //!
 //! Effects: traces processes (ptrace(2), seccomp(2)). Must not know steps, stores, trees or how the
@@ -28,6 +28,8 @@ mod feeder;
 mod files;
 mod filter;
 mod ids;
+mod inside;
+mod names;
 mod open;
 mod owners;
 mod proc;
@@ -97,6 +99,17 @@ pub struct Names {
 /// The filter program for a process that is to be traced, to be installed when its tracer is there.
 pub fn filter(what: &Virtual) -> Vec<sock_filter> {
     filter::program(what)
+}
+
+/// Bytes of the file that [`Tracer::answering_inside`] takes.
+pub const INSIDE: u64 = inside::LENGTH;
+
+impl Virtual {
+    /// Whether processes can answer questions about files themselves: where one thread runs at a time each question is a
+    /// place to let another go on.
+    pub fn answers_inside(&self) -> bool {
+        self.metadata == Metadata::Virtual && !self.strict
+    }
 }
 
 /// Prepares the calling thread, and all that it will start, for being traced.

@@ -24,6 +24,8 @@ enum Special {
     Random(u32),
     Uuid,
     Uptime,
+    /// What we share with processes, which is nothing for them.
+    Nothing,
 }
 
 /// What a file is by whatever name.
@@ -49,7 +51,14 @@ impl Tracer {
             return Ok(Answer::Native);
         }
         let process = self.threads[&tid].process;
-        let special = match special((process, tid), name.directory, &path, writes) {
+        let is_ours = self
+            .inside
+            .as_ref()
+            .is_some_and(|inside| inside.path() == path);
+        let special = is_ours
+            .then_some(Special::Nothing)
+            .or_else(|| special((process, tid), name.directory, &path, writes));
+        let special = match special {
             Some(special) => Some(special),
             None => match self.other_name(tid, name, &path, flags) {
                 // Opening it waits for its other end.
@@ -73,7 +82,7 @@ impl Tracer {
             match &special {
                 Special::Random(_) | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
-                Special::Process(..) => Source::Machine,
+                Special::Process(..) | Special::Nothing => Source::Machine,
             },
         );
         let saved = registers.clone();
@@ -110,6 +119,7 @@ impl Tracer {
                     None => Answer::Native,
                 })
             }
+            Special::Nothing => Ok(in_memory(registers, saved, flags, name.path, Vec::new())),
             Special::Uuid => {
                 let content = self.thread(tid).stream.uuid() + "\n";
                 Ok(in_memory(
@@ -261,6 +271,7 @@ impl Tracer {
         }
         let path = path_of(&link);
         let emptied = flags & libc::O_TRUNC != 0;
+        self.forget_inside(&real);
         if self.what.metadata == super::Metadata::Virtual {
             let pid = self.threads[&tid].process;
             if let Some(process) = self.processes.get_mut(&pid) {

@@ -13,14 +13,16 @@ use super::evidence::{self, Evidence, Source};
 use super::feeder::Feeder;
 use super::files::Files;
 use super::ids::Ids;
+use super::inside::{Entered, Inside};
 use super::owners;
 use super::random::Stream;
 use super::rest::Looks;
 use super::spin::Spin;
+use super::stat::Listing;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
-use super::{Names, Virtual};
+use super::{Names, Virtual, vdso};
 
 /// What is left of the time of a process with several threads when its parent has waited for it.
 const GRID: Time = SECOND / 100;
@@ -90,7 +92,9 @@ pub(super) struct Process {
     pub(super) ports: u16,
     record: usize,
     /// Where the program interpreter is in memory.
-    interpreter: Option<u64>,
+    pub(super) interpreter: Option<u64>,
+    /// It has what it needs to answer questions itself.
+    pub(super) inside: Option<Entered>,
 }
 
 /// A wait with a deadline.
@@ -172,6 +176,8 @@ pub struct Tracer {
     /// Clock and CPU time of processes that have ended, until their parents know.
     pub(super) dead: BTreeMap<Tid, (Time, Time)>,
     pub(super) files: Files,
+    /// Directories that are being read, by process and descriptor.
+    pub(super) listings: BTreeMap<(Tid, i32), Listing>,
     pub(super) timer_files: Vec<TimerFile>,
     pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
@@ -181,12 +187,14 @@ pub struct Tracer {
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
+    started: Instant,
     written: BTreeMap<usize, BTreeSet<Vec<u8>>>,
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
     complained: bool,
     /// What the functions of the vDSO become.
-    vdso: Vec<(u64, [u8; 8])>,
+    pub(super) vdso: vdso::Patch,
+    pub(super) inside: Option<Inside>,
     /// Where the program interpreter reads the time stamp counter: offset, and the code there.
     time_stamps: Vec<(u64, [u8; 8])>,
 }
@@ -204,6 +212,7 @@ impl Tracer {
             early: BTreeSet::new(),
             dead: BTreeMap::new(),
             files: Files::new(what.epoch.saturating_mul(SECOND))?,
+            listings: BTreeMap::new(),
             timer_files: Vec::new(),
             feeder: None,
             turns: what.strict.then(Turns::default),
@@ -211,11 +220,13 @@ impl Tracer {
             owners: None,
             last: first,
             evidence: Evidence::default(),
+            started: Instant::now(),
             written: BTreeMap::new(),
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
             complained: false,
-            vdso: super::vdso::calls(),
+            vdso: vdso::patch(&[]),
+            inside: None,
             time_stamps: Vec::new(),
         };
         tracer
@@ -230,6 +241,21 @@ impl Tracer {
             turns.start(first);
         }
         Ok(tracer)
+    }
+
+    /// From their start on, programs answer the most frequent questions themselves; for that they have this empty file in
+    /// their memory, which they find under `path` and nobody can write to.
+    pub fn answering_inside(
+        mut self,
+        file: std::fs::File,
+        path: &std::ffi::CStr,
+    ) -> io::Result<Self> {
+        if self.what.answers_inside() {
+            let inside = Inside::new(file, path.to_owned())?;
+            self.vdso = vdso::patch(inside.setup());
+            self.inside = Some(inside);
+        }
+        Ok(self)
     }
 
     /// Serves until the first process has ended.
@@ -528,6 +554,7 @@ impl Tracer {
         }
         self.threads.retain(|_, thread| thread.process != tid);
         self.timer_files.retain(|timer| timer.owner != tid);
+        self.listings.retain(|(process, _), _| *process != tid);
     }
 
     fn started(&mut self, tid: Tid, how: Started) -> io::Result<()> {
@@ -545,6 +572,7 @@ impl Tracer {
         self.threads.insert(child, new);
         if shares && let Some(process) = self.processes.get_mut(&parent) {
             process.threaded = true;
+            process.inside = process.inside.map(Entered::beside_others);
         }
         if !shares && let Some(process) = self.processes.get_mut(&parent) {
             let mut lineage = process.lineage.clone();
@@ -558,6 +586,14 @@ impl Tracer {
             new.affinity = process.affinity;
             new.record = record;
             new.interpreter = process.interpreter;
+            if how == Started::Clone {
+                // Their memory may be the same from now on.
+                process.inside = process.inside.map(Entered::beside_others);
+            }
+            new.inside = match how {
+                Started::Fork => process.inside,
+                Started::Vfork | Started::Clone => process.inside.map(Entered::beside_others),
+            };
             let argv = self.evidence.processes[process.record].argv.clone();
             self.evidence.processes.push(evidence::Process {
                 lineage,
@@ -604,6 +640,9 @@ impl Tracer {
                 sys::set_registers(tid, &registers)?;
                 return self.go(tid, Resume::Run, 0);
             }
+        }
+        if signal == libc::SIGTRAP && self.cannot_go_inside(tid)? {
+            return self.go(tid, Resume::Run, 0);
         }
         self.count("signal");
         self.go(tid, Resume::Run, signal)
@@ -663,6 +702,7 @@ impl Tracer {
             }
             None => self.blocking(tid, number, &registers),
         };
+        self.shorten(tid, number, registers.instruction())?;
         match answer {
             Answer::Gives(result) => {
                 registers.skip(result);
@@ -741,14 +781,14 @@ impl Tracer {
             start.tell_ids(tid, ids)?;
         }
         if let Some(base) = start.vdso {
-            for (offset, code) in &self.vdso {
-                sys::patch_memory(tid, base + offset, *code)?;
-            }
+            sys::patch_code(tid, base + self.vdso.at, &self.vdso.code)?;
         }
         if let Some(base) = start.interpreter {
             self.quieten_interpreter(tid, base)?;
         }
+        let inside = self.enter_inside(tid, &start)?;
         let process = self.process(tid);
+        process.inside = inside;
         process.timers.clear();
         process.next_timer = 0;
         process.privileged = start.is_root;
@@ -832,6 +872,8 @@ impl Tracer {
             evidence.real.push("pids".into());
         }
         evidence.real.sort_unstable();
+        let took = self.started.elapsed().as_millis();
+        evidence.milliseconds = u64::try_from(took).unwrap_or(u64::MAX);
         evidence.stops = self
             .others
             .into_iter()
@@ -839,7 +881,7 @@ impl Tracer {
             .chain(
                 self.calls
                     .into_iter()
-                    .map(|(number, count)| (format!("call {number}"), count)),
+                    .map(|(number, count)| (super::names::of_call(number), count)),
             )
             .collect();
         evidence
@@ -890,15 +932,22 @@ impl Process {
             children_used: 0,
             record: 0,
             interpreter: None,
+            inside: None,
         }
     }
 
     fn rest_unless_clock(&mut self, call: &Call) {
-        let is_clock = matches!(
+        // What a process may also answer itself does not count: which of these stop it can be chance.
+        let counts = !matches!(
             call,
-            Call::ClockGettime { .. } | Call::Gettimeofday { .. } | Call::Time { .. }
+            Call::ClockGettime { .. }
+                | Call::Gettimeofday { .. }
+                | Call::Time { .. }
+                | Call::Stat(_)
+                | Call::Open { .. }
+                | Call::Readlink { .. }
         );
-        if !is_clock {
+        if counts {
             self.clock.rest();
         }
     }
@@ -909,12 +958,12 @@ impl Process {
 }
 
 /// What the kernel put onto the stack of a new program (execve(2), getauxval(3)).
-struct Start {
+pub(super) struct Start {
     argv: Vec<Vec<u8>>,
     is_root: bool,
     random: Option<u64>,
-    interpreter: Option<u64>,
-    vdso: Option<u64>,
+    pub(super) interpreter: Option<u64>,
+    pub(super) vdso: Option<u64>,
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,

@@ -383,6 +383,15 @@ pub(super) fn patch_memory(tid: Tid, address: u64, bytes: [u8; 8]) -> io::Result
     )
 }
 
+/// As [`patch_memory`], for more than a word.
+pub(super) fn patch_code(tid: Tid, address: u64, code: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{tid}/mem"))?;
+    memory.write_all_at(code, address)
+}
+
 /// A file of `/proc` about a thread.
 pub(super) fn open_proc(tid: Tid, name: &str) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, open};
@@ -629,4 +638,81 @@ pub(super) fn bytes_of_statx(from: &libc::statx) -> &[u8] {
 pub(super) fn statx_of_bytes(bytes: &[u8; size_of::<libc::statx>()]) -> libc::statx {
     // SAFETY: any bits are valid integers; the array may be less aligned.
     unsafe { bytes.as_ptr().cast::<libc::statx>().read_unaligned() }
+}
+
+/// Memory of a file that others have mapped too.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Open as long as others may look for it.
+    _file: std::fs::File,
+    start: std::ptr::NonNull<u8>,
+    length: usize,
+}
+
+impl Shared {
+    /// Makes an empty file so long.
+    pub(super) fn new(file: std::fs::File, length: usize) -> io::Result<Self> {
+        file.set_len(length as u64)?;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = std::ptr::NonNull::new(start.cast()).expect("the kernel maps nothing at 0");
+        Ok(Self {
+            _file: file,
+            start,
+            length,
+        })
+    }
+
+    /// Writes `bytes`, which must lie within.
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
+        assert!(bytes.len() <= self.length && at <= self.length - bytes.len());
+        // SAFETY: the place is within the mapping, which lives as long as `self`; others only read, code that takes what
+        // it finds for plain numbers.
+        unsafe {
+            let to = self.start.add(at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
+        }
+    }
+
+    /// Writes a word, at a multiple of its size: whoever sees it sees what was written before.
+    pub(super) fn publish(&mut self, at: usize, word: u64) {
+        assert!(at.is_multiple_of(8) && at < self.length - 7);
+        // SAFETY: as above; pages are aligned, so the word is.
+        let place =
+            unsafe { std::sync::atomic::AtomicU64::from_ptr(self.start.add(at).cast().as_ptr()) };
+        place.store(word, std::sync::atomic::Ordering::Release);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and used by nobody any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
+
+/// The code of the architecture's `inside` module.
+pub(super) fn inside_code() -> &'static [u8] {
+    unsafe extern "C" {
+        static immbuild_inside_start: u8;
+        static immbuild_inside_end: u8;
+    }
+    // SAFETY: both are labels around one piece of read-only data.
+    unsafe {
+        let start = &raw const immbuild_inside_start;
+        let end = &raw const immbuild_inside_end;
+        std::slice::from_raw_parts(start, end.addr() - start.addr())
+    }
 }

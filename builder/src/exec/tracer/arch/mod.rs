@@ -9,6 +9,9 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as here;
 
+/// The code of answers that a process gives itself.
+pub(super) use here::inside;
+
 /// The registers of a thread, in the kernel's layout.
 pub(super) use here::Registers;
 
@@ -34,6 +37,9 @@ pub(super) trait Machine: Clone + PartialEq {
     fn call_again(&mut self, number: i64, arguments: &[u64]);
     /// Where the thread is in its program.
     fn instruction(&self) -> u64;
+    /// The thread goes on at this place, which returns to where it is now. Gives where the address to return to has to be
+    /// written.
+    fn call_first(&mut self, place: u64) -> u64;
     /// Where it is in the call that it makes next, after [`Machine::call_again`].
     fn instruction_after_call(&self) -> u64;
     /// As if it were there.

@@ -1,5 +1,7 @@
 //! The x86-64 machine.
 
+pub(in super::super) mod inside;
+
 use super::super::call::{Call, FileName, Span, Stat, StatForm, Timeout, Wait};
 use super::super::filter::{Rule, When};
 use super::super::sys::zero_statx;
@@ -99,6 +101,12 @@ impl Machine for Registers {
 
     fn instruction(&self) -> u64 {
         self.rip
+    }
+
+    fn call_first(&mut self, place: u64) -> u64 {
+        self.rsp -= inside::BELOW;
+        self.rip = place;
+        self.rsp
     }
 
     fn instruction_after_call(&self) -> u64 {
