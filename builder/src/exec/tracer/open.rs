@@ -100,8 +100,8 @@ impl Tracer {
             Special::Random(minor) => {
                 let pair = scratch(registers);
                 registers.set_number(libc::SYS_socketpair);
-                // The bits are those of open(2).
-                let kept = flags & (libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK);
+                // The bit is that of open(2). A random device never has nothing, so `O_NONBLOCK` means nothing.
+                let kept = flags & libc::SOCK_CLOEXEC;
                 let arguments = [libc::AF_UNIX, libc::SOCK_STREAM | kept, 0];
                 for (at, value) in arguments.into_iter().enumerate() {
                     registers.set_argument(at, u64::from(value.cast_unsigned()));
