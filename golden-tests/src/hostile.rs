@@ -55,7 +55,7 @@ pub const HOSTILE: Corpus = Corpus {
     name: "hostile",
     root: roots::hostile,
     timeout: "120s",
-    room: 3,
+    room: 6,
     worlds: &surroundings::WORLDS,
     least: Least {
         deterministic: 95.0,
