@@ -102,9 +102,6 @@ impl Tracer {
             }
             _ => return Ok(Some((pending, registers))),
         };
-        if call.contains(&no_time) {
-            sys::write_memory(tid, no_time, &[0; 16])?;
-        }
         self.restore_sets(tid)?;
         let number = match then {
             Then::Take => libc::SYS_recvfrom,
@@ -168,26 +165,39 @@ impl Tracer {
 
     /// If the call that a thread is about to make is the one that [`Tracer::look_again`] lets it make: what is to be
     /// done at its end. The handler of a signal may make others before.
-    pub(super) fn made_again(&mut self, tid: Tid, registers: &Registers) -> Option<Pending> {
+    pub(super) fn made_again(
+        &mut self,
+        tid: Tid,
+        registers: &Registers,
+    ) -> io::Result<Option<Pending>> {
         let thread = self.thread(tid);
-        let call = &thread.again.as_ref()?.call;
+        let Some(Again { call, .. }) = thread.again.as_deref() else {
+            return Ok(None);
+        };
         let is_the_same = registers.stack() == call.stack()
             && registers.instruction() == call.instruction_after_call()
             && (0..6).all(|at| registers.argument(at) == call.argument(at));
         if is_the_same {
-            let mut again = thread.again.take()?;
+            // Only now: the handler of a signal has written to where this is.
+            let no_time = scratch(registers);
+            if (0..6).any(|at| registers.argument(at) == no_time) {
+                sys::write_memory(tid, no_time, &[0; 16])?;
+            }
+            let Some(mut again) = thread.again.take() else {
+                return Ok(None);
+            };
             thread.waiting = again.waiting.take();
             thread.sets = std::mem::take(&mut again.sets);
-            return Some(match again.then {
+            return Ok(Some(match again.then {
                 Then::Wait => again.first,
                 Then::Look | Then::Take => Pending::Again(again),
-            });
+            }));
         }
         if registers.stack() > call.stack() {
             // The handler has gone elsewhere.
             thread.again = None;
         }
-        None
+        Ok(None)
     }
 
     fn restore_sets(&mut self, tid: Tid) -> io::Result<()> {

@@ -681,7 +681,7 @@ impl Tracer {
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
         let mut registers = sys::registers(tid)?;
-        if let Some(pending) = self.made_again(tid, &registers) {
+        if let Some(pending) = self.made_again(tid, &registers)? {
             self.count("call again");
             self.thread(tid).pending = Some(pending);
             return self.go(tid, Resume::ToCallEnd, 0);
