@@ -1,8 +1,9 @@
-//! The hostile corpus: small steps that read what differs from run to run, built again and again under other surroundings.
+//! Recipes built again and again under other surroundings: the hostile corpus, small steps that read what differs from run
+//! to run, and the real programs, which do so on the way.
 //!
-//! A recipe is a file in `golden-tests/hostile`; the book's page "The hostile corpus" says how to add one. In each world all
-//! recipes are stages of one spec per tier, built one by one in one store, so that the root is written out once and a
-//! step that fails takes no other down.
+//! A recipe is a file in `golden-tests/hostile` or `golden-tests/programs`; the book's page "The hostile corpus" says how
+//! to add one. In each world all recipes are stages of one spec per tier, built one by one in one store, so that the root
+//! is written out once and a step that fails takes no other down.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,42 +26,109 @@ mod recipe;
 mod surroundings;
 mod verdict;
 
-pub use recipe::{Cause, Expectation, Recipe, Tier, corpus};
-pub use verdict::{Built, Row, Totals, Verdict, objections};
+pub use recipe::{Cause, Expectation, Recipe, Tier};
+use surroundings::Surroundings;
+pub use verdict::{Built, Least, Row, Totals, Verdict, objections};
 
 /// The tiers that `cargo ci` judges.
 pub const TIERS: &[Tier] = &[Tier::Isolated, Tier::Deterministic, Tier::Strict];
 
-/// No recipe takes longer, or it hangs.
-const TIMEOUT: &str = "120s";
-
-/// Where the recipes are.
-pub fn directory() -> PathBuf {
-    workspace().join("golden-tests/hostile")
+/// Recipes that start from one root.
+#[derive(Clone, Copy, Debug)]
+pub struct Corpus {
+    /// Of its directory, of its root and of the tag of that.
+    pub name: &'static str,
+    /// Its root.
+    root: fn() -> Result<PathBuf>,
+    /// No recipe takes longer, or it hangs.
+    timeout: &'static str,
+    /// What a store with the root and all results needs at most, in GiB.
+    room: u8,
+    /// Where its recipes are built, one world after the other.
+    worlds: &'static [Surroundings],
+    /// So much of it must be identical, or differ.
+    pub least: Least,
 }
 
-/// Builds each recipe in this many worlds under each tier; rows by recipe, then tier.
-pub fn run_corpus<'a>(recipes: &'a [Recipe], tiers: &[Tier], runs: usize) -> Result<Vec<Row<'a>>> {
+/// Small steps that each read one thing.
+pub const HOSTILE: Corpus = Corpus {
+    name: "hostile",
+    root: roots::hostile,
+    timeout: "120s",
+    room: 6,
+    worlds: &surroundings::WORLDS,
+    least: Least {
+        deterministic: 95.0,
+        differing: 40,
+    },
+};
+
+/// Compilers, package managers and archivers doing what they are for.
+pub const PROGRAMS: Corpus = Corpus {
+    name: "programs",
+    root: roots::programs,
+    timeout: "500s",
+    room: 12,
+    worlds: &surroundings::OF_PROGRAMS,
+    least: Least {
+        deterministic: 0.0,
+        differing: 1,
+    },
+};
+
+/// What becomes of the machine's clock in a world that is ahead of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// It is set, and set back at the end.
+    Set,
+    /// It stays as it is: others work on this machine.
+    Left,
+}
+
+impl Corpus {
+    /// Where its recipes are.
+    pub fn directory(&self) -> PathBuf {
+        workspace().join("golden-tests").join(self.name)
+    }
+
+    /// Every recipe of it, by name.
+    pub fn recipes(&self) -> Result<Vec<Recipe>> {
+        recipe::read_all(&self.directory())
+    }
+}
+
+/// Builds each recipe in each of these worlds, counted from 1, under each tier; rows by recipe, then tier.
+pub fn run_corpus<'a>(
+    corpus: &Corpus,
+    recipes: &'a [Recipe],
+    tiers: &[Tier],
+    worlds: &[usize],
+    clock: Clock,
+) -> Result<Vec<Row<'a>>> {
     let scratch = scratch();
     std::fs::create_dir_all(&scratch)?;
     // Other users must be able to reach the program and what is laid for them.
     open_to_all(&scratch)?;
     open_to_all(&crate::immbuild())?;
-    let root = roots::hostile()?;
+    let root = (corpus.root)()?;
     let mut builds: BTreeMap<(usize, Tier), Vec<Built>> = BTreeMap::new();
-    for (at, surroundings) in surroundings::worlds(runs).enumerate() {
+    for at in worlds {
+        let surroundings = surroundings::numbered(corpus.worlds, *at);
         let start = Instant::now();
-        let mount = Mounted::new(surroundings.system, &scratch, &format!("hostile-{at}"))?;
-        let arranged = surroundings.arrange()?;
-        let world = World {
-            user: surroundings.user,
-            place: mount.path(),
-            cpus: surroundings.cpus,
-            threads: None,
-            environment: surroundings.environment,
-        };
-        for (key, built) in build_in(&world, &root, recipes, tiers)? {
-            builds.entry(key).or_default().push(built);
+        let name = format!("{}-{at}", corpus.name);
+        let mount = Mounted::new(surroundings.system, corpus.room, &scratch, &name)?;
+        let arranged = surroundings.arrange(clock)?;
+        for (user, tiers) in by_user(surroundings.user, tiers) {
+            let world = World {
+                user,
+                place: mount.path(),
+                cpus: surroundings.cpus,
+                threads: None,
+                environment: surroundings.environment,
+            };
+            for (key, built) in build_in(corpus, &world, &root, recipes, &tiers)? {
+                builds.entry(key).or_default().push(built);
+            }
         }
         drop(arranged);
         #[allow(clippy::print_stderr, reason = "stdout is the table")]
@@ -80,20 +148,33 @@ pub fn run_corpus<'a>(recipes: &'a [Recipe], tiers: &[Tier], runs: usize) -> Res
     Ok(builds.into_iter().map(row).collect())
 }
 
+/// Who builds which tiers in the world of a user: without a range of ids nobody builds on a Debian root under `isolated`.
+fn by_user(user: User, tiers: &[Tier]) -> Vec<(User, Vec<Tier>)> {
+    let (isolated, others): (Vec<Tier>, Vec<Tier>) = match user {
+        User::Plain => tiers.iter().partition(|tier| **tier == Tier::Isolated),
+        User::Root | User::Range => (Vec::new(), tiers.to_vec()),
+    };
+    let shares = [(User::Range, isolated), (user, others)];
+    let shares = shares.into_iter().filter(|(_, tiers)| !tiers.is_empty());
+    shares.collect()
+}
+
 /// Builds every recipe under every tier in one world.
 fn build_in(
+    corpus: &Corpus,
     world: &World<'_>,
     root: &Path,
     recipes: &[Recipe],
     tiers: &[Tier],
 ) -> Result<BTreeMap<(usize, Tier), Built>> {
-    let project = world.lay(&directory(), "hostile")?;
+    let name = format!("{}-{}", corpus.name, world.user.name());
+    let project = world.lay(&corpus.directory(), &name)?;
     for tier in tiers {
         let spec = project.join(spec_name(*tier));
-        std::fs::write(&spec, spec_of(recipes, *tier, root))?;
+        std::fs::write(&spec, spec_of(corpus, recipes, *tier, root))?;
         run("chown", &[&world.user.id()?.to_string(), &text(&spec)])?;
     }
-    let store = world.place.join("store");
+    let store = world.place.join(format!("store-{}", world.user.name()));
     let mut trees = BTreeMap::new();
     for tier in tiers {
         let build = |stage: &str| build_stage(world, &project, &store, *tier, stage);
@@ -163,24 +244,26 @@ fn spec_name(tier: Tier) -> String {
 }
 
 /// A spec with the root and a stage for each recipe.
-fn spec_of(recipes: &[Recipe], tier: Tier, root: &Path) -> String {
+fn spec_of(corpus: &Corpus, recipes: &[Recipe], tier: Tier, root: &Path) -> String {
     let mut spec = format!(
         "immbuild = 1\nepoch = 2026-01-01T00:00:00Z\ntier = \"{}\"\n\n\
-         [source.debian]\nimage = {}\ntag = \"hostile\"\n\n\
+         [source.debian]\nimage = {}\ntag = \"{}\"\n\n\
          [source.src]\npath = \"src\"\n\n\
          [stage.root]\nfrom = \"debian\"\n\
          steps = [ {{ copy = \"src\", to = \"/src\", mode = \"0644\", dir-mode = \"0755\" }}, {{ mkdir = \"/work\" }} ]\n\n\
          [image]\nfrom = \"root\"\nsteps = []\n",
         tier.name(),
         quoted(&text(root)),
+        corpus.name,
     );
+    let timeout = corpus.timeout;
     for recipe in recipes {
         let Recipe { name, script, .. } = recipe;
         let script = quoted(script);
         let _ = write!(
             spec,
             "\n[stage.{name}]\nfrom = \"root\"\n\
-             steps = [ {{ in = \"/work\", timeout = \"{TIMEOUT}\", shell = {script} }} ]\n"
+             steps = [ {{ in = \"/work\", timeout = \"{timeout}\", shell = {script} }} ]\n"
         );
     }
     spec
@@ -295,14 +378,24 @@ pub fn print_table(rows: &[Row<'_>], tiers: &[Tier]) {
     }
 }
 
-/// What `cargo ci` asks: the whole corpus, in two worlds or in five.
+/// What `cargo ci` asks of the hostile corpus: all of it, in two worlds or in five.
 pub fn check(full: bool) -> Result<()> {
-    let recipes = corpus(&directory())?;
     // One thread at a time takes too long for every change.
     let (tiers, runs) = if full { (TIERS, 5) } else { (&TIERS[..2], 2) };
-    let rows = run_corpus(&recipes, tiers, runs)?;
+    check_corpus(&HOSTILE, tiers, runs)
+}
+
+/// What `cargo ci --full` asks of the real programs: all of them, by each of the three kinds of users.
+pub fn check_programs() -> Result<()> {
+    check_corpus(&PROGRAMS, &TIERS[..2], 3)
+}
+
+fn check_corpus(corpus: &Corpus, tiers: &[Tier], runs: usize) -> Result<()> {
+    let recipes = corpus.recipes()?;
+    let worlds: Vec<usize> = (1..=runs).collect();
+    let rows = run_corpus(corpus, &recipes, tiers, &worlds, Clock::Set)?;
     print_table(&rows, tiers);
-    let objections = objections(&rows, true);
+    let objections = objections(&rows, Some(corpus.least));
     ensure!(objections.is_empty(), "{}", objections.join("; "));
     Ok(())
 }
@@ -313,14 +406,14 @@ mod tests {
 
     #[test]
     fn the_committed_recipes_can_be_read_and_are_enough() {
-        let recipes = corpus(&directory()).unwrap();
+        let recipes = HOSTILE.recipes().unwrap();
         assert!(recipes.len() >= 66, "only {} recipes", recipes.len());
     }
 
     #[test]
     fn the_book_counts_the_recipes_of_every_cause() {
         let page = std::fs::read_to_string(workspace().join("book/src/hostile.md")).unwrap();
-        let recipes = corpus(&directory()).unwrap();
+        let recipes = HOSTILE.recipes().unwrap();
         assert!(page.contains(&format!(" holds {} small recipes", recipes.len())));
         let mut counts: BTreeMap<Cause, usize> = BTreeMap::new();
         for recipe in &recipes {
@@ -347,7 +440,7 @@ mod tests {
     fn a_spec_has_a_stage_for_each_recipe() {
         let keys = "trap = \"\"\ncause = \"clock\"\nisolated = \"differs\"\n";
         let date = Recipe::parse("date", &format!("{keys}script = 'date > \"a\\b\"'")).unwrap();
-        let spec = spec_of(&[date], Tier::Isolated, Path::new("/root.oci"));
+        let spec = spec_of(&HOSTILE, &[date], Tier::Isolated, Path::new("/root.oci"));
         let parsed: toml::Table = spec.parse().unwrap();
         let step = &parsed["stage"]["date"]["steps"][0];
         assert_eq!(step["shell"].as_str(), Some("date > \"a\\b\""));

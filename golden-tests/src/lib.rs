@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 pub mod apt;
+pub mod containers;
 pub mod debs;
 pub mod elf;
 pub mod examples;

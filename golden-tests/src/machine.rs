@@ -77,6 +77,8 @@ pub enum FileSystem {
     Tmpfs,
     /// A fresh xfs in a file.
     Xfs,
+    /// A fresh btrfs in a file.
+    Btrfs,
 }
 
 /// A mounted file system that goes when this is dropped.
@@ -87,23 +89,22 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Makes one of about 3 GiB below `scratch`.
-    pub fn new(kind: FileSystem, scratch: &Path, name: &str) -> Result<Self> {
+    /// Makes one of so many GiB at most below `scratch`.
+    pub fn new(kind: FileSystem, gibibytes: u8, scratch: &Path, name: &str) -> Result<Self> {
         let directory = scratch.join(format!("mnt-{name}"));
         let image = scratch.join(format!("{name}.img"));
         std::fs::create_dir_all(&directory)?;
         let (at, file) = (text(&directory), text(&image));
         match kind {
             FileSystem::Tmpfs => {
-                run(
-                    "mount",
-                    &["-t", "tmpfs", "-o", "size=3G,mode=1777", "tmpfs", &at],
-                )?;
+                let options = format!("size={gibibytes}G,mode=1777");
+                run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", &at])?;
             }
-            FileSystem::Ext4 | FileSystem::Xfs => {
-                std::fs::File::create(&image)?.set_len(3 << 30)?;
+            FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => {
+                std::fs::File::create(&image)?.set_len(u64::from(gibibytes) << 30)?;
                 match kind {
                     FileSystem::Xfs => run("mkfs.xfs", &["-q", &file])?,
+                    FileSystem::Btrfs => run("mkfs.btrfs", &["-q", "-f", &file])?,
                     _ => run("mkfs.ext4", &["-q", "-F", &file])?,
                 };
                 run("mount", &["-o", "loop", &file, &at])?;

@@ -26,7 +26,7 @@ pub fn run_matrix(full: bool) -> Result<()> {
     open_to_all(&crate::immbuild())?;
     let mounts = SYSTEMS
         .iter()
-        .map(|kind| Mounted::new(*kind, &scratch, &format!("{kind:?}").to_lowercase()))
+        .map(|kind| Mounted::new(*kind, 3, &scratch, &format!("{kind:?}").to_lowercase()))
         .collect::<Result<Vec<_>>>()?;
     for example in EXAMPLES {
         let whole = full && example.name == "hello";

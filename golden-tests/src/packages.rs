@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 const PACKAGES: &[&str] = &[
     "buildah",
     "busybox-static",
+    "btrfs-progs",
     "bzip2",
     "crun",
     "e2fsprogs",
@@ -30,12 +31,20 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
+/// Those of `--full`, and the program for which each is needed: a machine may have it from elsewhere.
+const PACKAGES_OF_FULL: &[(&str, &str)] = &[("docker.io", "dockerd")];
+
 /// Installs what is missing.
-pub fn install() -> Result<()> {
+pub fn install(full: bool) -> Result<()> {
+    let lacking = PACKAGES_OF_FULL
+        .iter()
+        .filter(|(_, program)| full && Command::new(program).arg("--version").output().is_err())
+        .map(|(package, _)| *package);
     let missing: Vec<&str> = PACKAGES
         .iter()
         .copied()
         .filter(|package| !is_installed(package))
+        .chain(lacking)
         .collect();
     if missing.is_empty() {
         return Ok(());

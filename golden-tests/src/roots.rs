@@ -11,7 +11,7 @@ use crate::machine::run;
 
 /// A Debian root with a compiler, about 380 MB, as an OCI layout tagged `debian`. Made once for a target directory.
 pub fn debian() -> Result<PathBuf> {
-    layout_of_packages("debian", &["gcc", "libc6-dev", "make", "xz-utils"])
+    layout_of_packages("debian", &["gcc", "libc6-dev", "make", "xz-utils"], &[])
 }
 
 /// What the recipes of `hostile/` call, as Debian packages.
@@ -20,15 +20,18 @@ const HOSTILE: &[&str] = &[
     "autoconf",
     "automake",
     "bc",
+    "bubblewrap",
     "ca-certificates",
     "cmake",
     "cpio",
     "dbus-bin",
     "dosfstools",
     "e2fsprogs",
+    "fakeroot",
     "fontconfig",
     "fonts-dejavu-core",
     "gcc",
+    "gdb-minimal",
     "gdbmtool",
     "genisoimage",
     "git",
@@ -52,6 +55,8 @@ const HOSTILE: &[&str] = &[
     "shared-mime-info",
     "sqlite3",
     "squashfs-tools",
+    "strace",
+    "sudo",
     "unzip",
     "uuid-runtime",
     "xz-utils",
@@ -61,33 +66,113 @@ const HOSTILE: &[&str] = &[
 
 /// The root of the hostile corpus, about 680 MB, as an OCI layout tagged `hostile`. Made once for a target directory.
 pub fn hostile() -> Result<PathBuf> {
-    layout_of_packages("hostile", HOSTILE)
+    layout_of_packages("hostile", HOSTILE, &[])
 }
 
-/// A Debian root with these packages and what they need, from the machine's own Debian archive.
-fn layout_of_packages(name: &str, packages: &[&str]) -> Result<PathBuf> {
+/// What the recipes of `programs/` call, as Debian packages.
+const PROGRAMS: &[&str] = &[
+    "apt-utils",
+    "autoconf",
+    "automake",
+    "bubblewrap",
+    "build-essential",
+    "cargo",
+    "clang",
+    "cmake",
+    "debhelper",
+    "default-jdk-headless",
+    "fakeroot",
+    "file",
+    "fontconfig",
+    "fonts-dejavu-core",
+    "gdb",
+    "git",
+    "golang-go",
+    "golang-golang-x-text-dev",
+    "help2man",
+    "libfile-fcntllock-perl",
+    "librust-rand-dev",
+    "librust-regex-dev",
+    "librust-serde-json-dev",
+    "librust-serde+derive-dev",
+    "libtool",
+    "ninja-build",
+    "npm",
+    "openssl",
+    "perl",
+    "pkg-config",
+    "python3",
+    "python3-pip",
+    "python3-setuptools",
+    "python3-wheel",
+    "rustc",
+    "sqlite3",
+    "strace",
+    "sudo",
+    "texinfo",
+    "unzip",
+    "xz-utils",
+    "zip",
+];
+
+/// What the recipes of `programs/` install by `apt-get`: these and what they need lie in `/opt/debs`.
+const OFFLINE: &str = "bc less man-db nginx-light postfix tree";
+
+/// The root of the real programs, about 2.5 GB, as an OCI layout tagged `programs`. Made once for a target directory.
+///
+/// `/opt/debs` is an archive that apt knows, `/opt/src` a source package.
+pub fn programs() -> Result<PathBuf> {
+    let source = source_package()?;
+    let archive = format!(
+        "set -e; mkdir -p \"$1/opt/debs/partial\"
+         APT_CONFIG=\"$MMDEBSTRAP_APT_CONFIG\" apt-get -q=2 --yes --download-only \
+           -o Dir::Cache::archives=\"$1/opt/debs\" install {OFFLINE}
+         rm -r \"$1/opt/debs/partial\" \"$1/opt/debs/lock\"
+         chroot \"$1\" sh -c 'cd /opt/debs && dpkg-scanpackages --multiversion . > Packages 2> /dev/null'
+         rm -rf \"$1\"/etc/apt/sources.list.d/*
+         echo 'deb [trusted=yes] file:/opt/debs ./' > \"$1/etc/apt/sources.list\""
+    );
+    let files: Vec<String> = source
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let source = format!("copy-in {} /opt/src", files.join(" "));
+    layout_of_packages(
+        "programs",
+        PROGRAMS,
+        &[&archive, "mkdir -p \"$1/opt/src\"", &source],
+    )
+}
+
+/// A Debian root with these packages and what they need, from the machine's own Debian archive. The hooks are mmdebstrap's,
+/// for what else it has.
+fn layout_of_packages(name: &str, packages: &[&str], hooks: &[&str]) -> Result<PathBuf> {
     let layout = crate::scratch().join(format!("{name}-layout"));
     let _alone = alone(name)?;
-    if layout.join("index.json").exists() {
+    // What is there was made for a list of packages; for another it is made anew.
+    let wanted =
+        format!("{packages:?} {hooks:?}\n").replace(&crate::scratch().display().to_string(), "");
+    let made = crate::scratch().join(format!("{name}.made"));
+    let is_wanted = fs::read_to_string(&made).is_ok_and(|made| made == wanted);
+    if is_wanted && layout.join("index.json").exists() {
         return Ok(layout);
     }
     let tar = crate::scratch().join(format!("{name}.tar"));
     println!("making the root `{name}` with mmdebstrap");
-    run(
-        "mmdebstrap",
-        &[
-            "--quiet",
-            "--mode=root",
-            "--variant=minbase",
-            &format!("--include={}", packages.join(",")),
-            "bookworm",
-            &tar.display().to_string(),
-        ],
-    )?;
+    let include = format!("--include={}", packages.join(","));
+    let mut arguments = vec!["--quiet", "--mode=root", "--variant=minbase", &include];
+    for hook in hooks {
+        arguments.extend(["--customize-hook", hook]);
+    }
+    let file = tar.display().to_string();
+    arguments.extend(["bookworm", &file]);
+    run("mmdebstrap", &arguments)?;
     let part = crate::scratch().join(format!("{name}-layout.part"));
     let _ = fs::remove_dir_all(&part);
     layout_of_tar(&tar, &part, name)?;
+    let _ = fs::remove_dir_all(&layout);
     fs::rename(&part, &layout)?;
+    fs::write(&made, &wanted)?;
     fs::remove_file(&tar)?;
     Ok(layout)
 }
@@ -112,7 +197,47 @@ pub fn release() -> Result<PathBuf> {
     if file.exists() {
         return Ok(file);
     }
-    // Where the machine's own apt would fetch the package from.
+    let part = file.with_extension("part");
+    from_pool("hello_2.10.orig.tar.gz", SHA256, &part)?;
+    fs::rename(&part, &file)?;
+    Ok(file)
+}
+
+/// The source package of GNU hello as Debian 12 has it: its description, the release, and how it is packaged. Fetched once
+/// for a target directory.
+fn source_package() -> Result<[PathBuf; 4]> {
+    const FILES: [(&str, &str); 4] = [
+        (
+            "hello_2.10-3.dsc",
+            "75296f5ef618ae2f1849e22b142a2b5ab52c452ebefa4e7b0564c44617db3790",
+        ),
+        (
+            "hello_2.10.orig.tar.gz",
+            "31e066137a962676e89f69d1b65382de95a7ef7d914b8cb956f41ea72e0f516b",
+        ),
+        (
+            "hello_2.10.orig.tar.gz.asc",
+            "4ea69de913428a4034d30dcdcb34ab84f5c4a76acf9040f3091f0d3fac411b60",
+        ),
+        (
+            "hello_2.10-3.debian.tar.xz",
+            "60ee7a466808301fbaa7fea2490b5e7a6d86f598956fb3e79c71b3295dc1f249",
+        ),
+    ];
+    let _alone = alone("source")?;
+    let file = |name: &str| crate::scratch().join(name);
+    for (name, sha256) in FILES {
+        if !file(name).exists() {
+            let part = file(&format!("{name}.part"));
+            from_pool(name, sha256, &part)?;
+            fs::rename(&part, file(name))?;
+        }
+    }
+    Ok(FILES.map(|(name, _)| file(name)))
+}
+
+/// Fetches a file of the source of `hello` from where the machine's own apt would fetch the package.
+fn from_pool(name: &str, sha256: &str, to: &Path) -> Result<()> {
     let ask = || run("apt-get", &["download", "--print-uris", "hello"]);
     let said = ask().or_else(|_| {
         // No package lists are here yet.
@@ -121,18 +246,13 @@ pub fn release() -> Result<PathBuf> {
     })?;
     let package = said.split('\'').nth(1).context("apt names no place")?;
     let (pool, _) = package.rsplit_once('/').context("a package is a file")?;
-    let part = file.with_extension("part");
+    let expected = format!("SHA256:{sha256}");
+    let (from, to) = (format!("{pool}/{name}"), to.display().to_string());
     run(
         "/usr/lib/apt/apt-helper",
-        &[
-            "download-file",
-            &format!("{pool}/hello_2.10.orig.tar.gz"),
-            &part.display().to_string(),
-            &format!("SHA256:{SHA256}"),
-        ],
+        &["download-file", &from, &to, &expected],
     )?;
-    fs::rename(&part, &file)?;
-    Ok(file)
+    Ok(())
 }
 
 /// An OCI layout with one uncompressed layer. Written without any code of immbuild's own image writer, so that what is

@@ -36,7 +36,7 @@ const SIDEWAYS: [(&str, &str); 9] = [
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 24] = [
+const HOMES: [(&str, &str); 25] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
@@ -57,6 +57,7 @@ const HOMES: [(&str, &str); 24] = [
     ("sha2", "cas/src/digest.rs"),
     ("signal_hook", "builder/src/cli/"),
     ("strsim", "builder/src/diag/"),
+    ("syscalls", "builder/src/exec/tracer/names.rs"),
     ("toml", "builder/src/spec/document.rs"),
     ("toml_parser", "builder/src/spec/document.rs"),
     ("zip", "builder/src/resolve/unpack"),

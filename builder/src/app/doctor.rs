@@ -71,8 +71,13 @@ impl Check {
         let (health, detail) = match probe.outcome {
             Outcome::Works => (Health::Good, probe.detail),
             Outcome::Limited => (Health::Limited, probe.detail),
-            Outcome::Fails(0) => (Health::Bad, probe.detail),
-            Outcome::Fails(number) => (Health::Bad, format!("{} (error {number})", probe.detail)),
+            // Most errors tell their number by themselves.
+            Outcome::Fails(number) if number == 0 || probe.detail.contains("(os error ") => {
+                (Health::Bad, probe.detail)
+            }
+            Outcome::Fails(number) => {
+                (Health::Bad, format!("{} (os error {number})", probe.detail))
+            }
         };
         Self {
             name: probe.name.into(),

@@ -495,7 +495,9 @@ impl From<SandboxError> for Failure {
             | SandboxError::SecretName(_)
             | SandboxError::Killed => Exit::Step,
             SandboxError::Scratch { .. } => Exit::Local,
-            SandboxError::NotReady | SandboxError::Supervisor(_) => Exit::Defect,
+            SandboxError::NotReady | SandboxError::Supervisor(_) | SandboxError::Defect(_) => {
+                Exit::Defect
+            }
             _ => Exit::Machine,
         };
         let failure = Self::of(exit, &error);

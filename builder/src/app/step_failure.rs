@@ -111,10 +111,7 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
                 Status::Exited(code) => format!("exited with {code}"),
                 Status::Signalled(signal) => format!("was killed by signal {signal}"),
                 Status::TimedOut => "took longer than its `timeout` and was killed".into(),
-                Status::Spun(spin) => format!(
-                    "was killed: its thread {} (`{}`) runs without end at {:#x} while others of its process wait for their turn",
-                    spin.thread, spin.name, spin.instruction
-                ),
+                Status::Spun(spin) => format!("was killed: {spin}"),
             };
             let mut cause = format!("`{}` {how}", argv.join(" "));
             if tail.is_empty() {

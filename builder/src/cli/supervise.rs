@@ -8,16 +8,16 @@ use super::args::Supervise;
 use super::run::Context;
 use super::{report, trace};
 use crate::app::{Exit, Failure};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, render};
 use crate::exec::sandbox::NAMES;
-use crate::exec::tracer::{Metadata, Virtual, supervise};
+use crate::exec::tracer::{AloneError, Metadata, Virtual, supervise};
 
 /// 2020-01-01T00:00:00Z, as for a spec without a dated source.
 const EPOCH: i64 = 1_577_836_800;
 
-#[expect(clippy::unused_self, reason = "as every command")]
 impl Context<'_> {
-    /// The exit code is the command's, or 128 and the signal that killed it.
+    /// The exit code is the command's, or 128 and the signal that killed it; as with a shell, 127 says that there is no
+    /// such program, and 126 that it cannot be executed.
     pub(super) fn supervise(&self, arguments: &Supervise) -> Result<ExitCode, Failure> {
         let from_environment = || {
             let text = std::env::var("SOURCE_DATE_EPOCH").ok()?;
@@ -34,22 +34,31 @@ impl Context<'_> {
             strict: arguments.strict,
             owners: false,
         };
-        let ended = supervise(&arguments.command, what, NAMES).map_err(|error| {
-            let name = arguments.command[0].to_string_lossy();
-            let told = Diagnostic::error(format!("cannot run `{name}` under the supervisor"));
-            Failure::new(Exit::Machine, told.because(error.to_string()))
-                .hint("`immbuild doctor` says what this machine can do")
-        })?;
+        let name = arguments.command[0].to_string_lossy();
+        let ended = match supervise(&arguments.command, what, NAMES) {
+            Ok(ended) => ended,
+            Err(AloneError::Program(error)) => {
+                let told = Diagnostic::error(format!("cannot execute `{name}`"));
+                let told = render(&told.because(error.to_string()), self.style);
+                report::say(told.trim_end());
+                let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+                return Ok(ExitCode::from(if is_missing { 127 } else { 126 }));
+            }
+            Err(AloneError::Machine(error)) => {
+                let told = Diagnostic::error(format!("cannot run `{name}` under the supervisor"));
+                return Err(Failure::new(Exit::Machine, told.because(error.to_string()))
+                    .hint(
+                    "`immbuild doctor` says what this machine can do; a container of Docker's must be started with \
+                     `--security-opt seccomp=seccomp.json`, the profile that is in the book",
+                ));
+            }
+        };
         if arguments.sources {
             report::say(&trace::evidence_lines(&ended.evidence).join("\n"));
         }
         if let Some(spin) = ended.spin {
-            let told = Diagnostic::error(format!(
-                "thread {} (`{}`) runs without end at {:#x}",
-                spin.thread, spin.name, spin.instruction
-            ));
-            let cause = "other threads of its process wait for their turn";
-            return Err(Failure::new(Exit::Step, told.because(cause)));
+            let told = Diagnostic::error(format!("`{name}` was killed"));
+            return Err(Failure::new(Exit::Step, told.because(spin.to_string())));
         }
         let code = match ended.status {
             Ok(code) => code,

@@ -54,9 +54,22 @@ pub(super) fn evidence_lines(evidence: &Evidence) -> Vec<String> {
     if !evidence.stops.is_empty() {
         let stops = evidence.stops.iter();
         let stops = counts(stops.map(|(name, count)| (name.as_str(), *count)));
-        lines.push(format!("  stops  {stops}"));
+        lines.push(format!("  stops  {}: {stops}", rate(evidence)));
     }
     lines
+}
+
+/// How many stops there were in all, in how long, and how many that is in a second.
+fn rate(evidence: &Evidence) -> String {
+    let all: u64 = evidence.stops.values().sum();
+    let took = evidence.milliseconds;
+    // What took less than a millisecond took one.
+    let each = all.saturating_mul(1000) / took.max(1);
+    format!(
+        "{all} in {}.{:03} s, {each} a second",
+        took / 1000,
+        took % 1000
+    )
 }
 
 /// `0` for the first process, `0.2.0` for the first child of its third child.
@@ -104,6 +117,7 @@ pub(super) fn json(trace: &Trace) -> Value {
             "processes": evidence.processes.iter().map(process).collect::<Vec<_>>(),
             "real": evidence.real,
             "stops": evidence.stops,
+            "milliseconds": evidence.milliseconds,
         })
     });
     json!({ "tier": trace.tier.as_str(), "evidence": evidence })
@@ -148,6 +162,7 @@ mod tests {
                 processes: vec![make, cc],
                 real: vec!["cpuid".into()],
                 stops: [("fork".into(), 2), ("newfstatat".into(), 12)].into(),
+                milliseconds: 250,
             }),
         }
     }
@@ -165,7 +180,7 @@ build.2  deterministic  run make
            wrote /a.o
            wrote /tmp/x
   real   cpuid
-  stops  fork 2, newfstatat 12"
+  stops  14 in 0.250 s, 56 a second: fork 2, newfstatat 12"
         );
     }
 
@@ -192,6 +207,7 @@ build.2  deterministic  run make
                     ],
                     "real": ["cpuid"],
                     "stops": { "fork": 2, "newfstatat": 12 },
+                    "milliseconds": 250,
                 },
             })
         );

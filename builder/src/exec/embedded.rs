@@ -130,10 +130,7 @@ fn describe(status: &Status) -> String {
         Status::Exited(code) => format!("it exited with {code}"),
         Status::Signalled(signal) => format!("it was killed by signal {signal}"),
         Status::TimedOut => "it took longer than its `timeout`".into(),
-        Status::Spun(spin) => format!(
-            "thread {} (`{}`) runs without end at {:#x} while other threads of its process wait for their turn",
-            spin.thread, spin.name, spin.instruction
-        ),
+        Status::Spun(spin) => spin.to_string(),
     }
 }
 
@@ -150,8 +147,8 @@ impl From<KeyError> for RunError {
 const fn policy(tier: Tier) -> &'static str {
     match tier {
         Tier::Isolated => "isolated/2",
-        Tier::Deterministic => "deterministic/1",
-        Tier::Strict => "strict/1",
+        Tier::Deterministic => "deterministic/2",
+        Tier::Strict => "strict/2",
     }
 }
 

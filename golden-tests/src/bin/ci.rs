@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use golden_tests::{examples, hostile, matrix, packages, workspace};
+use golden_tests::{containers, examples, hostile, matrix, packages, workspace};
 
 /// Runs every check of this repository.
 #[derive(Debug, Parser)]
@@ -26,7 +26,7 @@ type Check = (&'static str, fn(&Arguments) -> Result<()>);
 
 /// In order: what is quick to fail comes first.
 const CHECKS: &[Check] = &[
-    ("packages", |_| packages::install()),
+    ("packages", |arguments| packages::install(arguments.full)),
     ("format", |_| cargo(&["fmt", "--all", "--check"])),
     ("lints", |_| {
         cargo(&[
@@ -83,6 +83,12 @@ const CHECKS: &[Check] = &[
     ("hostile", |arguments| hostile::check(arguments.full)),
 ];
 
+/// What takes too long for every change, with `--full`.
+const FULL: &[Check] = &[
+    ("containers", |_| containers::check()),
+    ("programs", |_| hostile::check_programs()),
+];
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if !rustix::process::geteuid().is_root() {
@@ -90,7 +96,8 @@ fn main() -> ExitCode {
     }
     let mut passed = 0;
     let mut failed = Vec::new();
-    for (name, check) in CHECKS {
+    let more = if arguments.full { FULL } else { &[] };
+    for (name, check) in CHECKS.iter().chain(more) {
         let wanted = arguments.only.is_empty()
             || arguments
                 .only

@@ -1,4 +1,4 @@
-//! `cargo run --release -p golden-tests --bin hostile`: what each tier makes of the hostile corpus.
+//! `cargo run --release -p golden-tests --bin hostile`: what each tier makes of the hostile corpus, or of real programs.
 
 #![allow(
     clippy::print_stdout,
@@ -10,17 +10,31 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use golden_tests::hostile::{self, Recipe, Row, Tier, Totals, Verdict};
+use golden_tests::hostile::{self, Clock, Corpus, Recipe, Row, Tier, Totals, Verdict};
 
-/// Builds every recipe of `golden-tests/hostile` in several worlds and says where its trees differ.
+/// Builds every recipe of `golden-tests/hostile`, or of `golden-tests/programs`, in several worlds and says where its trees differ.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Under which tiers
     #[arg(long, value_delimiter = ',', value_name = "T,T", default_values_t = hostile::TIERS.to_vec())]
     tier: Vec<Tier>,
-    /// In how many worlds; the fifth has its clock 13 years ahead
+    /// The recipes of `golden-tests/programs`
+    #[arg(long)]
+    programs: bool,
+    /// In how many worlds; the fifth has its clock 13 years ahead, with `--programs` the second
     #[arg(long, default_value_t = 2)]
     runs: usize,
+    /// In these worlds, from 1, instead of the first ones
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "N,N",
+        conflicts_with = "runs"
+    )]
+    worlds: Vec<usize>,
+    /// The clock of this machine stays as it is, also in the world that is ahead of ours: for a machine that others use
+    #[arg(long)]
+    leave_clock: bool,
     /// One JSON object a line: one for each recipe and tier, then one for each tier
     #[arg(long)]
     json: bool,
@@ -36,14 +50,27 @@ fn main() -> Result<ExitCode> {
     }
     arguments.tier.sort_unstable();
     arguments.tier.dedup();
-    let recipes = wanted(&arguments.only)?;
-    let rows = hostile::run_corpus(&recipes, &arguments.tier, arguments.runs)?;
+    let corpus = if arguments.programs {
+        hostile::PROGRAMS
+    } else {
+        hostile::HOSTILE
+    };
+    let recipes = wanted(&corpus, &arguments.only)?;
+    let clock = if arguments.leave_clock {
+        Clock::Left
+    } else {
+        Clock::Set
+    };
+    if arguments.worlds.is_empty() {
+        arguments.worlds = (1..=arguments.runs).collect();
+    }
+    let rows = hostile::run_corpus(&corpus, &recipes, &arguments.tier, &arguments.worlds, clock)?;
     if arguments.json {
         print_json(&rows, &arguments.tier);
     } else {
         hostile::print_table(&rows, &arguments.tier);
     }
-    let objections = hostile::objections(&rows, arguments.only.is_empty());
+    let objections = hostile::objections(&rows, arguments.only.is_empty().then_some(corpus.least));
     for objection in &objections {
         eprintln!("not as it has to be: {objection}");
     }
@@ -51,8 +78,8 @@ fn main() -> Result<ExitCode> {
 }
 
 /// The recipes of these names, or all.
-fn wanted(only: &[String]) -> Result<Vec<Recipe>> {
-    let mut recipes = hostile::corpus(&hostile::directory())?;
+fn wanted(corpus: &Corpus, only: &[String]) -> Result<Vec<Recipe>> {
+    let mut recipes = corpus.recipes()?;
     for name in only {
         if !recipes.iter().any(|recipe| recipe.name == *name) {
             bail!("there is no recipe {name}");

@@ -157,7 +157,7 @@ pub struct Recipe {
     pub also: Vec<Cause>,
     /// What each tier makes of it.
     expect: [Expectation; 3],
-    /// For `/bin/sh -eu`, in `/work`; `/src` has what is in `hostile/src`.
+    /// For `/bin/sh -eu`, in `/work`; `/src` has what is in the directory `src` beside it.
     pub script: String,
 }
 
@@ -218,7 +218,7 @@ impl Recipe {
 }
 
 /// Every recipe in a directory, by name.
-pub fn corpus(directory: &Path) -> Result<Vec<Recipe>> {
+pub(super) fn read_all(directory: &Path) -> Result<Vec<Recipe>> {
     let mut recipes = Vec::new();
     for entry in walkdir::WalkDir::new(directory)
         .max_depth(1)

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result};
 
+use super::Clock;
 use crate::machine::{FileSystem, User, run};
 use crate::matrix::shift_clock;
 use crate::world::Environment;
@@ -42,8 +43,8 @@ const PLAIN: Surroundings = Surroundings {
 
 const YEAR: i64 = 365 * 86_400;
 
-/// In order. Two runs see the first two, which differ most.
-const WORLDS: [Surroundings; 5] = [
+/// Those of the hostile corpus, in order. Two runs see the first two, which differ most.
+pub(super) const WORLDS: [Surroundings; 5] = [
     PLAIN,
     Surroundings {
         system: FileSystem::Xfs,
@@ -63,21 +64,46 @@ const WORLDS: [Surroundings; 5] = [
     // As the first: what differs here is chance, or the hash seed of the file system.
     PLAIN,
     Surroundings {
-        user: User::Range,
+        system: FileSystem::Btrfs,
+        user: User::Plain,
         ahead: 13 * YEAR,
         environment: Environment::Odd,
         ..PLAIN
     },
 ];
 
-/// The worlds of this many runs.
-pub(super) fn worlds(runs: usize) -> impl Iterator<Item = Surroundings> {
-    WORLDS.into_iter().cycle().take(runs)
+/// Those of real programs. They take long, so three worlds must be enough for each kind of user.
+pub(super) const OF_PROGRAMS: [Surroundings; 5] = [
+    PLAIN,
+    Surroundings {
+        ahead: 13 * YEAR,
+        ..WORLDS[1]
+    },
+    Surroundings {
+        system: FileSystem::Btrfs,
+        user: User::Plain,
+        processes: 77,
+        ..PLAIN
+    },
+    Surroundings {
+        system: FileSystem::Xfs,
+        user: User::Plain,
+        environment: Environment::Odd,
+        cpus: 1,
+        load: 3,
+        ..PLAIN
+    },
+    PLAIN,
+];
+
+/// The world of this number, from 1; after the last comes the first again.
+pub(super) fn numbered(worlds: &[Surroundings], number: usize) -> Surroundings {
+    worlds[number.saturating_sub(1) % worlds.len()]
 }
 
 impl Surroundings {
     /// Makes of the machine what a build shall find, until what is given back is dropped.
-    pub(super) fn arrange(&self) -> Result<Arranged> {
+    pub(super) fn arrange(&self, clock: Clock) -> Result<Arranged> {
         for _ in 0..self.processes {
             run("true", &[])?;
         }
@@ -97,7 +123,7 @@ impl Surroundings {
             busy,
             ahead: 0,
         };
-        if self.ahead != 0 {
+        if self.ahead != 0 && clock == Clock::Set {
             shift_clock(self.ahead)?;
             arranged.ahead = self.ahead;
         }
@@ -134,13 +160,25 @@ mod tests {
 
     #[test]
     fn the_first_two_worlds_have_nothing_in_common() {
-        let [first, second, ..] = WORLDS;
-        assert_ne!(first.system, second.system);
-        assert_ne!(first.user, second.user);
-        assert_ne!(first.cpus, second.cpus);
-        assert_ne!(first.environment, second.environment);
-        assert_ne!(first.load, second.load);
-        assert_ne!(first.processes, second.processes);
-        assert_eq!(worlds(2).collect::<Vec<_>>(), [first, second]);
+        for worlds in [&WORLDS[..], &OF_PROGRAMS] {
+            let (one, two) = (worlds[0], worlds[1]);
+            assert_ne!(one.system, two.system);
+            assert_ne!(one.user, two.user);
+            assert_ne!(one.cpus, two.cpus);
+            assert_ne!(one.environment, two.environment);
+            assert_ne!(one.load, two.load);
+            assert_ne!(one.processes, two.processes);
+            assert_eq!([numbered(worlds, 1), numbered(worlds, 2)], [one, two]);
+            assert_eq!(numbered(worlds, worlds.len() + 1), one);
+        }
+    }
+
+    #[test]
+    fn everybody_builds_in_some_world() {
+        for worlds in [&WORLDS[..], &OF_PROGRAMS] {
+            for user in [User::Root, User::Range, User::Plain] {
+                assert!(worlds.iter().any(|world| world.user == user));
+            }
+        }
     }
 }

@@ -149,13 +149,17 @@ impl Totals {
     }
 }
 
-/// What `deterministic` has to reach, in percent of the recipes that do not ask the processor itself.
-const DETERMINISTIC_AT_LEAST: f64 = 95.0;
-/// With fewer recipes that differ under `isolated` the corpus proves nothing.
-const DIFFERING_AT_LEAST: usize = 40;
+/// What a whole corpus must reach, whichever of its recipes do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Least {
+    /// Identical under `deterministic`, in percent of the recipes that do not ask the processor itself.
+    pub deterministic: f64,
+    /// With fewer recipes that differ under `isolated` the corpus proves nothing.
+    pub differing: usize,
+}
 
-/// Everything that is not as it has to be. `whole` says whether these are all the recipes there are.
-pub fn objections(rows: &[Row<'_>], whole: bool) -> Vec<String> {
+/// Everything that is not as it has to be. `whole` is for when these are all the recipes there are.
+pub fn objections(rows: &[Row<'_>], whole: Option<Least>) -> Vec<String> {
     let mut objections = Vec::new();
     for row in rows {
         let Row {
@@ -176,24 +180,27 @@ pub fn objections(rows: &[Row<'_>], whole: bool) -> Vec<String> {
             ));
         }
     }
+    let Some(least) = whole else {
+        return objections;
+    };
     let has = |tier| rows.iter().any(|row| row.tier == tier);
     let within_reach: Vec<Row<'_>> = rows
         .iter()
         .filter(|row| !row.recipe.cause.is_hardware())
         .cloned()
         .collect();
-    let deterministic = Totals::of(&within_reach, Tier::Deterministic);
-    if has(Tier::Deterministic) && whole && deterministic.percentage() < DETERMINISTIC_AT_LEAST {
+    let deterministic = Totals::of(&within_reach, Tier::Deterministic).percentage();
+    if has(Tier::Deterministic) && deterministic < least.deterministic {
         objections.push(format!(
-            "only {:.1} % are identical under deterministic, not {DETERMINISTIC_AT_LEAST} %",
-            deterministic.percentage()
+            "only {deterministic:.1} % are identical under deterministic, not {} %",
+            least.deterministic
         ));
     }
     let isolated = Totals::of(rows, Tier::Isolated);
-    if has(Tier::Isolated) && whole && isolated.differing < DIFFERING_AT_LEAST {
+    if has(Tier::Isolated) && isolated.differing < least.differing {
         objections.push(format!(
-            "only {} recipes differ under isolated, not {DIFFERING_AT_LEAST}: the corpus proves nothing",
-            isolated.differing
+            "only {} recipes differ under isolated, not {}: the corpus proves nothing",
+            isolated.differing, least.differing
         ));
     }
     objections
@@ -269,13 +276,13 @@ mod tests {
             row(Tier::Deterministic, Verdict::Identical),
             row(Tier::Strict, Verdict::Identical),
         ];
-        assert_eq!(objections(&good, false), Vec::<String>::new());
+        assert_eq!(objections(&good, None), Vec::<String>::new());
         let bad = [
             row(Tier::Isolated, Verdict::Identical),
             row(Tier::Strict, differs),
         ];
         assert_eq!(
-            objections(&bad, false),
+            objections(&bad, None),
             [
                 "date under isolated: identical (recorded: Differs)",
                 "date under strict: differs: /work/date (recorded: Identical)",
@@ -292,11 +299,15 @@ mod tests {
             tier: Tier::Strict,
             verdict: Verdict::Differs(vec!["/work/out".to_owned()]),
         };
-        assert_eq!(objections(&[row], false), Vec::<String>::new());
+        assert_eq!(objections(&[row], None), Vec::<String>::new());
     }
 
     #[test]
     fn too_few_identical_and_too_few_differing_are_objected_to() {
+        let least = Least {
+            deterministic: 95.0,
+            differing: 40,
+        };
         let race = recipe("race", "cause = \"thread-race\"\nisolated = \"may-differ\"");
         let row = |tier, verdict| Row {
             recipe: &race,
@@ -307,11 +318,15 @@ mod tests {
             .map(|_| row(Tier::Deterministic, Verdict::Identical))
             .collect();
         rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
-        assert_eq!(objections(&rows, true), Vec::<String>::new(), "95 of 100");
+        assert_eq!(
+            objections(&rows, Some(least)),
+            Vec::<String>::new(),
+            "95 of 100"
+        );
         rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
         rows.push(row(Tier::Isolated, Verdict::Differs(Vec::new())));
         assert_eq!(
-            objections(&rows, true),
+            objections(&rows, Some(least)),
             [
                 "only 90.5 % are identical under deterministic, not 95 %",
                 "only 1 recipes differ under isolated, not 40: the corpus proves nothing",

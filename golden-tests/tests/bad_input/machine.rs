@@ -331,3 +331,89 @@ fn programs_of_another_machine_cannot_be_run() {
         ],
     );
 }
+
+/// `immbuild doctor` instead of `build`.
+fn doctor(lab: &Lab, namespaces: &[&str], script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(namespaces)
+        .args(["sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
+    command
+        .arg(immbuild())
+        .args(["doctor", "--store"])
+        .arg(&lab.store);
+    command.current_dir(lab.project()).env_clear();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// What doctor says of a feature that failed, and how to mend it.
+#[track_caller]
+fn failed(command: &mut Command, feature: &str) -> (String, String) {
+    let output = command.output().expect("it can be run");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(8), "{said}");
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.starts_with(&format!("failed  {feature} ")));
+    let line = line.unwrap_or_else(|| panic!("`{feature}` did not fail:\n{said}"));
+    let fix = lines.next().unwrap_or_default();
+    (line.to_owned(), fix.trim_start().to_owned())
+}
+
+#[test]
+fn doctor_names_what_is_missing_with_its_error_and_how_to_mend_it() {
+    need_root();
+    let mut lab = Lab::new(FILE);
+    let mut command = doctor(
+        &lab,
+        &["--user", "--map-root-user", "--mount"],
+        "echo 0 > /proc/sys/user/max_user_namespaces",
+    );
+    let (line, fix) = failed(&mut command, "user namespaces");
+    // ENOSPC: there are as many as there may be.
+    assert!(line.ends_with("(os error 28)"), "{line}");
+    assert!(
+        fix.starts_with("to mend it:") && fix.contains("`sysctl user.max_user_namespaces="),
+        "{fix}"
+    );
+
+    let merged = lab.beside("merged");
+    for name in ["lower", "upper", "work", "merged"] {
+        fs::create_dir(lab.beside(name)).expect("it can be made");
+    }
+    let options = ["lower", "upper", "work"]
+        .map(|name| format!("{name}dir={}", lab.beside(name).display()))
+        .join(",");
+    let script = format!(
+        "mount -t overlay -o '{options}' overlay '{}'",
+        merged.display()
+    );
+    lab.store = merged.join("store");
+    let (line, fix) = failed(&mut doctor(&lab, &["--mount"], &script), "overlay");
+    assert!(line.ends_with("(os error 22)"), "{line}");
+    assert!(
+        fix.contains("a store on ext4, xfs, btrfs or tmpfs"),
+        "{fix}"
+    );
+
+    // A container without uncovered /proc.
+    lab.store = lab.beside("store");
+    let script = "mount -t tmpfs none /proc/sys";
+    let (line, fix) = failed(&mut doctor(&lab, &["--mount"], script), "proc");
+    assert!(line.ends_with("(os error 1)"), "{line}");
+    assert!(
+        fix.contains("--security-opt systempaths=unconfined"),
+        "{fix}"
+    );
+
+    // Root of a container, which may not mount.
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"])
+        .arg(immbuild())
+        .args(["doctor", "--store"])
+        .arg(&lab.store);
+    let (line, fix) = failed(&mut command, "ids");
+    assert!(line.ends_with("(os error 1)"), "{line}");
+    assert!(fix.contains("--cap-add SYS_ADMIN"), "{fix}");
+}

@@ -350,6 +350,18 @@ find . -type f | sort | xargs sha256sum
 
 /// What is renamed keeps its number, and what then takes its place has another.
 #[test]
+fn a_directory_that_is_emptied_while_it_is_read_is_read_to_its_end() {
+    let script = "mkdir d; cd d; seq 5000 | split -l 1 -a 4 -d; cd ..
+        python3 -c 'import os
+for entry in os.scandir(\"d\"): os.unlink(entry.path)
+os.rmdir(\"d\")
+print(\"empty\")'";
+    for tier in VIRTUAL {
+        assert_eq!(Probe::new(tier, script).run().log, "empty");
+    }
+}
+
+#[test]
 fn two_files_never_share_a_number() {
     let script = r#"
 echo one > new; stat -c 'first %i' new; mv new old

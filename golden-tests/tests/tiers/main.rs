@@ -11,6 +11,7 @@
 
 mod clock;
 mod files;
+mod inside;
 mod machine;
 mod probe;
 mod processes;
@@ -19,5 +20,6 @@ mod random;
 mod refusals;
 mod stops;
 mod strict;
+mod supervise;
 mod surroundings;
 mod timers;

@@ -278,3 +278,41 @@ echo set-user-id $(setpriv --reuid 2000 --clear-groups ./own-id -u)
         assert_eq!(value(&said, "set-user-id"), "1000");
     }
 }
+
+/// Check 20: what becomes another user, pretends to be one, makes namespaces of its own or traces works, or says why not.
+#[test]
+fn tools_that_need_more_than_a_program_work_or_say_why_not() {
+    let script = r#"
+useradd -m greeter
+echo 'greeter ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/greeter
+last() { "$@" 2>&1 | tail -n 1; }
+echo sudo $(last sudo -n id -u) $(last sudo -n -u greeter id -un) $(last su greeter -c 'sudo -n id -u')
+echo su $(last su greeter -c 'id -un') $(last su - greeter -c pwd)
+touch f
+echo fakeroot $(last fakeroot sh -c 'chown 7:8 f; stat -c %u:%g f')
+echo fakeroot-user $(last su greeter -c 'cd; touch f; fakeroot sh -c "chown 7:8 f; mknod d c 1 3; stat -c %u:%g:%F f d"')
+echo unshare $(last unshare -Ur unshare -Ur --mount --pid --fork id -u)
+echo bwrap $(last bwrap --ro-bind / / --dev /dev --unshare-all id -u) $(last su greeter -c 'bwrap --ro-bind / / --unshare-all id -un')
+echo bwrap-proc $(last bwrap --ro-bind / / --proc /proc --unshare-all id -u)
+echo strace $(strace -o /dev/null true 2>&1 || true)
+sleep 100 & echo gdb $(last gdb -nx -q -batch -p $!); kill $!
+"#;
+    for tier in VIRTUAL {
+        let said = log(tier, script);
+        let is = |name, expected: &str| assert_eq!(value(&said, name), expected, "{tier}: {said}");
+        is("sudo", "0 greeter 0");
+        is("su", "greeter /home/greeter");
+        is("fakeroot", "7:8");
+        is("fakeroot-user", "0:0:character special file");
+        is("unshare", "0");
+        is("bwrap", "0 greeter");
+        // As in a container whose engine covers parts of /proc.
+        is(
+            "bwrap-proc",
+            "bwrap: Can't mount proc on /newroot/proc: Operation not permitted",
+        );
+        is("gdb", "ptrace: Operation not permitted.");
+        assert!(said.contains("wants to trace a process, but this step is traced itself: run it with `tier = \"isolated\"`"), "{said}");
+        assert!(!value(&said, "strace").is_empty(), "{said}");
+    }
+}

@@ -111,7 +111,16 @@ import select
 fd = os.open("/dev/urandom", os.O_RDONLY | os.O_NONBLOCK)
 print("ready", bool(select.select([fd], [], [], 0)[0]))
 with open("/dev/urandom", "wb", buffering=0) as device: print("written", device.write(b"seed"))
+both = os.open("/dev/urandom", os.O_RDWR)
+print("both-ways", os.write(both, bytes(500000)), len(os.read(both, 300000)))
+print("at-once", len(os.read(one, 1000000)))
+try:
+    mmap.mmap(one, 4096, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+except OSError as error:
+    print("map", error.errno)
 END
+dd if=/dev/urandom of=out bs=300k count=2 status=none
+echo whole-blocks $(stat -c %s out)
 dd if=/dev/urandom of=out bs=64k count=3 iflag=fullblock status=none
 echo copied $(stat -c %s out)
 cp --sparse=never /dev/null out
@@ -135,6 +144,10 @@ seek 29
 long-read 300000
 ready True
 written 4
+both-ways 500000 300000
+at-once 1000000
+map 19
+whole-blocks 614400
 copied 196608
 5";
         assert_eq!(said, expected, "under `{tier}`");
@@ -167,6 +180,36 @@ echo perl $(perl -e 'sysopen F, "soft", 0; sysread F, $b, 16; print unpack "H*",
             "under `{tier}`:\n{said}"
         );
         all_differ(&said, 12);
+    }
+}
+
+/// A step that has mounts of its own may mount the device where it likes.
+#[test]
+fn a_random_device_that_is_mounted_again_is_random() {
+    let script = r#"
+hex() { head -c 16 "$1" | od -An -tx1 | tr -d ' \n'; }
+touch one two zero; mkdir root root/dev; touch root/dev/urandom root/other
+mount --bind /dev/urandom one
+mount --bind one two
+mount --bind /dev/urandom root/other
+mount --bind /dev/zero zero
+echo one $(hex one)
+echo two $(hex /work/two)
+echo long $(dd if=one bs=300k count=1 status=none | wc -c)
+echo relative $(cd root; hex other)
+echo zero $(hex zero)
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(
+            tier,
+            &format!("cat > script <<'END'\n{script}END\nunshare -rm sh -eu script"),
+        );
+        assert_eq!(value(&said, "zero"), "0".repeat(32), "under `{tier}`");
+        assert_eq!(value(&said, "long"), "307200", "under `{tier}`");
+        for name in ["one", "two", "relative"] {
+            assert_ne!(value(&said, name), "0".repeat(32), "under `{tier}`: {said}");
+        }
+        all_differ(&said, 5);
     }
 }
 

@@ -128,7 +128,7 @@ impl EnterError {
                 "check that newuidmap and newgidmap are set-user-id root and that /etc/subuid and /etc/subgid name this user"
             }
             Self::Capability => {
-                "run as an ordinary user, or give the container CAP_SYS_ADMIN and a seccomp profile that allows mount and unshare"
+                "run as an ordinary user (`--user`), or give the container that right (`--cap-add SYS_ADMIN`)"
             }
             Self::Restart(_) | Self::Proc(_) => "mount /proc and keep the program's file in place",
         }
@@ -143,7 +143,15 @@ pub const RANGE_FIX: &str = "give the user a range of ids: `sudo usermod --add-s
 /// The ways in which distributions turn user namespaces off.
 pub(super) const NAMESPACE_FIX: &str = "allow user namespaces: `sysctl user.max_user_namespaces=28633`, on Debian also \
      `kernel.unprivileged_userns_clone=1`, on Ubuntu `kernel.apparmor_restrict_unprivileged_userns=0` \
-     or an AppArmor profile for this program; or run as root";
+     or an AppArmor profile for this program; or run as root; in a container of Docker's, start it with \
+     `--security-opt seccomp=seccomp.json`, the profile that is in the book";
+
+/// Root of a container is not always root enough.
+pub(super) fn root_without_rights() -> io::Result<bool> {
+    let capabilities = rustix::thread::capabilities(None)?;
+    let needed = rustix::thread::CapabilitySet::SYS_ADMIN;
+    Ok(geteuid().is_root() && !capabilities.effective.contains(needed))
+}
 
 /// Makes sure that this process is root in a user namespace that it may make others in, and says which
 /// ids there are. As root that is so already. Otherwise **the program is started again in place**, with
@@ -153,12 +161,7 @@ pub(super) const NAMESPACE_FIX: &str = "allow user namespaces: `sysctl user.max_
 /// Call it while the process has one thread.
 pub fn enter_if_needed() -> Result<IdMap, EnterError> {
     if geteuid().is_root() {
-        let capabilities =
-            rustix::thread::capabilities(None).map_err(|e| EnterError::Proc(e.into()))?;
-        if !capabilities
-            .effective
-            .contains(rustix::thread::CapabilitySet::SYS_ADMIN)
-        {
+        if root_without_rights().map_err(EnterError::Proc)? {
             return Err(EnterError::Capability);
         }
         return IdMap::of_this_process().map_err(EnterError::Proc);

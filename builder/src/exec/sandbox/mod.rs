@@ -213,10 +213,17 @@ pub enum SandboxError {
     /// Init was killed from outside, most likely for want of memory.
     #[error("the sandbox was killed from outside")]
     Killed,
+    /// Init did what it never does, as to panic.
+    #[error("the supervisor of the sandbox failed: {0}")]
+    Defect(String),
     /// The caller asked to stop.
     #[error("interrupted")]
     Cancelled,
 }
+
+/// A container's engine covers files of /proc, and then the kernel lets nobody mount another one in it.
+const PROC_FIX: &str = "this container covers parts of /proc: start it with `--security-opt systempaths=unconfined` \
+     (podman: `--security-opt unmask=ALL`), or run outside it";
 
 impl SandboxError {
     /// What to do about it, where that is known.
@@ -236,14 +243,15 @@ impl SandboxError {
             Self::Mount { path, source }
                 if path == Path::new("proc") && source.raw_os_error() == Some(libc::EPERM) =>
             {
-                Some(
-                    "this container covers parts of /proc: run outside it, or give it an uncovered /proc",
-                )
+                Some(PROC_FIX)
             }
             Self::Cache { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
                 "a link in the tree leads the mount point to a directory that does not exist: name that directory",
             ),
             Self::Killed => Some("look for the out-of-memory killer in the kernel's log"),
+            Self::Defect(_) => Some(
+                "this is a defect of immbuild, not of the step: please report it with these words",
+            ),
             _ => None,
         }
     }
@@ -268,6 +276,7 @@ impl From<Failure> for SandboxError {
             },
             Stage::Setup => Self::Setup { what, source },
             Stage::Killed => Self::Killed,
+            Stage::Defect => Self::Defect(what),
         }
     }
 }

@@ -14,9 +14,10 @@
     reason = "what is mounted does not depend on the order of names"
 )]
 
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,11 @@ pub const UPPER: &str = "upper";
 
 /// Where what is in memory is mounted, below the scratch directory.
 const MEMORY: &str = "memory";
+/// Where a traced process finds what it shares with its tracer: in the place of a file that says nothing to a step and
+/// that every kernel has.
+pub(super) const INSIDE: &CStr = c"/proc/iomem";
+/// The same before it is there.
+const SHARED: &str = "shared";
 
 /// Mode of directories and files that the sandbox makes.
 const DIRECTORY: u32 = 0o755;
@@ -201,11 +207,16 @@ impl Place<'_> {
 }
 
 /// Mounts everything and makes it the root. The current directory is `/` afterwards.
-pub(super) fn enter(request: &Request) -> Result<(), Failure> {
+/// Gives the file that [`INSIDE`] is, where one is needed.
+pub(super) fn enter(request: &Request) -> Result<Option<File>, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).at(Stage::Mount, "/")?;
     std::env::set_current_dir(&request.scratch).at(Stage::Scratch, &request.scratch)?;
     prepare_memory(request)?;
+    let inside = match request.virtualise {
+        Some(what) if what.answers_inside() => Some(shared()?),
+        _ => None,
+    };
 
     overlay(&root_layers(request.lowers.len()), UPPER, "work", "root").map_err(|failure| {
         Failure {
@@ -233,7 +244,7 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     // From here on absolute paths and the links in them stay inside, relative ones are outside.
     rustix::process::fchdir(&memory).at(Stage::Mount, MEMORY)?;
 
-    proc()?;
+    proc(inside.is_some())?;
     bind("constants/empty", "/sys")?;
     devices(&outside, request.virtualise.is_some())?;
     overlay("empty", "tmp/upper", "tmp/work", "/tmp")?;
@@ -258,7 +269,8 @@ pub(super) fn enter(request: &Request) -> Result<(), Failure> {
     }
     rustix::process::fchdir(&outside).at(Stage::Mount, "/")?;
     rustix::mount::unmount(".", UnmountFlags::DETACH).at(Stage::Mount, "old root")?;
-    rustix::process::chdir("/").at(Stage::Mount, "/")
+    rustix::process::chdir("/").at(Stage::Mount, "/")?;
+    Ok(inside)
 }
 
 /// Name of a part of a cache's overlay.
@@ -306,9 +318,50 @@ fn bind(source: &str, target: &str) -> Result<(), Failure> {
 }
 
 fn bind_from(directory: impl std::os::fd::AsFd, source: &str, target: &str) -> Result<(), Failure> {
+    attach(copy_of(directory, source)?, target)
+}
+
+/// A mount of what is there, that is nowhere yet.
+fn copy_of(directory: impl std::os::fd::AsFd, source: &str) -> Result<OwnedFd, Failure> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)?;
-    attach(tree, target)
+    rustix::mount::open_tree(directory, source, flags).at(Stage::Mount, source)
+}
+
+/// `MOUNT_ATTR_NOSYMFOLLOW` (`mount_setattr(2)`), for this mount and all that are made of it. Linux before 5.14 does not
+/// know it; there what a step has mounted again is not recognised.
+#[allow(unsafe_code, reason = "there is no wrapper for it")]
+fn mark(mount: &OwnedFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        namespace: u64,
+    }
+    let attributes = Attributes {
+        set: 0x20_0000,
+        clear: 0,
+        propagation: 0,
+        namespace: 0,
+    };
+    // SAFETY: both pointers live through the call, and the size is that of the structure.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+            error => Err(error),
+        },
+    }
 }
 
 fn attach(mount: OwnedFd, target: &str) -> Result<(), Failure> {
@@ -377,6 +430,19 @@ fn constants() -> Result<(), Failure> {
     rustix::mount::mount_remount("constants", read_only, "").at(Stage::Mount, "constants")
 }
 
+/// A file for the tracer and all that it traces. It can be run, as nothing else that we mount.
+fn shared() -> Result<File, Failure> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(SHARED)
+        .at(Stage::Mount, SHARED)?;
+    file.set_permissions(fs::Permissions::from_mode(0o444))
+        .at(Stage::Mount, SHARED)?;
+    Ok(file)
+}
+
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
     let mut file = File::create_new(path).at(Stage::Mount, path)?;
     file.write_all(content).at(Stage::Mount, path)?;
@@ -385,7 +451,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), Failure> {
 }
 
 /// `/proc` of the new pid namespace, with everything that is not a process covered.
-fn proc() -> Result<(), Failure> {
+fn proc(shares: bool) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -408,6 +474,8 @@ fn proc() -> Result<(), Failure> {
             bind("constants/sys", &target)?;
         } else if PROC_FILES.iter().any(|(file, _)| *file == name) {
             bind(&format!("constants/proc/{name}"), &target)?;
+        } else if shares && target.as_bytes() == INSIDE.to_bytes() {
+            bind(SHARED, &target)?;
         } else if directory {
             bind("constants/empty", &target)?;
         } else {
@@ -442,19 +510,21 @@ fn limit_pids() {
 
 /// `/dev`: a few device files of the host, a terminal multiplexer of its own, and `/dev/shm`.
 ///
-/// Where randomness is virtual the tracer opens something else for a random device; whoever gets past it by another name
-/// reads zeros.
+/// Where randomness is virtual the tracer opens something else for a random device. It knows it by its mount, and where
+/// a step has mounted it again by a mark that goes with it: no link is followed there, which means nothing for a file.
 fn devices(outside: &OwnedFd, virtualise: bool) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attach(new_mount("ramfs", &[], attributes)?, "/dev")?;
     for name in DEVICES {
         let target = format!("/dev/{name}");
         write(Path::new(&target), b"", 0o666)?;
-        let source = match name {
-            "random" | "urandom" if virtualise => "zero",
-            name => name,
-        };
-        bind_from(outside, &format!("dev/{source}"), &target)?;
+        if virtualise && matches!(name, "random" | "urandom") {
+            let device = copy_of(outside, "dev/zero")?;
+            mark(&device).at(Stage::Mount, &target)?;
+            attach(device, &target)?;
+        } else {
+            bind_from(outside, &format!("dev/{name}"), &target)?;
+        }
     }
     for (name, target) in DEVICE_LINKS {
         symlink(target, Path::new("/dev").join(name)).at(Stage::Mount, name)?;

@@ -15,9 +15,11 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Rlimit, getegid, geteuid};
 use rustix::thread::UnshareFlags;
 
-use super::idmap::{NAMESPACE_FIX, on_path, subordinate_ids, unshare};
+use super::idmap::{
+    EnterError, NAMESPACE_FIX, on_path, root_without_rights, subordinate_ids, unshare,
+};
 use super::policy::{LIMITS, OVERLAY_OPTIONS};
-use super::{PROBE, SandboxError, is_ready, seccomp, supervisor, support};
+use super::{PROBE, PROC_FIX, SandboxError, is_ready, seccomp, supervisor, support};
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +55,18 @@ pub(super) struct Trial {
     pub(super) check: Check,
 }
 
-const TRIALS: [Trial; 8] = [
+/// Where Docker's own profile is what refuses.
+macro_rules! or_profile {
+    ($fix:literal) => {
+        concat!(
+            $fix,
+            "; in a container of Docker's, start it with `--security-opt seccomp=seccomp.json`, the profile that is in the book"
+        )
+    };
+}
+pub(super) use or_profile;
+
+const TRIALS: [Trial; 9] = [
     Trial {
         name: "user namespaces",
         needed_for: "a step is root in a namespace of its own",
@@ -63,7 +76,7 @@ const TRIALS: [Trial; 8] = [
     Trial {
         name: "other namespaces",
         needed_for: "mount, pid, net, ipc, uts, cgroup and time namespaces",
-        fix: "use a kernel of at least 5.11 with these namespaces built in; in a container, allow unshare",
+        fix: or_profile!("use a kernel of at least 5.11 with these namespaces built in"),
         check: |_| {
             enter_namespace()?;
             unshare(
@@ -74,6 +87,19 @@ const TRIALS: [Trial; 8] = [
                     | UnshareFlags::NEWCGROUP
                     | UnshareFlags::NEWTIME,
             )
+        },
+    },
+    Trial {
+        name: "proc",
+        needed_for: "a step sees its own processes and no others",
+        fix: PROC_FIX,
+        check: |scratch| {
+            enter_namespace()?;
+            unshare(UnshareFlags::NEWPID)?;
+            match start(&PROC_INSIDE, scratch)?.outcome {
+                Outcome::Works | Outcome::Limited => Ok(()),
+                Outcome::Fails(errno) => Err(io::Error::from_raw_os_error(errno)),
+            }
         },
     },
     Trial {
@@ -93,13 +119,13 @@ const TRIALS: [Trial; 8] = [
     Trial {
         name: "overlay",
         needed_for: "an overlay in a user namespace, which can delete and replace what is below",
-        fix: "use a kernel of at least 5.11, and a store on ext4, xfs, btrfs or tmpfs",
+        fix: "use a kernel of at least 5.11, and a store on ext4, xfs, btrfs or tmpfs; in a container, keep it on a volume",
         check: overlay,
     },
     Trial {
         name: "pivot_root",
         needed_for: "nothing of the machine is visible in a step",
-        fix: "do not run from an initial ramdisk; in a container, allow pivot_root",
+        fix: or_profile!("do not run from an initial ramdisk"),
         check: |scratch| {
             enter_namespace()?;
             let root = scratch.join("root");
@@ -112,7 +138,7 @@ const TRIALS: [Trial; 8] = [
     Trial {
         name: "seccomp filter",
         needed_for: "calls that reach across namespaces are refused",
-        fix: "use a kernel with CONFIG_SECCOMP_FILTER",
+        fix: or_profile!("use a kernel with CONFIG_SECCOMP_FILTER"),
         check: |_| {
             enter_namespace()?;
             seccomp::install(&seccomp::filters())
@@ -121,7 +147,7 @@ const TRIALS: [Trial; 8] = [
     Trial {
         name: "personality",
         needed_for: "address space randomisation is off",
-        fix: "in a container, use a seccomp profile that allows personality(ADDR_NO_RANDOMIZE)",
+        fix: or_profile!("allow personality(ADDR_NO_RANDOMIZE)"),
         check: |_| supervisor::set_personality(),
     },
     Trial {
@@ -141,6 +167,20 @@ const TRIALS: [Trial; 8] = [
         },
     },
 ];
+
+/// The part of the trial `proc` that is done by the first process of a pid namespace.
+const PROC_INSIDE: Trial = Trial {
+    name: "proc inside",
+    needed_for: "",
+    fix: PROC_FIX,
+    check: |scratch| {
+        let proc = scratch.join("proc");
+        fs::create_dir(&proc)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        rustix::mount::mount("proc", &proc, "proc", flags, None)?;
+        Ok(rustix::mount::unmount(&proc, UnmountFlags::DETACH)?)
+    },
+};
 
 /// Tries everything. `scratch` is a directory on the store's file system; what is made there is removed.
 ///
@@ -169,6 +209,11 @@ fn ids() -> Probe {
         detail: detail.into(),
         fix,
     };
+    if root_without_rights().unwrap_or(false) {
+        let error = EnterError::Capability;
+        let outcome = Outcome::Fails(libc::EPERM);
+        return probe(outcome, &error.to_string(), error.fix());
+    }
     if geteuid().is_root() {
         return probe(Outcome::Works, "running as root", "");
     }
@@ -243,7 +288,9 @@ pub(super) fn attempt() -> i32 {
     if name == support::WAIT {
         return support::wait();
     }
-    let trial = trials().find(|trial| name == trial.name);
+    let trial = trials()
+        .chain([&PROC_INSIDE])
+        .find(|trial| name == trial.name);
     let (Some(trial), Some(directory)) = (trial, arguments.next()) else {
         return 2;
     };

@@ -106,10 +106,12 @@ pub(super) enum Stage {
     Program,
     Setup,
     Killed,
+    /// What could not happen; the detail says it.
+    Defect,
 }
 
 impl Stage {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Namespaces,
         Self::Scratch,
         Self::Overlay,
@@ -120,6 +122,7 @@ impl Stage {
         Self::Program,
         Self::Setup,
         Self::Killed,
+        Self::Defect,
     ];
 }
 
@@ -259,9 +262,12 @@ impl Canonical for Report {
             Self::Ended(Status::TimedOut) => out.u8(2),
             Self::Ended(Status::Spun(spin)) => {
                 out.u8(4);
+                out.i64(spin.process.into());
+                out.str(&spin.program);
                 out.i64(spin.thread.into());
                 out.str(&spin.name);
                 out.u64(spin.instruction);
+                out.u8(spin.between.into());
             }
             Self::Failed(failure) => {
                 out.u8(3);
@@ -284,9 +290,12 @@ impl Report {
             1 => Self::Ended(Status::Signalled(number(&mut from)?)),
             2 => Self::Ended(Status::TimedOut),
             4 => Self::Ended(Status::Spun(Spin {
+                process: number(&mut from)?,
+                program: String::from_utf8_lossy(from.bytes().ok()?).into_owned(),
                 thread: number(&mut from)?,
                 name: String::from_utf8_lossy(from.bytes().ok()?).into_owned(),
                 instruction: from.u64().ok()?,
+                between: from.u8().ok()? == 1,
             })),
             3 => Self::Failed(Failure {
                 stage: *Stage::ALL.get(from.u32().ok()? as usize)?,
@@ -386,9 +395,12 @@ mod tests {
             Status::Signalled(9),
             Status::TimedOut,
             Status::Spun(Spin {
+                process: 6,
+                program: "y".into(),
                 thread: 7,
                 name: "x".into(),
                 instruction: 0x40_1000,
+                between: true,
             }),
         ];
         for report in failures.into_iter().chain(statuses.map(Report::Ended)) {

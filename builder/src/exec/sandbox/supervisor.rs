@@ -83,6 +83,7 @@ fn execute(
     let (mut reports, reporter) = io::pipe().at(Stage::Setup, "pipe")?;
     let Some(init) = clone_init().at(Stage::Namespaces, "clone3")? else {
         drop((go, reports));
+        report_panics(&reporter).at(Stage::Setup, "pipe")?;
         let result = init(request, terminal, &filters, go_reader, &evidence);
         finish(&reporter, result);
     };
@@ -95,20 +96,16 @@ fn execute(
     }
     let _ = rustix::process::pidfd_send_signal(&init.handle, Signal::KILL);
     // Returns when no process of the namespace is left.
-    let _ = rustix::process::waitpid(Some(init.pid), WaitOptions::empty());
+    let end = rustix::process::waitpid(Some(init.pid), WaitOptions::empty());
+    let end = end.ok().flatten().map(|(_, status)| to_status(status));
     mapped?;
     if let Some(terminal) = terminal {
         terminal::take_back(terminal);
     }
     let mut report = Vec::new();
     reports.read_to_end(&mut report).at(Stage::Setup, "pipe")?;
-    let report = Report::decode(&report).unwrap_or_else(|| {
-        Report::Failed(Failure {
-            stage: Stage::Killed,
-            detail: Vec::new(),
-            errno: 0,
-        })
-    });
+    let report =
+        Report::decode(&report).unwrap_or_else(|| Report::Failed(without_report(end.as_ref())));
     let mut bytes = Vec::new();
     let mut evidence = evidence;
     evidence.rewind().at(Stage::Setup, "evidence")?;
@@ -116,6 +113,43 @@ fn execute(
         .read_to_end(&mut bytes)
         .at(Stage::Setup, "evidence")?;
     Ok((report, bytes))
+}
+
+/// Why init has said nothing.
+fn without_report(end: Option<&Status>) -> Failure {
+    let (stage, detail) = match end {
+        Some(Status::Exited(code)) => (Stage::Defect, format!("it exited with {code}")),
+        Some(Status::Signalled(signal)) if *signal != libc::SIGKILL => {
+            (Stage::Defect, format!("it was killed by signal {signal}"))
+        }
+        _ => (Stage::Killed, String::new()),
+    };
+    Failure {
+        stage,
+        detail: detail.into_bytes(),
+        errno: 0,
+    }
+}
+
+/// From now on a panic is reported instead of printed into the step's log, and ends the process.
+fn report_panics(reporter: &PipeWriter) -> io::Result<()> {
+    let reporter = reporter.try_clone()?;
+    std::panic::set_hook(Box::new(move |panic| {
+        finish(&reporter, Err(of_panic(&panic.to_string())));
+    }));
+    Ok(())
+}
+
+fn of_panic(said: &str) -> Failure {
+    /// A report is one write below `PIPE_BUF`.
+    const LONGEST: usize = 1024;
+    let mut detail = said.replace('\n', " ").into_bytes();
+    detail.truncate(LONGEST);
+    Failure {
+        stage: Stage::Defect,
+        detail,
+        errno: 0,
+    }
 }
 
 fn new_memory_file() -> io::Result<fs::File> {
@@ -228,7 +262,7 @@ fn init(
     rustix::system::setdomainname(DOMAIN.as_bytes()).at(Stage::Setup, "domain name")?;
     loopback_up().at(Stage::Setup, "loopback interface")?;
     start_clocks_at_zero().at(Stage::Namespaces, "time namespace")?;
-    mounts::enter(request)?;
+    let inside = mounts::enter(request)?;
 
     let (mut failures, failed) = io::pipe().at(Stage::Setup, "pipe")?;
     let (start, mut starter) = io::pipe().at(Stage::Setup, "pipe")?;
@@ -252,6 +286,11 @@ fn init(
     let mut tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
     if what.owners {
         tracer = tracer.with_owners((request.uid, request.gid), request.owners.clone());
+    }
+    if let Some(inside) = inside {
+        tracer = tracer
+            .answering_inside(inside, mounts::INSIDE)
+            .at(Stage::Setup, "table")?;
     }
     starter.write_all(b"!").at(Stage::Setup, "pipe")?;
     let ended = tracer.run(step).at(Stage::Setup, "trace")?;
@@ -522,7 +561,48 @@ fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
 
 #[cfg(test)]
 mod tests {
-    use super::candidates;
+    use super::super::{SandboxError, Status};
+    use super::{candidates, of_panic, without_report};
+    use crate::app::{Exit, Failure};
+
+    fn told(failure: super::Failure) -> (Exit, String) {
+        let failure = Failure::from(SandboxError::from(failure));
+        (failure.exit, format!("{:?}", failure.diagnostics))
+    }
+
+    #[test]
+    fn a_panic_of_init_is_a_defect_with_its_words() {
+        let (exit, said) = told(of_panic("panicked at run.rs:1:\nno thread"));
+        assert_eq!(exit, Exit::Defect);
+        assert!(
+            said.contains("the supervisor of the sandbox failed")
+                && said.contains("panicked at run.rs:1: no thread")
+                && said.contains("a defect of immbuild"),
+            "{said}"
+        );
+        assert!(!said.contains("out-of-memory"), "{said}");
+        let (_, said) = told(of_panic(&"long ".repeat(10_000)));
+        assert!(said.len() < 4096);
+    }
+
+    #[test]
+    fn only_who_was_killed_was_killed_from_outside() {
+        let (exit, said) = told(without_report(Some(&Status::Signalled(libc::SIGKILL))));
+        assert!(
+            exit == Exit::Step && said.contains("killed from outside"),
+            "{said}"
+        );
+        for (end, how) in [
+            (Status::Exited(101), "it exited with 101"),
+            (
+                Status::Signalled(libc::SIGSEGV),
+                "it was killed by signal 11",
+            ),
+        ] {
+            let (exit, said) = told(without_report(Some(&end)));
+            assert!(exit == Exit::Defect && said.contains(how), "{said}");
+        }
+    }
 
     #[test]
     fn a_word_without_slash_is_looked_for_in_absolute_directories_only() {

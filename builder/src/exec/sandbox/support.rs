@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, WaitOptions};
 
-use super::probe::{Outcome, Trial, start};
+use super::probe::{Outcome, Trial, or_profile, start};
 use super::{PROBE, is_ready};
 
 /// What this machine lacks for a tier above `isolated`.
@@ -32,7 +32,7 @@ pub(super) const TRIALS: &[Trial] = &[
     Trial {
         name: "ptrace",
         needed_for: "what a step asks the kernel can be answered (tiers above `isolated`)",
-        fix: "set kernel.yama.ptrace_scope to at most 1; in a container, use a seccomp profile that allows ptrace and process_vm_readv",
+        fix: or_profile!("set kernel.yama.ptrace_scope to at most 1"),
         check: |_| trace(),
     },
     Trial {
@@ -44,7 +44,7 @@ pub(super) const TRIALS: &[Trial] = &[
     Trial {
         name: "pidfd_getfd",
         needed_for: "files that a step opened can be looked at (tiers above `isolated`)",
-        fix: "use a kernel of at least 5.6; in a container, use a seccomp profile that allows pidfd_getfd",
+        fix: or_profile!("use a kernel of at least 5.6"),
         check: |_| take_file(),
     },
     #[cfg(target_arch = "x86_64")]

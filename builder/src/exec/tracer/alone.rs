@@ -4,18 +4,34 @@
     reason = "fork(2), prctl(2) and seccomp(2) have no safe wrapper"
 )]
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 
 use super::run::{Ended, Tracer};
 use super::{Names, Virtual};
 
+/// Why a command has no end.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// There is no such program, or it cannot be executed.
+    #[error("cannot execute the program")]
+    Program(#[source] io::Error),
+    /// The machine does not let it be traced, or tracing it failed.
+    #[error("cannot trace the program")]
+    Machine(#[from] io::Error),
+}
+
+/// What the child says before the number of its error.
+const CANNOT_EXECUTE: u8 = b'x';
+const CANNOT_PREPARE: u8 = b'p';
+
 /// Runs the command to its end under a tracer, in the surroundings of the caller, whose process must have
 /// one thread. The command gets the caller's standard streams.
-pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> io::Result<Ended> {
+pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> Result<Ended, AloneError> {
     let Some((program, arguments)) = argv.split_first() else {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(AloneError::Program(io::ErrorKind::InvalidInput.into()));
     };
     let (mut start, mut starter) = io::pipe()?;
     let (mut failures, mut failed) = io::pipe()?;
@@ -23,35 +39,56 @@ pub fn supervise(argv: &[OsString], what: Virtual, names: Names) -> io::Result<E
     // SAFETY: the caller has one thread, so the child finds no lock held.
     let child = unsafe { libc::fork() };
     if child < 0 {
-        return Err(io::Error::last_os_error());
+        return Err(AloneError::Machine(io::Error::last_os_error()));
     }
     if child == 0 {
         drop((starter, failures));
-        let failure = (|| {
+        let prepared = (|| {
             start.read_exact(&mut [0])?;
             fix_addresses()?;
             super::arm()?;
-            install(&filter)?;
-            Err::<std::convert::Infallible, _>(
-                std::process::Command::new(program).args(arguments).exec(),
-            )
+            install(&filter)
         })();
-        let Err(error) = failure;
+        let (kind, error) = match prepared {
+            Err(error) => (CANNOT_PREPARE, error),
+            Ok(()) => (
+                CANNOT_EXECUTE,
+                std::process::Command::new(program).args(arguments).exec(),
+            ),
+        };
         let number = error.raw_os_error().unwrap_or(libc::EIO);
+        let _ = failed.write_all(&[kind]);
         let _ = failed.write_all(&number.to_ne_bytes());
         // SAFETY: takes a number and does not return.
         unsafe { libc::_exit(127) }
     }
     drop((start, failed));
     let tracer = Tracer::seize(child, what, names)?;
+    let (inside, path) = shared()?;
+    let tracer = tracer.answering_inside(inside, &path)?;
     starter.write_all(b"!")?;
     drop(starter);
     let ended = tracer.run(child)?;
-    let mut number = [0; 4];
-    match failures.read_exact(&mut number) {
-        Ok(()) => Err(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
-        Err(_) => Ok(ended),
+    let (mut kind, mut number) = ([0], [0; 4]);
+    let failed = failures
+        .read_exact(&mut kind)
+        .and_then(|()| failures.read_exact(&mut number));
+    if failed.is_err() {
+        return Ok(ended);
     }
+    let error = io::Error::from_raw_os_error(i32::from_ne_bytes(number));
+    Err(match kind {
+        [CANNOT_EXECUTE] => AloneError::Program(error),
+        _ => AloneError::Machine(error),
+    })
+}
+
+/// A file that the traced processes find at this path.
+fn shared() -> io::Result<(std::fs::File, CString)> {
+    let file = rustix::fs::memfd_create("immbuild", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let own = rustix::process::getpid();
+    let path = format!("/proc/{own}/fd/{}", file.as_raw_fd());
+    Ok((file.into(), CString::new(path)?))
 }
 
 fn fix_addresses() -> io::Result<()> {

@@ -208,12 +208,9 @@ impl Tracer {
             Pending::Content { saved, content } => {
                 self.fill_content(tid, saved, &registers, &content)
             }
-            Pending::Pipe {
-                saved,
-                pair,
-                flags,
-                minor,
-            } => self.fill_pipe(tid, saved, registers, pair, (flags, minor)),
+            Pending::Pair { saved, pair, minor } => {
+                self.feed_pair(tid, saved, registers, pair, minor)
+            }
             Pending::Closing {
                 saved,
                 reader,
@@ -270,8 +267,10 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
+            // It was looked at before.
+            Pending::Again(_) => Ok(Resume::Run),
             Pending::Blocked => {
-                self.ended_a_wait(tid);
+                self.ended_a_wait(tid, registers.number());
                 Ok(Resume::Run)
             }
         }

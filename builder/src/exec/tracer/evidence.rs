@@ -76,11 +76,13 @@ pub struct Evidence {
     /// How often the kernel stopped a thread, by what for: names of system calls, `signal`, `fork`, ….
     /// In no key: it may differ where threads run beside each other.
     pub stops: BTreeMap<String, u64>,
+    /// How long it took in real time, so that stops can be told by the second. In no key either.
+    pub milliseconds: u64,
 }
 
 impl Canonical for Evidence {
     const TAG: &'static str = "immbuild.evidence";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn encode_fields(&self, out: &mut Encoder) {
         out.sequence(self.processes.iter(), |out, process| {
@@ -97,6 +99,7 @@ impl Canonical for Evidence {
             out.str(name);
             out.u64(*count);
         });
+        out.u64(self.milliseconds);
     }
 }
 
@@ -136,6 +139,7 @@ impl Evidence {
             let name = String::from_utf8_lossy(from.bytes()?).into_owned();
             evidence.stops.insert(name, from.u64()?);
         }
+        evidence.milliseconds = from.u64()?;
         from.finish()?;
         Ok(evidence)
     }
@@ -156,6 +160,7 @@ mod tests {
             }],
             real: vec!["cpuid".into()],
             stops: [("newfstatat".into(), 4)].into(),
+            milliseconds: 70,
         };
         assert_eq!(Evidence::decode(&evidence.to_canonical()), Ok(evidence));
     }

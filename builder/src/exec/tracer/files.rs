@@ -96,7 +96,7 @@ pub(super) struct Files {
     epoch: Time,
     /// Numbers of pipes, sockets and the like, in the order they were seen.
     nameless: BTreeMap<Key, u64>,
-    /// Pipes that stand for a random device, and its minor number.
+    /// Sockets that stand for a random device, and its minor number.
     random: BTreeMap<Key, u32>,
 }
 
@@ -133,11 +133,33 @@ impl Files {
                 .is_some_and(|mount| !mount.process)
     }
 
-    /// This pipe is what a process has for a random device.
-    pub(super) fn mark_random(&mut self, pipe: &OwnedFd, minor: u32) {
-        if let Ok(real) = sys::statx(pipe.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {
+    /// Whether what is shown of it depends on nothing but what the file system says: nobody has touched it since the start.
+    pub(super) fn is_settled(&self, real: &libc::statx) -> bool {
+        let named = (real.stx_ctime.tv_sec, real.stx_ctime.tv_nsec);
+        !is_recent(self.started, changed(real)) && !is_recent(self.started, named)
+    }
+
+    /// Is it on a mount whose file system is mounted nowhere else, so that the number of its device says which?
+    pub(super) fn has_one_place(&self, real: &libc::statx) -> bool {
+        self.mounts.get(&real.stx_mnt_id).is_some_and(|mount| {
+            self.mounts
+                .values()
+                .filter(|other| other.real == mount.real)
+                .count()
+                == 1
+        })
+    }
+
+    /// This socket is what a process has for a random device.
+    pub(super) fn mark_random(&mut self, socket: &OwnedFd, minor: u32) {
+        if let Ok(real) = sys::statx(socket.as_raw_fd(), c"", libc::AT_EMPTY_PATH) {
             self.random.insert(Key::of(&real), minor);
         }
+    }
+
+    /// The minor number of the random device that a process has this socket for.
+    pub(super) fn stands_for_random(&self, real: &libc::statx) -> Option<u32> {
+        self.random.get(&Key::of(real)).copied()
     }
 
     /// The minor number, if it is a random device.
@@ -197,7 +219,7 @@ impl Files {
         let random = mount
             .and_then(|mount| mount.random)
             .filter(|_| self.mounts.contains_key(&real.stx_mnt_id))
-            .or_else(|| self.random.get(&Key::of(real)).copied());
+            .or_else(|| self.stands_for_random(real));
         if let Some(minor) = random {
             // null(4), random(4): character devices 1:8 and 1:9.
             shown.stx_mode = u16::try_from(libc::S_IFCHR | 0o666).expect("a mode");

@@ -7,6 +7,7 @@ use seccompiler::sock_filter;
 
 use super::arch;
 use super::call::{SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
+use super::inside::{BASE, CODE};
 use super::{Metadata, Virtual};
 
 /// When a call stops its thread.
@@ -89,6 +90,10 @@ impl Rule {
             when: When::Always,
             only: Only::Owners,
         }
+    }
+
+    pub(super) const fn is_for(&self, number: i64) -> bool {
+        self.number == number
     }
 
     fn holds(&self, what: &Virtual) -> bool {
@@ -284,6 +289,7 @@ const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
 /// `struct seccomp_data`: number, architecture, instruction pointer, six arguments.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const INSTRUCTION: u32 = 8;
 
 /// The low half of an argument (both architectures are little-endian).
 fn low(at: u8) -> sock_filter {
@@ -301,10 +307,38 @@ pub(super) fn program(what: &Virtual) -> Vec<sock_filter> {
         instruction(EQUAL, 1, 0, arch::AUDIT),
         // Another architecture's numbers mean other calls: none is let through.
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
-        instruction(LOAD, 0, 0, NUMBER),
     ];
+    if what.answers_inside() {
+        program.extend(from_inside());
+    }
+    program.push(instruction(LOAD, 0, 0, NUMBER));
     program.extend(search(&rules(what)));
     program
+}
+
+/// Lets a call through that comes from the code in every process, if it is one that the code makes.
+fn from_inside() -> Vec<sock_filter> {
+    let [low, high] =
+        [BASE & 0xffff_ffff, BASE >> 32].map(|half| u32::try_from(half).expect("a half"));
+    let page = u32::try_from(CODE).expect("a page");
+    let calls = arch::inside::CALLS;
+    let count = u8::try_from(calls.len()).expect("a few");
+    let mut block = vec![
+        instruction(LOAD, 0, 0, INSTRUCTION + 4),
+        instruction(EQUAL, 0, count + 6, high),
+        instruction(LOAD, 0, 0, INSTRUCTION),
+        instruction(NOT_LESS, 0, count + 4, low),
+        instruction(NOT_LESS, count + 3, 0, low + page),
+        instruction(LOAD, 0, 0, NUMBER),
+    ];
+    for (at, call) in (1..).zip(calls) {
+        let number = u32::try_from(call).expect("a call number");
+        // Over the rest, and over what is for those that are none of them.
+        block.push(instruction(EQUAL, count - at + 1, 0, number));
+    }
+    block.push(instruction(JUMP, 0, 0, 1));
+    block.push(ALLOW);
+    block
 }
 
 fn search(rules: &[Rule]) -> Vec<sock_filter> {
@@ -362,8 +396,10 @@ fn decision(when: When) -> Vec<sock_filter> {
         ],
         When::Opens { flags } => vec![
             low(flags),
-            instruction(ANY_BIT, 2, 0, WRITES),
-            instruction(ANY_BIT, 0, 1, NO_DEVICE),
+            instruction(ANY_BIT, 4, 0, WRITES),
+            instruction(ANY_BIT, 2, 0, NO_DEVICE),
+            low(flags + 1),
+            instruction(EQUAL, 0, 1, NO_MODE),
             ALLOW,
             TRACE,
         ],
@@ -399,6 +435,8 @@ fn futex_waits() -> [sock_filter; 9] {
 
 /// `O_WRONLY | O_RDWR | O_CREAT | O_TRUNC`.
 pub(super) const WRITES: u32 = 0o1 | 0o2 | 0o100 | 0o1000;
+/// Nobody gives a mode like that with a file that is not to be made: our own code does.
+pub(super) const NO_MODE: u32 = 0x696d_6d62;
 /// `O_DIRECTORY | O_NOFOLLOW | O_PATH`: nobody opens a random device like that.
 #[cfg(target_arch = "x86_64")]
 const NO_DEVICE: u32 = 0o200_000 | 0o400_000 | 0o10_000_000;

@@ -7,7 +7,7 @@
 //!
 //! Where what is told comes from: `clock`, `random`, `files`, `waits`. How calls are answered:
 //! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files),
-//! `owners` (users and owners). How threads are
+//! `owners` (users and owners), `inside` (by the process itself). How threads are
 //! stopped and go on: `run`, and `strict` for one at a time. What depends on the processor: `arch`.
 //!
 //! Effects: traces processes (ptrace(2), seccomp(2)). Must not know steps, stores, trees or how the
@@ -17,20 +17,26 @@
     reason = "a timer has a real time at the latest; it reaches no byte unless a program computes without end"
 )]
 
+mod again;
 mod alone;
 mod answer;
 mod arch;
 mod call;
 mod clock;
 pub mod evidence;
+mod feeder;
 mod files;
 mod filter;
 mod ids;
+mod inside;
+mod names;
 mod open;
 mod owners;
 mod proc;
 mod random;
+mod rest;
 mod run;
+mod spin;
 mod stat;
 mod strict;
 mod sys;
@@ -43,8 +49,9 @@ use std::io;
 use immbuild_cas::digest::Digest;
 use seccompiler::sock_filter;
 
-pub use alone::supervise;
-pub use run::{Ended, Spin, Tracer};
+pub use alone::{AloneError, supervise};
+pub use run::{Ended, Tracer};
+pub use spin::Spin;
 
 /// Processors that a process is told of.
 pub const PROCESSORS: u32 = 4;
@@ -92,6 +99,17 @@ pub struct Names {
 /// The filter program for a process that is to be traced, to be installed when its tracer is there.
 pub fn filter(what: &Virtual) -> Vec<sock_filter> {
     filter::program(what)
+}
+
+/// Bytes of the file that [`Tracer::answering_inside`] takes.
+pub const INSIDE: u64 = inside::LENGTH;
+
+impl Virtual {
+    /// Whether processes can answer questions about files themselves: where one thread runs at a time each question is a
+    /// place to let another go on.
+    pub fn answers_inside(&self) -> bool {
+        self.metadata == Metadata::Virtual && !self.strict
+    }
 }
 
 /// Prepares the calling thread, and all that it will start, for being traced.

@@ -2,7 +2,7 @@
 //! never the same twice, are replaced by ours.
 
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{SeekFrom, seek};
 
@@ -10,42 +10,11 @@ use super::arch::{Machine as _, Registers};
 use super::call::FileName;
 use super::clock::SECOND;
 use super::evidence::Source;
+use super::feeder::Feeder;
 use super::files::path_of;
 use super::filter::WRITES;
-use super::random::Stream;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Resume, Tid};
-
-/// Keeps a pipe full of random bytes, in a thread of its own, until nobody can read it any more.
-#[derive(Debug)]
-pub(super) struct Feeder {
-    pipe: OwnedFd,
-    thread: std::thread::JoinHandle<()>,
-}
-
-impl Feeder {
-    fn start(pipe: OwnedFd, mut stream: Stream) -> io::Result<Self> {
-        let mut out = std::io::PipeWriter::from(pipe.try_clone()?);
-        // There is something to read from the first moment on.
-        let mut block = [0; 4096];
-        stream.fill(&mut block);
-        out.write_all(&block)?;
-        let thread = std::thread::Builder::new().spawn(move || {
-            loop {
-                stream.fill(&mut block);
-                if out.write_all(&block).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { pipe, thread })
-    }
-
-    /// Is the pipe empty just because its thread has not come to filling it?
-    pub(super) fn is_behind(&self) -> bool {
-        !self.thread.is_finished() && sys::bytes_in(&self.pipe) == 0
-    }
-}
 
 /// A file that is ours.
 enum Special {
@@ -55,6 +24,15 @@ enum Special {
     Random(u32),
     Uuid,
     Uptime,
+    /// What we share with processes, which is nothing for them.
+    Nothing,
+}
+
+/// What a file is by whatever name.
+enum Other {
+    /// By its minor number.
+    Random(u32),
+    Fifo,
 }
 
 pub(super) const PATH_MAX: usize = 4096;
@@ -73,8 +51,22 @@ impl Tracer {
             return Ok(Answer::Native);
         }
         let process = self.threads[&tid].process;
-        let special = special((process, tid), name.directory, &path, writes)
-            .or_else(|| self.random_device(tid, name, &path, flags));
+        let is_ours = self
+            .inside
+            .as_ref()
+            .is_some_and(|inside| inside.path() == path);
+        let special = is_ours
+            .then_some(Special::Nothing)
+            .or_else(|| special((process, tid), name.directory, &path, writes));
+        let special = match special {
+            Some(special) => Some(special),
+            None => match self.other_name(tid, name, &path, flags) {
+                // Opening it waits for its other end.
+                Some(Other::Fifo) => return Ok(Answer::ToEnd(Pending::Blocked)),
+                Some(Other::Random(minor)) => Some(Special::Random(minor)),
+                None => None,
+            },
+        };
         let Some(special) = special else {
             return Ok(if writes {
                 Answer::ToEnd(Pending::Opened {
@@ -90,7 +82,7 @@ impl Tracer {
             match &special {
                 Special::Random(_) | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
-                Special::Process(..) => Source::Machine,
+                Special::Process(..) | Special::Nothing => Source::Machine,
             },
         );
         let saved = registers.clone();
@@ -107,16 +99,15 @@ impl Tracer {
             }
             Special::Random(minor) => {
                 let pair = scratch(registers);
-                registers.set_number(libc::SYS_pipe2);
-                registers.set_argument(0, pair);
-                let kept = flags & (libc::O_CLOEXEC | libc::O_NONBLOCK);
-                registers.set_argument(1, u64::from(kept.cast_unsigned()));
-                Ok(Answer::Changed(Pending::Pipe {
-                    saved,
-                    pair,
-                    flags,
-                    minor,
-                }))
+                registers.set_number(libc::SYS_socketpair);
+                // The bit is that of open(2). A random device never has nothing, so `O_NONBLOCK` means nothing.
+                let kept = flags & libc::SOCK_CLOEXEC;
+                let arguments = [libc::AF_UNIX, libc::SOCK_STREAM | kept, 0];
+                for (at, value) in arguments.into_iter().enumerate() {
+                    registers.set_argument(at, u64::from(value.cast_unsigned()));
+                }
+                registers.set_argument(3, pair);
+                Ok(Answer::Changed(Pending::Pair { saved, pair, minor }))
             }
             Special::Process(kind, place) => {
                 let quiet = Some(place)
@@ -128,6 +119,7 @@ impl Tracer {
                     None => Answer::Native,
                 })
             }
+            Special::Nothing => Ok(in_memory(registers, saved, flags, name.path, Vec::new())),
             Special::Uuid => {
                 let content = self.thread(tid).stream.uuid() + "\n";
                 Ok(in_memory(
@@ -163,11 +155,28 @@ impl Tracer {
         number.is_some_and(|pid: Tid| self.threads.contains_key(&pid)) || OPEN.contains(&kind)
     }
 
-    /// A random device by another name: through a link, or by a way around.
-    fn random_device(&self, tid: Tid, name: FileName, path: &[u8], flags: i32) -> Option<Special> {
-        let process = self.threads[&tid].process;
-        if flags & libc::O_ACCMODE == libc::O_WRONLY || !self.processes[&process].at_home {
+    /// A random device by another name: through a link, by a way around, or as a descriptor that is one already. Where
+    /// one thread runs at a time, also a fifo(7).
+    fn other_name(&self, tid: Tid, name: FileName, path: &[u8], flags: i32) -> Option<Other> {
+        let strict = self.turns.is_some();
+        let may_be_random = flags & libc::O_ACCMODE != libc::O_WRONLY;
+        if !may_be_random && !strict {
             return None;
+        }
+        let process = self.threads[&tid].process;
+        if let Some(descriptor) = descriptor_named(process, path) {
+            let link = format!("/proc/{process}/fd/{descriptor}");
+            let link = std::ffi::CString::new(link).ok()?;
+            let real = sys::statx(libc::AT_FDCWD, &link, 0).ok()?;
+            let minor = self.files.stands_for_random(&real);
+            return minor.map(Other::Random).or_else(|| fifo(&real, strict));
+        }
+        if !self.processes[&process].at_home {
+            let file = sys::open_in_root(tid, name.directory, path).ok()?;
+            let real = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH).ok()?;
+            return is_marked(&file, &real)
+                .then_some(Other::Random(9))
+                .or_else(|| fifo(&real, strict));
         }
         let place = if path.starts_with(b"/") {
             std::ffi::CString::new(path).ok()?
@@ -175,7 +184,11 @@ impl Tracer {
             super::stat::place_of(tid, name.directory, path)?
         };
         let real = sys::statx(libc::AT_FDCWD, &place, 0).ok()?;
-        self.files.random_device(&real).map(Special::Random)
+        self.files
+            .random_device(&real)
+            .filter(|_| may_be_random)
+            .map(Other::Random)
+            .or_else(|| fifo(&real, strict))
     }
 
     /// Our copy of a process' descriptor.
@@ -207,14 +220,14 @@ impl Tracer {
         Ok(Resume::Run)
     }
 
-    /// The pipe is there: its writing end becomes ours, and the process closes its own.
-    pub(super) fn fill_pipe(
+    /// The sockets are there: one becomes ours, and the process closes its own of it.
+    pub(super) fn feed_pair(
         &mut self,
         tid: Tid,
         mut saved: Registers,
         mut registers: Registers,
         pair: u64,
-        (flags, minor): (i32, u32),
+        minor: u32,
     ) -> io::Result<Resume> {
         if registers.result() < 0 {
             saved.skip(registers.result());
@@ -223,23 +236,23 @@ impl Tracer {
         }
         let mut bytes = [0; 8];
         sys::read_memory(tid, pair, &mut bytes)?;
-        let [reader, writer] =
+        let [device, ours] =
             [0, 4].map(|at| i32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes")));
-        let pipe = self.descriptor(tid, writer)?;
-        if flags & libc::O_NONBLOCK != 0 {
-            // The feeder waits; what the reader does is its own affair, so the ends must be told apart.
-            rustix::fs::fcntl_setfl(pipe.as_fd(), rustix::fs::OFlags::empty())?;
-        }
-        let reading = self.descriptor(tid, reader)?;
-        self.files.mark_random(&reading, minor);
-        self.feeders.retain(|feeder| !feeder.thread.is_finished());
+        let socket = self.descriptor(tid, ours)?;
+        let reader = self.descriptor(tid, device)?;
         let stream = self.thread(tid).stream.child();
-        self.feeders.push(Feeder::start(pipe, stream)?);
-        registers.call_again(libc::SYS_close, &[u64::from(writer.unsigned_abs())]);
+        self.files.mark_random(&reader, minor);
+        if self.feeder.is_none() {
+            self.feeder = Some(Feeder::start()?);
+        }
+        if let Some(feeder) = &mut self.feeder {
+            feeder.feed(&reader, socket, stream)?;
+        }
+        registers.call_again(libc::SYS_close, &[u64::from(ours.unsigned_abs())]);
         sys::set_registers(tid, &registers)?;
         self.thread(tid).pending = Some(Pending::Closing {
             saved,
-            reader,
+            reader: device,
             entered: false,
         });
         Ok(Resume::ToCallEnd)
@@ -258,6 +271,7 @@ impl Tracer {
         }
         let path = path_of(&link);
         let emptied = flags & libc::O_TRUNC != 0;
+        self.forget_inside(&real);
         if self.what.metadata == super::Metadata::Virtual {
             let pid = self.threads[&tid].process;
             if let Some(process) = self.processes.get_mut(&pid) {
@@ -270,6 +284,42 @@ impl Tracer {
         }
         self.wrote(tid, path);
     }
+}
+
+fn fifo(real: &libc::statx, strict: bool) -> Option<Other> {
+    let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+    (strict && kind == libc::S_IFIFO).then_some(Other::Fifo)
+}
+
+/// The descriptor of its own that a process means by a path.
+fn descriptor_named(process: Tid, path: &[u8]) -> Option<u32> {
+    let path = std::str::from_utf8(path).ok()?;
+    match path {
+        "/dev/stdin" => return Some(0),
+        "/dev/stdout" => return Some(1),
+        "/dev/stderr" => return Some(2),
+        _ => {}
+    }
+    let own = format!("/proc/{process}/fd/");
+    ["/dev/fd/", "/proc/self/fd/", "/proc/thread-self/fd/", &own]
+        .iter()
+        .find_map(|start| path.strip_prefix(start))?
+        .parse()
+        .ok()
+}
+
+/// Is it a random device that a process with mounts of its own has mounted again? It keeps the mark that the sandbox
+/// has put on its mount.
+fn is_marked(file: &OwnedFd, real: &libc::statx) -> bool {
+    /// `ST_NOSYMFOLLOW` (linux/statfs.h).
+    const MARK: u64 = 0x2000;
+    /// null(4): what a random device is in truth.
+    const ZERO: (u32, u32) = (1, 5);
+    let is_device = u32::from(real.stx_mode) & libc::S_IFMT == libc::S_IFCHR
+        && (real.stx_rdev_major, real.stx_rdev_minor) == ZERO;
+    let has_mark =
+        || rustix::fs::fstatvfs(file).is_ok_and(|system| system.f_flag.bits() & MARK != 0);
+    is_device && has_mark()
 }
 
 /// A place below the stack that the program does not use while it is in a call.

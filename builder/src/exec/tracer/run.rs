@@ -5,19 +5,24 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::again::{Again, Sets};
 use super::arch::{self, Machine as _, Registers};
 use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
+use super::feeder::Feeder;
 use super::files::Files;
 use super::ids::Ids;
-use super::open::Feeder;
+use super::inside::{Entered, Inside};
 use super::owners;
 use super::random::Stream;
+use super::rest::Looks;
+use super::spin::Spin;
+use super::stat::Listing;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
-use super::{Names, Virtual};
+use super::{Names, Virtual, vdso};
 
 /// What is left of the time of a process with several threads when its parent has waited for it.
 const GRID: Time = SECOND / 100;
@@ -33,17 +38,6 @@ pub struct Ended {
     pub owners: BTreeMap<Vec<u8>, (u32, u32)>,
     /// A thread that ran for ever while others waited for it; everything was killed.
     pub spin: Option<Spin>,
-}
-
-/// A thread that computes without end while another thread of its process could run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spin {
-    /// The thread's number, as it knows it.
-    pub thread: i32,
-    /// Its name.
-    pub name: String,
-    /// Where it is.
-    pub instruction: u64,
 }
 
 /// A thread.
@@ -63,6 +57,12 @@ pub(super) struct Thread {
     pub(super) interrupted: Option<(u64, i64, Deadline)>,
     /// Who it is told that it is, where users are emulated.
     pub(super) ids: Ids,
+    /// It lost the turn in the call it is in.
+    pub(super) slept: bool,
+    /// What it asked for, in a select(2) that it is in.
+    pub(super) sets: Sets,
+    /// The call that it is to make once more.
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// A process: threads with one memory.
@@ -92,7 +92,9 @@ pub(super) struct Process {
     pub(super) ports: u16,
     record: usize,
     /// Where the program interpreter is in memory.
-    interpreter: Option<u64>,
+    pub(super) interpreter: Option<u64>,
+    /// It has what it needs to answer questions itself.
+    pub(super) inside: Option<Entered>,
 }
 
 /// A wait with a deadline.
@@ -123,14 +125,13 @@ pub(super) enum Pending {
     Owner(owners::Then),
     /// A file of ours takes the place of the one that was asked for.
     Content { saved: Registers, content: Vec<u8> },
-    /// A pipe takes the place of a random device: it was made; its writing end is to be closed.
-    Pipe {
+    /// A socket takes the place of a random device: it was made; its other end is to be closed.
+    Pair {
         saved: Registers,
         pair: u64,
-        flags: i32,
         minor: u32,
     },
-    /// The writing end is being closed.
+    /// The other end is being closed.
     Closing {
         saved: Registers,
         reader: i32,
@@ -146,6 +147,8 @@ pub(super) enum Pending {
     Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
+    /// It looks again before what is to be done.
+    Again(Box<Again>),
 }
 
 /// How a call is answered.
@@ -173,22 +176,25 @@ pub struct Tracer {
     /// Clock and CPU time of processes that have ended, until their parents know.
     pub(super) dead: BTreeMap<Tid, (Time, Time)>,
     pub(super) files: Files,
+    /// Directories that are being read, by process and descriptor.
+    pub(super) listings: BTreeMap<(Tid, i32), Listing>,
     pub(super) timer_files: Vec<TimerFile>,
-    pub(super) feeders: Vec<Feeder>,
+    pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
+    pub(super) looks: Looks,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
-    /// An event that was taken too early, to be looked at next.
-    kept: Option<(Tid, Event)>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
+    started: Instant,
     written: BTreeMap<usize, BTreeSet<Vec<u8>>>,
     calls: BTreeMap<i64, u64>,
     others: BTreeMap<&'static str, u64>,
     complained: bool,
     /// What the functions of the vDSO become.
-    vdso: Vec<(u64, [u8; 8])>,
+    pub(super) vdso: vdso::Patch,
+    pub(super) inside: Option<Inside>,
     /// Where the program interpreter reads the time stamp counter: offset, and the code there.
     time_stamps: Vec<(u64, [u8; 8])>,
 }
@@ -206,18 +212,21 @@ impl Tracer {
             early: BTreeSet::new(),
             dead: BTreeMap::new(),
             files: Files::new(what.epoch.saturating_mul(SECOND))?,
+            listings: BTreeMap::new(),
             timer_files: Vec::new(),
-            feeders: Vec::new(),
+            feeder: None,
             turns: what.strict.then(Turns::default),
+            looks: Looks::default(),
             owners: None,
-            kept: None,
             last: first,
             evidence: Evidence::default(),
+            started: Instant::now(),
             written: BTreeMap::new(),
             calls: BTreeMap::new(),
             others: BTreeMap::new(),
             complained: false,
-            vdso: super::vdso::calls(),
+            vdso: vdso::patch(&[]),
+            inside: None,
             time_stamps: Vec::new(),
         };
         tracer
@@ -232,6 +241,21 @@ impl Tracer {
             turns.start(first);
         }
         Ok(tracer)
+    }
+
+    /// From their start on, programs answer the most frequent questions themselves; for that they have this empty file in
+    /// their memory, which they find under `path` and nobody can write to.
+    pub fn answering_inside(
+        mut self,
+        file: std::fs::File,
+        path: &std::ffi::CStr,
+    ) -> io::Result<Self> {
+        if self.what.answers_inside() {
+            let inside = Inside::new(file, path.to_owned())?;
+            self.vdso = vdso::patch(inside.setup());
+            self.inside = Some(inside);
+        }
+        Ok(self)
     }
 
     /// Serves until the first process has ended.
@@ -335,25 +359,13 @@ impl Tracer {
         }
     }
 
-    /// A log that nobody reads fast enough, or a pipe of random bytes that is being filled, is no reason for
+    /// A log that nobody reads fast enough, or a random device that is being filled, is no reason for
     /// time to pass, or for another thread's turn.
     pub(super) fn is_quiet(&self) -> bool {
-        Self::output_is_taken() && !self.feeders.iter().any(Feeder::is_behind)
+        Self::output_is_taken() && !self.feeder.as_ref().is_some_and(Feeder::is_behind)
     }
 
-    /// An event for [`Tracer::next_in_turn`] to look at first.
-    pub(super) fn keep_news(&mut self, news: (Tid, Event)) {
-        self.kept = Some(news);
-    }
-
-    pub(super) fn news(&mut self, block: bool) -> io::Result<Option<(Tid, Event)>> {
-        match self.kept.take() {
-            Some(news) => Ok(Some(news)),
-            None => sys::wait(block),
-        }
-    }
-
-    fn output_is_taken() -> bool {
+    pub(super) fn output_is_taken() -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
         let output = rustix::stdio::stdout();
         let output: BorrowedFd<'_> = output;
@@ -521,6 +533,7 @@ impl Tracer {
 
     fn gone(&mut self, tid: Tid) {
         self.early.remove(&tid);
+        self.looks.forget(tid);
         if let Some(turns) = &mut self.turns {
             turns.gone(tid);
         }
@@ -541,6 +554,7 @@ impl Tracer {
         }
         self.threads.retain(|_, thread| thread.process != tid);
         self.timer_files.retain(|timer| timer.owner != tid);
+        self.listings.retain(|(process, _), _| *process != tid);
     }
 
     fn started(&mut self, tid: Tid, how: Started) -> io::Result<()> {
@@ -558,6 +572,7 @@ impl Tracer {
         self.threads.insert(child, new);
         if shares && let Some(process) = self.processes.get_mut(&parent) {
             process.threaded = true;
+            process.inside = process.inside.map(Entered::beside_others);
         }
         if !shares && let Some(process) = self.processes.get_mut(&parent) {
             let mut lineage = process.lineage.clone();
@@ -571,6 +586,14 @@ impl Tracer {
             new.affinity = process.affinity;
             new.record = record;
             new.interpreter = process.interpreter;
+            if how == Started::Clone {
+                // Their memory may be the same from now on.
+                process.inside = process.inside.map(Entered::beside_others);
+            }
+            new.inside = match how {
+                Started::Fork => process.inside,
+                Started::Vfork | Started::Clone => process.inside.map(Entered::beside_others),
+            };
             let argv = self.evidence.processes[process.record].argv.clone();
             self.evidence.processes.push(evidence::Process {
                 lineage,
@@ -618,6 +641,9 @@ impl Tracer {
                 return self.go(tid, Resume::Run, 0);
             }
         }
+        if signal == libc::SIGTRAP && self.cannot_go_inside(tid)? {
+            return self.go(tid, Resume::Run, 0);
+        }
         self.count("signal");
         self.go(tid, Resume::Run, signal)
     }
@@ -655,6 +681,12 @@ impl Tracer {
 
     fn call(&mut self, tid: Tid) -> io::Result<()> {
         let mut registers = sys::registers(tid)?;
+        if let Some(pending) = self.made_again(tid, &registers)? {
+            self.count("call again");
+            self.thread(tid).pending = Some(pending);
+            return self.go(tid, Resume::ToCallEnd, 0);
+        }
+        self.thread(tid).slept = false;
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = std::array::from_fn(|at| registers.argument(at));
@@ -670,6 +702,7 @@ impl Tracer {
             }
             None => self.blocking(tid, number, &registers),
         };
+        self.shorten(tid, number, registers.instruction())?;
         match answer {
             Answer::Gives(result) => {
                 registers.skip(result);
@@ -695,6 +728,9 @@ impl Tracer {
             return self.go(tid, Resume::Run, 0);
         };
         let registers = sys::registers(tid)?;
+        let Some((pending, registers)) = self.look_again(tid, pending, registers)? else {
+            return self.go(tid, Resume::Run, 0);
+        };
         let next = match self.finish(tid, pending, registers) {
             // The memory of the answer is gone: the kernel has written to it just now, so only if another
             // thread took it away.
@@ -721,6 +757,7 @@ impl Tracer {
         thread.process = tid;
         thread.pending = None;
         thread.waiting = None;
+        thread.again = None;
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
         let start = match Start::read(tid) {
@@ -744,14 +781,14 @@ impl Tracer {
             start.tell_ids(tid, ids)?;
         }
         if let Some(base) = start.vdso {
-            for (offset, code) in &self.vdso {
-                sys::patch_memory(tid, base + offset, *code)?;
-            }
+            sys::patch_code(tid, base + self.vdso.at, &self.vdso.code)?;
         }
         if let Some(base) = start.interpreter {
             self.quieten_interpreter(tid, base)?;
         }
+        let inside = self.enter_inside(tid, &start)?;
         let process = self.process(tid);
+        process.inside = inside;
         process.timers.clear();
         process.next_timer = 0;
         process.privileged = start.is_root;
@@ -835,6 +872,8 @@ impl Tracer {
             evidence.real.push("pids".into());
         }
         evidence.real.sort_unstable();
+        let took = self.started.elapsed().as_millis();
+        evidence.milliseconds = u64::try_from(took).unwrap_or(u64::MAX);
         evidence.stops = self
             .others
             .into_iter()
@@ -842,7 +881,7 @@ impl Tracer {
             .chain(
                 self.calls
                     .into_iter()
-                    .map(|(number, count)| (format!("call {number}"), count)),
+                    .map(|(number, count)| (super::names::of_call(number), count)),
             )
             .collect();
         evidence
@@ -860,6 +899,9 @@ impl Thread {
             is_halted: false,
             interrupted: None,
             ids: Ids::default(),
+            slept: false,
+            sets: Sets::new(),
+            again: None,
         }
     }
 }
@@ -890,15 +932,22 @@ impl Process {
             children_used: 0,
             record: 0,
             interpreter: None,
+            inside: None,
         }
     }
 
     fn rest_unless_clock(&mut self, call: &Call) {
-        let is_clock = matches!(
+        // What a process may also answer itself does not count: which of these stop it can be chance.
+        let counts = !matches!(
             call,
-            Call::ClockGettime { .. } | Call::Gettimeofday { .. } | Call::Time { .. }
+            Call::ClockGettime { .. }
+                | Call::Gettimeofday { .. }
+                | Call::Time { .. }
+                | Call::Stat(_)
+                | Call::Open { .. }
+                | Call::Readlink { .. }
         );
-        if !is_clock {
+        if counts {
             self.clock.rest();
         }
     }
@@ -909,12 +958,12 @@ impl Process {
 }
 
 /// What the kernel put onto the stack of a new program (execve(2), getauxval(3)).
-struct Start {
+pub(super) struct Start {
     argv: Vec<Vec<u8>>,
     is_root: bool,
     random: Option<u64>,
-    interpreter: Option<u64>,
-    vdso: Option<u64>,
+    pub(super) interpreter: Option<u64>,
+    pub(super) vdso: Option<u64>,
     /// Where entries are that name what the kernel mapped for reading the clock without a call, and what
     /// differs between processors and kernels.
     hidden: Vec<u64>,
@@ -1080,7 +1129,12 @@ pub(super) fn sys_string(tid: Tid, address: u64, longest: usize) -> io::Result<V
 
 /// The letter for what a thread does (`proc_pid_stat(5)`).
 pub(super) fn state(tid: Tid) -> Option<u8> {
-    let text = std::fs::read(format!("/proc/{tid}/stat")).ok()?;
+    let file = sys::open_proc(tid, "stat").ok()?;
+    state_in(&sys::read_proc(&file).ok()?)
+}
+
+/// The same from the text that says it.
+pub(super) fn state_in(text: &[u8]) -> Option<u8> {
     let end = text.iter().rposition(|byte| *byte == b')')?;
     text.get(end + 2).copied()
 }
@@ -1098,7 +1152,7 @@ fn is_pending(tid: Tid, signal: i32) -> bool {
 }
 
 /// How often a thread has run, as text that changes when it does.
-fn switches(tid: Tid) -> String {
+pub(super) fn switches(tid: Tid) -> String {
     let text = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
     text.lines()
         .filter(|line| line.contains("ctxt_switches"))

@@ -10,7 +10,7 @@ use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
-use super::files::{number_of, path_of};
+use super::files::{Key, number_of, path_of};
 use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
@@ -47,6 +47,7 @@ impl Tracer {
                 let mut shown = self.show(tid, &real, &name, stat.flags);
                 let owner = self.owner_of(&real, &name, || canonical(&name, stat.flags));
                 (shown.stx_uid, shown.stx_gid) = owner.unwrap_or((real.stx_uid, real.stx_gid));
+                self.tell_inside(&real, &shown);
                 write_answer(tid, &stat, &shown)?;
                 Ok(Answer::Gives(0))
             }
@@ -146,7 +147,7 @@ impl Tracer {
         let Ok(start) = seek(&directory, SeekFrom::Current(0)) else {
             return Ok(Answer::Native);
         };
-        let entries = match self.entries(&directory) {
+        let entries = match self.snapshot((tid, descriptor), &directory, start) {
             Ok(entries) => entries,
             Err(failure) => return Ok(error(failure.raw_os_error().unwrap_or(libc::EIO))),
         };
@@ -154,7 +155,7 @@ impl Tracer {
         let mut out = Vec::new();
         let mut place = start;
         let first = usize::try_from(start).unwrap_or(usize::MAX);
-        for entry in entries.iter().skip(first) {
+        for entry in entries.entries.iter().skip(first) {
             let record = entry.to_record(place + 1, old);
             if out.len() + record.len() > length {
                 if out.is_empty() {
@@ -167,7 +168,32 @@ impl Tracer {
         }
         sys::write_memory(tid, to, &out)?;
         seek(&directory, SeekFrom::Start(place))?;
+        if !out.is_empty() {
+            let pid = self.threads[&tid].process;
+            self.listings.insert((pid, descriptor), entries);
+        }
         Ok(Answer::Gives(i64::try_from(out.len()).unwrap_or(0)))
+    }
+
+    /// What a directory held when the reading of it began: a place in the list means the same until its end, whatever is
+    /// removed meanwhile (`readdir(3p)`).
+    fn snapshot(
+        &mut self,
+        (tid, descriptor): (Tid, i32),
+        directory: &std::os::fd::OwnedFd,
+        start: u64,
+    ) -> io::Result<Listing> {
+        let key = sys::statx(directory.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+            .map(|real| Key::of(&real))?;
+        let pid = self.threads[&tid].process;
+        let kept = self.listings.remove(&(pid, descriptor));
+        match kept.filter(|kept| start > 0 && kept.key == key) {
+            Some(kept) => Ok(kept),
+            None => Ok(Listing {
+                key,
+                entries: self.entries(directory)?,
+            }),
+        }
     }
 
     /// Everything in a directory. Its offset is anywhere afterwards.
@@ -198,7 +224,11 @@ impl Tracer {
             entry.number = match sys::statx(directory.as_raw_fd(), &entry.name, flags) {
                 // The parent has its own name, not that of a way to it.
                 Ok(real) if name == b".." => self.files.number(&real, || parent(&path)),
-                Ok(real) => self.files.number(&real, whole),
+                Ok(real) => {
+                    let number = self.files.number(&real, whole);
+                    self.tell_listed(&real);
+                    number
+                }
                 Err(_) => number_of(&whole()),
             };
         }
@@ -261,6 +291,7 @@ impl Tracer {
         {
             self.files
                 .touched(&real, &mut process.clock, None, || canonical(&directory, 0));
+            self.forget_inside(&real);
         }
     }
 
@@ -295,12 +326,21 @@ impl Tracer {
                 .expect("its thread has stopped");
             self.files
                 .touched(&real, &mut process.clock, to, || canonical(&found, flags));
+            self.forget_inside(&real);
         }
         Ok(Answer::Native)
     }
 }
 
+/// A directory that is being read.
+#[derive(Debug)]
+pub(super) struct Listing {
+    key: Key,
+    entries: Vec<Entry>,
+}
+
 /// One name of a directory.
+#[derive(Debug)]
 struct Entry {
     number: u64,
     kind: u8,

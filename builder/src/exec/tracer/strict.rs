@@ -2,9 +2,13 @@
 //!
 //! One thread has the turn and runs; the others are stopped, or blocked in a call. Every call that may
 //! block stops its thread when it ends, so that a thread that was woken does not run beside the one that
-//! woke it. When the one with the turn blocks, ends or yields, we wait until no other is on its way to a
-//! stop, and then the next in order of birth that can run gets the turn. What a thread wakes it wakes
+//! woke it. When the one with the turn blocks, ends or yields, we wait until all others are at rest (`rest`),
+//! and then the next in order of birth that can run gets the turn. What a thread wakes it wakes
 //! within its own calls, so who can run at that moment is the same each time.
+//!
+//! Nothing that happens on the way to that moment counts: a thread that blocks for a moment, because a pipe is full
+//! until its reader has taken what is there, keeps the turn; and the end of a process is told to its parent only
+//! then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,12 +17,17 @@ use std::time::{Duration, Instant};
 use super::arch::{Machine as _, Registers};
 use super::call::{SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
 use super::filter::{Rule, When};
-use super::run::{Answer, Pending, Spin, Tracer, state};
+use super::rest::Motion;
+use super::run::{Answer, Pending, Tracer};
+use super::spin::{Spin, Watch};
 use super::sys::{self, Event, Resume, Tid};
 
 /// After so many stops the turn goes on, so that a loop that only looks whether another thread is done
 /// does not keep that one from running.
 const LONGEST_TURN: u32 = 5000;
+
+/// Who yields so often, and no other can run, waits for a time to come.
+const LONGEST_YIELDING: u32 = 1000;
 
 /// Who runs, and who could.
 #[derive(Debug, Default)]
@@ -35,22 +44,28 @@ pub(super) struct Turns {
     last: u64,
     stops: u32,
     yields: bool,
+    /// How often it has yielded although no other could run.
+    vain: u32,
     /// The call of the thread with the turn may have woken others, which see what is there when they run: they
     /// come to rest before it changes more.
     woke: bool,
-    watch: Option<Watch>,
+    /// Somebody may have been killed while he was stopped.
+    doubt: bool,
+    pub(super) watch: Option<Watch>,
 }
 
-/// A thread that has run for long without a stop.
-#[derive(Debug)]
-struct Watch {
-    since: Instant,
-    /// Its CPU time then.
-    used: Duration,
-    /// The lowest and the highest place it was seen at, and how often it was looked at.
-    range: Option<(u64, u64)>,
-    samples: u32,
-    next: Instant,
+/// What is to be done.
+enum Move {
+    /// This event is looked at.
+    Look(Tid, Event),
+    /// The step ends.
+    Spins(Spin),
+    /// Nothing; there may be news at once.
+    Again,
+    /// A thread was let go.
+    Goes,
+    /// Nothing, until there is news.
+    Wait,
 }
 
 impl Turns {
@@ -96,7 +111,18 @@ impl Turns {
         self.yields = true;
     }
 
-    fn is_stopped(&self, tid: Tid) -> bool {
+    /// Should another go on, if one can?
+    fn gives_way(&self) -> bool {
+        self.yields || self.stops >= LONGEST_TURN
+    }
+
+    fn another_can(&self, holder: Tid) -> bool {
+        self.births
+            .keys()
+            .any(|tid| *tid != holder && self.is_stopped(*tid))
+    }
+
+    pub(super) fn is_stopped(&self, tid: Tid) -> bool {
         self.ready.contains_key(&tid) || self.stopped.contains_key(&tid)
     }
 
@@ -146,6 +172,10 @@ pub(super) fn rules() -> Vec<Rule> {
         libc::SYS_mq_timedsend,
         libc::SYS_mq_timedreceive,
         libc::SYS_sched_yield,
+        libc::SYS_preadv2,
+        libc::SYS_pwritev2,
+        libc::SYS_io_getevents,
+        libc::SYS_shutdown,
         libc::SYS_splice,
         libc::SYS_tee,
         libc::SYS_vmsplice,
@@ -155,6 +185,7 @@ pub(super) fn rules() -> Vec<Rule> {
     ];
     let mut rules: Vec<Rule> = always
         .into_iter()
+        .chain(SIGNALS)
         .map(|number| Rule::new(number, When::Always))
         .collect();
     rules.push(Rule::new(libc::SYS_futex, When::FutexWaits));
@@ -168,92 +199,203 @@ impl Tracer {
         const FIRST: Duration = Duration::from_micros(50);
         const LONGEST: Duration = Duration::from_millis(2);
         let mut patience = FIRST;
+        let mut waited = false;
         loop {
-            if let Some(news) = self.news(false)? {
+            if let Some(news) = sys::wait_stopped()? {
+                patience = FIRST;
                 if let Some(news) = self.sort_in(news) {
                     return Ok(Ok(news));
                 }
-                patience = FIRST;
                 continue;
             }
-            if let Some(holder) = self.turns().holder {
-                if self.turns_ref().woke && self.turns_ref().is_stopped(holder) {
-                    if self.one_moves() {
-                        sys::wait_for_news(patience);
-                        patience = (patience * 2).min(LONGEST);
-                        continue;
-                    }
-                    self.turns().woke = false;
+            match self.next_move(waited)? {
+                Move::Look(tid, event) => return Ok(Ok((tid, event))),
+                Move::Spins(spin) => return Ok(Err(spin)),
+                Move::Again => patience = FIRST,
+                // It stops soon, most likely.
+                Move::Goes => {
+                    patience = FIRST;
+                    waited = false;
+                    sys::wait_for_news(patience);
                 }
-                if let Some((how, signal)) = self.turns().ready.remove(&holder) {
-                    if self.keeps_turn(holder) {
-                        sys::resume(holder, how, signal)?;
-                        continue;
-                    }
-                    self.turns().ready.insert(holder, (how, signal));
-                } else if self.is_running(holder) {
-                    if let Some(due) = self.overdue(Instant::now()) {
-                        self.fire(due, false)?;
-                    }
-                    if let Some(spin) = self.watch(holder)? {
-                        return Ok(Err(spin));
-                    }
+                Move::Wait => {
                     sys::wait_for_news(patience);
                     patience = (patience * 2).min(LONGEST);
-                    continue;
+                    waited = true;
                 }
-                // It may have stopped since we asked for news.
-                if self.has_news()? {
-                    continue;
-                }
-                self.turns().holder = None;
-                continue;
-            }
-            // Wait until all others have come to rest.
-            if self.one_moves() || !self.is_quiet() {
-                sys::wait_for_news(patience);
-                patience = (patience * 2).min(LONGEST);
-                continue;
-            }
-            if self.has_news()? {
-                continue;
-            }
-            if let Some((birth, next)) = self.turns_ref().next() {
-                let turns = self.turns();
-                turns.holder = Some(next);
-                turns.last = birth;
-                turns.stops = 0;
-                turns.yields = false;
-                turns.watch = None;
-                if let Some(event) = turns.stopped.remove(&next) {
-                    return Ok(Ok((next, event)));
-                }
-                continue;
-            }
-            if let Some((due, at)) = self.earliest() {
-                self.move_time(at);
-                self.fire(due, true)?;
-                continue;
-            }
-            // Nobody can run, and nothing is due: only from outside can anything come.
-            if let Some(news) = self.news(true)?
-                && let Some(news) = self.sort_in(news)
-            {
-                return Ok(Ok(news));
             }
         }
+    }
+
+    /// What is to be done when nobody has stopped. `waited`: nor before, for a while.
+    fn next_move(&mut self, waited: bool) -> io::Result<Move> {
+        if let Some(goes) = self.goes_on()? {
+            return Ok(goes);
+        }
+        let moves = self.holder_moves();
+        if (waited || !moves)
+            && let Some(tid) = self.may_be_reaped()?
+        {
+            return Ok(Move::Look(tid, self.reap(tid)?));
+        }
+        if let Some(holder) = self.turns_ref().holder {
+            let turns = self.turns_ref();
+            if turns.is_stopped(holder) {
+                if turns.woke || turns.gives_way() {
+                    if !self.is_settled()? {
+                        return Ok(Move::Wait);
+                    }
+                    let turns = self.turns();
+                    turns.woke = false;
+                    turns.doubt = false;
+                }
+                let turns = self.turns();
+                let keeps = !turns.gives_way();
+                if keeps || !turns.another_can(holder) {
+                    if !keeps && self.waits_by_yielding()? {
+                        return Ok(Move::Again);
+                    }
+                    return Ok(self.goes_on()?.unwrap_or(Move::Again));
+                }
+            } else {
+                if moves {
+                    if let Some(due) = self.overdue(Instant::now()) {
+                        self.turns().woke = true;
+                        self.fire(due, false)?;
+                    }
+                    return Ok(match self.watch(holder)? {
+                        Some(spin) => Move::Spins(spin),
+                        None => Move::Wait,
+                    });
+                }
+                // It may be woken by one that its call has woken, and then nothing has happened.
+                if !self.is_settled()? || self.waits_for_outside(holder) || !self.is_quiet() {
+                    return Ok(Move::Wait);
+                }
+                if let Some(thread) = self.threads.get_mut(&holder) {
+                    thread.slept = true;
+                }
+            }
+            self.turns().holder = None;
+        } else if !self.is_settled()? || !self.is_quiet() {
+            return Ok(Move::Wait);
+        }
+        self.turns().doubt = false;
+        self.turns().woke = false;
+        self.next_turn()
+    }
+
+    /// The thread with the turn goes on, if it has stopped and nothing is to be waited for.
+    fn goes_on(&mut self) -> io::Result<Option<Move>> {
+        let turns = self.turns();
+        let Some(holder) = turns.holder.filter(|_| !turns.woke && !turns.gives_way()) else {
+            return Ok(None);
+        };
+        if let Some((how, signal)) = turns.ready.remove(&holder) {
+            sys::resume(holder, how, signal)?;
+            return Ok(Some(Move::Goes));
+        }
+        let stopped = turns.stopped.remove(&holder);
+        Ok(stopped.map(|event| Move::Look(holder, event)))
+    }
+
+    fn holder_moves(&self) -> bool {
+        let turns = self.turns_ref();
+        turns
+            .holder
+            .is_some_and(|holder| !turns.is_stopped(holder) && self.motion(holder) == Motion::Moves)
+    }
+
+    /// The thread with the turn would give it away, and nobody takes it. Says whether time has passed instead.
+    fn waits_by_yielding(&mut self) -> io::Result<bool> {
+        let turns = self.turns();
+        turns.stops = 0;
+        turns.vain += u32::from(std::mem::take(&mut turns.yields));
+        if turns.vain < LONGEST_YIELDING {
+            return Ok(false);
+        }
+        turns.vain = 0;
+        let Some((due, at)) = self.earliest() else {
+            return Ok(false);
+        };
+        self.turns().woke = true;
+        self.turns().yields = true;
+        self.move_time(at);
+        self.fire(due, true)?;
+        Ok(true)
+    }
+
+    /// Everybody is at rest: somebody gets the turn.
+    fn next_turn(&mut self) -> io::Result<Move> {
+        if let Some((birth, next)) = self.turns_ref().next() {
+            let turns = self.turns();
+            turns.holder = Some(next);
+            turns.last = birth;
+            turns.stops = 0;
+            turns.yields = false;
+            turns.vain = 0;
+            turns.watch = None;
+            return Ok(Move::Again);
+        }
+        if let Some((due, at)) = self.earliest() {
+            self.move_time(at);
+            self.fire(due, true)?;
+            return Ok(Move::Again);
+        }
+        // Nobody can run, and nothing is due: only from outside can anything come.
+        Ok(Move::Wait)
+    }
+
+    /// Is everybody at rest, and all that happened known?
+    fn is_settled(&self) -> io::Result<bool> {
+        let turns = self.turns_ref();
+        Ok(self.all_rest(turns, turns.doubt) && !sys::has_news()?)
+    }
+
+    /// Somebody whose end is told now. The parent of a process gets its signal when we reap it: that is when all
+    /// others are at rest, and not while the parent runs.
+    fn may_be_reaped(&self) -> io::Result<Option<Tid>> {
+        let Some(ended) = sys::ended(None)? else {
+            return Ok(None);
+        };
+        let turns = self.turns_ref();
+        let tells_a_parent = |tid: Tid| {
+            self.threads
+                .get(&tid)
+                .is_some_and(|thread| thread.process == tid)
+        };
+        if !tells_a_parent(ended) || self.all_rest(turns, true) {
+            return Ok(Some(ended));
+        }
+        // Threads have no parent, and exec(2) waits for the end of the others of its process.
+        for (tid, thread) in &self.threads {
+            if *tid != thread.process && sys::ended(Some(*tid))?.is_some() {
+                return Ok(Some(*tid));
+            }
+        }
+        Ok(None)
+    }
+
+    fn reap(&mut self, tid: Tid) -> io::Result<Event> {
+        let event = sys::reap(tid)?;
+        // Of its threads others may be dying, and its parent has a signal.
+        let turns = self.turns();
+        turns.doubt = true;
+        turns.woke = true;
+        Ok(event)
     }
 
     /// A call that may block has ended: it may have woken others.
-    pub(super) fn ended_a_wait(&mut self, tid: Tid) {
+    pub(super) fn ended_a_wait(&mut self, tid: Tid, number: i64) {
         if let Some(turns) = &mut self.turns
             && turns.holder == Some(tid)
         {
-            turns.woke = true;
+            turns.woke |= !wakes_nobody(number);
+            turns.doubt |= SIGNALS.contains(&number);
         }
     }
 
-    fn turns(&mut self) -> &mut Turns {
+    pub(super) fn turns(&mut self) -> &mut Turns {
         self.turns.as_mut().expect("only asked in the strict tier")
     }
 
@@ -263,66 +405,22 @@ impl Tracer {
 
     /// What is looked at now is given back; the rest waits for its thread's turn.
     fn sort_in(&mut self, (tid, event): (Tid, Event)) -> Option<(Tid, Event)> {
-        let now = matches!(
-            event,
-            Event::Exited(_) | Event::Killed(_) | Event::GroupStop
-        );
-        if event == Event::Interrupted {
+        let holds = self.turns().holder == Some(tid);
+        if event == Event::Interrupted && holds {
             self.sample(tid);
-        } else if self.turns().holder == Some(tid) {
-            self.turns().watch = None;
+        } else if holds {
+            let turns = self.turns();
+            turns.watch = None;
+            turns.stops += 1;
+            // A new thread comes to its first stop; who waited for the end of vfork(2) goes on.
+            turns.woke |= matches!(event, Event::Started(_) | Event::Exec);
+            turns.doubt |= event == Event::Exec;
         }
-        if now || !self.threads.contains_key(&tid) || self.turns().holder == Some(tid) {
-            if self.turns().holder == Some(tid) {
-                self.turns().stops += 1;
-            }
+        if holds || event == Event::GroupStop || !self.threads.contains_key(&tid) {
             return Some((tid, event));
         }
         self.turns().stopped.insert(tid, event);
         None
-    }
-
-    fn keeps_turn(&mut self, holder: Tid) -> bool {
-        let turns = self.turns();
-        let others = turns
-            .births
-            .keys()
-            .any(|tid| *tid != holder && turns.is_stopped(*tid));
-        !others || (!turns.yields && turns.stops < LONGEST_TURN)
-    }
-
-    /// Is there a thread that is on its way to a stop?
-    fn one_moves(&self) -> bool {
-        let turns = self.turns_ref();
-        let mut tids = self.threads.keys();
-        tids.any(|tid| !turns.is_stopped(*tid) && self.is_running(*tid))
-    }
-
-    /// Is it computing, or on its way to a stop?
-    fn is_running(&self, tid: Tid) -> bool {
-        let Some(state) = state(tid) else {
-            return false;
-        };
-        match state {
-            b't' => !self
-                .threads
-                .get(&tid)
-                .is_some_and(|thread| thread.is_halted),
-            b'S' | b'T' | b'Z' | b'X' | b'I' => false,
-            // vfork(2) waits without being interruptible.
-            b'D' => !self.threads.get(&tid).is_some_and(|thread| thread.in_vfork),
-            _ => true,
-        }
-    }
-
-    /// Is there something to be told? If so it is looked at next.
-    fn has_news(&mut self) -> io::Result<bool> {
-        let news = self.news(false)?;
-        let has = news.is_some();
-        if let Some(news) = news {
-            self.keep_news(news);
-        }
-        Ok(has)
     }
 
     /// Nothing to be said about a call that can block, but that it ended.
@@ -333,6 +431,11 @@ impl Tracer {
         if number == libc::SYS_sched_yield {
             self.turns().yields();
             return Answer::Gives(0);
+        }
+        if SIGNALS.contains(&number) {
+            // Whom a signal of a process goes to depends on who has stopped.
+            self.turns().woke = true;
+            return Answer::ToEnd(Pending::Blocked);
         }
         let on_a_file = [
             libc::SYS_read,
@@ -348,70 +451,34 @@ impl Tracer {
         }
         Answer::ToEnd(Pending::Blocked)
     }
+}
 
-    /// Looks whether a thread that runs for long goes round in a circle, while another of its process
-    /// waits for the turn. There is no way to take the turn from it at the same place each time.
-    fn watch(&mut self, holder: Tid) -> io::Result<Option<Spin>> {
-        const PATIENCE: Duration = Duration::from_secs(4);
-        const EVERY: Duration = Duration::from_millis(200);
-        const SAMPLES: u32 = 20;
-        /// Bytes of code that a loop without a call has at most.
-        const CIRCLE: u64 = 256;
-        let now = Instant::now();
-        let process = self.threads.get(&holder).map(|thread| thread.process);
-        let turns = self.turns_ref();
-        let another = self.threads.iter().any(|(tid, thread)| {
-            *tid != holder && Some(thread.process) == process && turns.is_stopped(*tid)
-        });
-        if !another {
-            self.turns().watch = None;
-            return Ok(None);
-        }
-        let Some(watch) = &mut self.turns().watch else {
-            self.turns().watch = Some(Watch {
-                since: now,
-                used: cpu_time(holder),
-                range: None,
-                samples: 0,
-                next: now + PATIENCE,
-            });
-            return Ok(None);
-        };
-        if now < watch.next || cpu_time(holder).saturating_sub(watch.used) < PATIENCE / 2 {
-            return Ok(None);
-        }
-        if watch.samples < SAMPLES {
-            watch.next = now + EVERY;
-            sys::interrupt(holder)?;
-            return Ok(None);
-        }
-        let (low, high) = watch.range.unwrap_or((0, u64::MAX));
-        if high - low > CIRCLE {
-            // It goes far: give it as long again.
-            watch.samples = 0;
-            watch.range = None;
-            watch.next = now + (now - watch.since).max(PATIENCE);
-            return Ok(None);
-        }
-        let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).unwrap_or_default();
-        Ok(Some(Spin {
-            thread: holder,
-            name: name.trim_end().to_owned(),
-            instruction: low,
-        }))
-    }
+/// Calls that send a signal.
+const SIGNALS: [i64; 6] = [
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_send_signal,
+];
 
-    fn sample(&mut self, tid: Tid) {
-        let Ok(registers) = sys::registers(tid) else {
-            return;
-        };
-        let at = registers.instruction();
-        if let Some(watch) = &mut self.turns().watch {
-            let (low, high) = watch.range.unwrap_or((at, at));
-            watch.range = Some((low.min(at), high.max(at)));
-            watch.samples += 1;
-        }
-    }
+/// Calls that can block, but after which nobody goes on who could not before.
+fn wakes_nobody(number: i64) -> bool {
+    let only_wait = [
+        libc::SYS_ppoll,
+        libc::SYS_pselect6,
+        libc::SYS_epoll_pwait,
+        libc::SYS_epoll_pwait2,
+        libc::SYS_rt_sigsuspend,
+        libc::SYS_rt_sigtimedwait,
+        SYS_FUTEX_WAITV,
+        SYS_FUTEX_WAIT,
+    ];
+    only_wait.contains(&number)
+        || super::arch::blocking_rules()
+            .iter()
+            .any(|rule| rule.is_for(number))
 }
 
 /// `F_SETLKW`, `F_OFD_SETLKW`.
@@ -426,11 +493,4 @@ fn is_file(tid: Tid, descriptor: u64) -> bool {
         let kind = u32::from(found.stx_mode) & libc::S_IFMT;
         kind == libc::S_IFREG || kind == libc::S_IFDIR
     })
-}
-
-/// The CPU time of a thread, in the precision of its scheduler statistics.
-fn cpu_time(tid: Tid) -> Duration {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).unwrap_or_default();
-    let first = text.split_whitespace().next();
-    Duration::from_nanos(first.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))
 }

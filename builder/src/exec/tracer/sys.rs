@@ -155,6 +155,24 @@ pub(super) fn registers(tid: Tid) -> io::Result<Registers> {
 }
 
 const NT_PRSTATUS: usize = 1;
+const NT_PRFPREG: usize = 2;
+
+/// The floating point and vector registers of a stopped thread, in a form that is only compared.
+pub(super) fn float_registers(tid: Tid) -> io::Result<Vec<u8>> {
+    let mut registers = vec![0; 4096];
+    let mut vector = libc::iovec {
+        iov_base: registers.as_mut_ptr().cast(),
+        iov_len: registers.len(),
+    };
+    ptrace(
+        libc::PTRACE_GETREGSET,
+        tid,
+        NT_PRFPREG,
+        &raw mut vector as usize,
+    )?;
+    registers.truncate(vector.iov_len);
+    Ok(registers)
+}
 
 /// Changes the registers of a stopped thread.
 pub(super) fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
@@ -195,6 +213,64 @@ pub(super) fn wait(block: bool) -> io::Result<Option<(Tid, Event)>> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// A traced thread that has stopped; whoever has ended stays unreaped.
+pub(super) fn wait_stopped() -> io::Result<Option<(Tid, Event)>> {
+    let (tid, status) = match wait_id(None, libc::WSTOPPED) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Ok(None),
+        // All have ended, and none of them is counted here.
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // As waitpid(2) gives it.
+    Ok(Some((tid, event(status << 8 | 0x7f))))
+}
+
+/// Has any traced thread or child stopped or ended? It is told again.
+pub(super) fn has_news() -> io::Result<bool> {
+    let all = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+    Ok(wait_id(None, all)?.is_some())
+}
+
+/// A traced thread or child, or this one, that has ended and can be reaped; it stays unreaped.
+pub(super) fn ended(which: Option<Tid>) -> io::Result<Option<Tid>> {
+    Ok(wait_id(which, libc::WEXITED | libc::WNOWAIT)?.map(|(tid, _)| tid))
+}
+
+/// Who, and `si_status`.
+fn wait_id(which: Option<Tid>, flags: i32) -> io::Result<Option<(Tid, i32)>> {
+    let flags = flags | libc::__WALL | libc::WNOHANG;
+    let (kind, id) = match which {
+        Some(tid) => (libc::P_PID, tid.unsigned_abs()),
+        None => (libc::P_ALL, 0),
+    };
+    loop {
+        // SAFETY: all zero is a valid `siginfo_t`.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer lives through the call.
+        match check(unsafe { libc::waitid(kind, id, &raw mut info, flags) }.into()) {
+            Ok(_) => {
+                // SAFETY: waitid(2) has filled in these two, or left them zero.
+                let (tid, status) = unsafe { (info.si_pid(), info.si_status()) };
+                return Ok((tid != 0).then_some((tid, status)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if which.is_some() && error.raw_os_error() == Some(libc::ECHILD) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reaps one that has ended; only then its parent is told.
+pub(super) fn reap(tid: Tid) -> io::Result<Event> {
+    let mut status = 0;
+    // SAFETY: the pointer lives through the call.
+    check(unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) }.into())?;
+    Ok(event(status))
 }
 
 /// ptrace(2), "Stopped tracees".
@@ -307,6 +383,40 @@ pub(super) fn patch_memory(tid: Tid, address: u64, bytes: [u8; 8]) -> io::Result
     )
 }
 
+/// As [`patch_memory`], for more than a word.
+pub(super) fn patch_code(tid: Tid, address: u64, code: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let memory = std::fs::File::options()
+        .write(true)
+        .open(format!("/proc/{tid}/mem"));
+    if let Ok(memory) = memory {
+        return memory.write_all_at(code, address);
+    }
+    // It has rights that its file in /proc is kept from us for.
+    for (at, part) in (address..).step_by(8).zip(code.chunks(8)) {
+        let mut word = [0; 8];
+        read_memory(tid, at, &mut word)?;
+        word[..part.len()].copy_from_slice(part);
+        patch_memory(tid, at, word)?;
+    }
+    Ok(())
+}
+
+/// A file of `/proc` about a thread.
+pub(super) fn open_proc(tid: Tid, name: &str) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(open(format!("/proc/{tid}/{name}"), flags, Mode::empty())?)
+}
+
+/// What a small file of `/proc` says now.
+pub(super) fn read_proc(file: &OwnedFd) -> io::Result<Vec<u8>> {
+    let mut text = vec![0; 1024];
+    let length = rustix::io::pread(file, text.as_mut_slice(), 0)?;
+    text.truncate(length);
+    Ok(text)
+}
+
 /// A descriptor for a process.
 pub(super) fn open_process(pid: Tid) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers.
@@ -322,6 +432,22 @@ pub(super) fn descriptor_of(process: &OwnedFd, number: i32) -> io::Result<OwnedF
         check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(number).expect("a descriptor")) })
+}
+
+/// A file as a process finds it in its own root and mounts.
+pub(super) fn open_in_root(tid: Tid, directory: i32, path: &[u8]) -> io::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let link = |what: &str| open(format!("/proc/{tid}/{what}"), flags, Mode::empty());
+    let within = |start: OwnedFd, resolve| openat2(start, path, flags, Mode::empty(), resolve);
+    let file = if path.starts_with(b"/") {
+        within(link("root")?, ResolveFlags::IN_ROOT)?
+    } else if directory == libc::AT_FDCWD {
+        within(link("cwd")?, ResolveFlags::empty())?
+    } else {
+        within(link(&format!("fd/{directory}"))?, ResolveFlags::empty())?
+    };
+    Ok(file)
 }
 
 /// Are both the same open file?
@@ -463,12 +589,34 @@ pub(super) fn own_vdso() -> Option<u64> {
     }
 }
 
-/// How many bytes wait in a pipe.
-pub(super) fn bytes_in(pipe: &impl AsRawFd) -> i32 {
+/// Is it a socket with a stream of bytes?
+pub(super) fn is_stream_socket(file: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_type(file) == Ok(rustix::net::SocketType::STREAM)
+}
+
+/// How many bytes were sent on a socket that nobody has read yet.
+pub(super) fn bytes_unread(socket: &impl AsRawFd) -> i32 {
     let mut count = 0;
     // SAFETY: the pointer lives through the call.
-    unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
     count
+}
+
+/// read(2) on this socket gives all that is asked for, and waits for it (`SO_RCVLOWAT`).
+pub(super) fn read_all_or_wait(socket: &OwnedFd) -> io::Result<()> {
+    let least = libc::c_int::MAX;
+    let size = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("four bytes");
+    // SAFETY: the pointer is to `size` bytes and lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const least).cast(),
+            size,
+        )
+    };
+    check(result.into()).map(|_| ())
 }
 
 /// The machine's clock, in the precision of file times: what is written from now on is not older.
@@ -500,4 +648,81 @@ pub(super) fn bytes_of_statx(from: &libc::statx) -> &[u8] {
 pub(super) fn statx_of_bytes(bytes: &[u8; size_of::<libc::statx>()]) -> libc::statx {
     // SAFETY: any bits are valid integers; the array may be less aligned.
     unsafe { bytes.as_ptr().cast::<libc::statx>().read_unaligned() }
+}
+
+/// Memory of a file that others have mapped too.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Open as long as others may look for it.
+    _file: std::fs::File,
+    start: std::ptr::NonNull<u8>,
+    length: usize,
+}
+
+impl Shared {
+    /// Makes an empty file so long.
+    pub(super) fn new(file: std::fs::File, length: usize) -> io::Result<Self> {
+        file.set_len(length as u64)?;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = std::ptr::NonNull::new(start.cast()).expect("the kernel maps nothing at 0");
+        Ok(Self {
+            _file: file,
+            start,
+            length,
+        })
+    }
+
+    /// Writes `bytes`, which must lie within.
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
+        assert!(bytes.len() <= self.length && at <= self.length - bytes.len());
+        // SAFETY: the place is within the mapping, which lives as long as `self`; others only read, code that takes what
+        // it finds for plain numbers.
+        unsafe {
+            let to = self.start.add(at);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len());
+        }
+    }
+
+    /// Writes a word, at a multiple of its size: whoever sees it sees what was written before.
+    pub(super) fn publish(&mut self, at: usize, word: u64) {
+        assert!(at.is_multiple_of(8) && at < self.length - 7);
+        // SAFETY: as above; pages are aligned, so the word is.
+        let place =
+            unsafe { std::sync::atomic::AtomicU64::from_ptr(self.start.add(at).cast().as_ptr()) };
+        place.store(word, std::sync::atomic::Ordering::Release);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, and used by nobody any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+    }
+}
+
+/// The code of the architecture's `inside` module.
+pub(super) fn inside_code() -> &'static [u8] {
+    unsafe extern "C" {
+        static immbuild_inside_start: u8;
+        static immbuild_inside_end: u8;
+    }
+    // SAFETY: both are labels around one piece of read-only data.
+    unsafe {
+        let start = &raw const immbuild_inside_start;
+        let end = &raw const immbuild_inside_end;
+        std::slice::from_raw_parts(start, end.addr() - start.addr())
+    }
 }

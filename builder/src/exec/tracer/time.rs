@@ -96,6 +96,7 @@ impl Tracer {
         sleep: bool,
         registers: &mut Registers,
     ) -> io::Result<Answer> {
+        self.keep_sets(tid, registers)?;
         let clock = &self.process(tid).clock;
         let now = clock.now();
         if clock.show(call.clock, 0).is_none() {
@@ -181,8 +182,7 @@ impl Tracer {
         if ended && waiting.fired {
             if SELECTS.contains(&number) {
                 // select(2): when the time is over no descriptor is in any set.
-                let words = saved.argument(0).min(1 << 20).div_ceil(64);
-                let zeros = vec![0; usize::try_from(words * 8).expect("a set is small")];
+                let zeros = vec![0; set_bytes(&saved)];
                 for at in 1..4 {
                     if saved.argument(at) != 0 {
                         sys::write_memory(tid, saved.argument(at), &zeros)?;
@@ -381,6 +381,12 @@ impl Tracer {
         }
         Ok(Answer::Gives(0))
     }
+}
+
+/// How large the sets of a select(2) are.
+pub(super) fn set_bytes(registers: &Registers) -> usize {
+    let words = registers.argument(0).min(1 << 20).div_ceil(64);
+    usize::try_from(words * 8).expect("a set is small")
 }
 
 /// `struct itimerval` or `struct itimerspec`: the interval, then the value.

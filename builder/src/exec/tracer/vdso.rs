@@ -4,11 +4,21 @@
 use super::arch;
 use super::sys;
 
-/// Where its functions are, from its beginning, and the code to put there. The same for every process of a
-/// machine; empty where there is none.
-pub(super) fn calls() -> Vec<(u64, [u8; 8])> {
+/// What takes the place of a part of it.
+#[derive(Debug, Default)]
+pub(super) struct Patch {
+    /// Where, from its beginning.
+    pub(super) at: u64,
+    pub(super) code: Vec<u8>,
+    /// Where the code is that was to be put into it, if there was room.
+    pub(super) more: Option<u64>,
+}
+
+/// Code for its functions, and `more` where they were longer than they are now. The same for every process of a machine;
+/// empty where there is no vDSO.
+pub(super) fn patch(more: &[u8]) -> Patch {
     let Some(base) = sys::own_vdso() else {
-        return Vec::new();
+        return Patch::default();
     };
     let mut image = vec![0; 16 << 10];
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -18,10 +28,43 @@ pub(super) fn calls() -> Vec<(u64, [u8; 8])> {
         length -= 4096;
     }
     image.truncate(length);
-    functions(&image).unwrap_or_default()
+    patch_of(&image, more).unwrap_or_default()
 }
 
-fn functions(image: &[u8]) -> Option<Vec<(u64, [u8; 8])>> {
+fn patch_of(image: &[u8], more: &[u8]) -> Option<Patch> {
+    const CALL: usize = 16;
+    let functions = functions(image)?;
+    let end = |function: &Function| function.at + function.length.max(function.code.len());
+    let at = functions.iter().map(|function| function.at).min()?;
+    let mut code = image.get(at..functions.iter().map(end).max()?)?.to_vec();
+    let mut put = |place: usize, bytes: &[u8]| {
+        code[place - at..place - at + bytes.len()].copy_from_slice(bytes);
+    };
+    for function in &functions {
+        put(function.at, &function.code);
+    }
+    let room = functions
+        .iter()
+        .find(|function| function.length >= CALL + more.len());
+    if let Some(function) = room {
+        put(function.at + CALL, more);
+    }
+    Some(Patch {
+        at: at as u64,
+        code,
+        more: room.map(|function| (function.at + CALL) as u64),
+    })
+}
+
+/// A function whose work is a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Function {
+    at: usize,
+    length: usize,
+    code: [u8; 8],
+}
+
+fn functions(image: &[u8]) -> Option<Vec<Function>> {
     const DYNAMIC: u32 = 2;
     const STRINGS: u64 = 5;
     const SYMBOLS: u64 = 6;
@@ -59,7 +102,11 @@ fn functions(image: &[u8]) -> Option<Vec<(u64, [u8; 8])>> {
         let name = strings + usize::try_from(half(at)?).ok()?;
         let name = image.get(name..)?.split(|byte| *byte == 0).next()?;
         if let Some(code) = arch::vdso_call(name) {
-            found.push((word(at + 8)?, code));
+            found.push(Function {
+                at: place(word(at + 8)?)?,
+                length: place(word(at + 16)?)?,
+                code,
+            });
         }
         at += SYMBOL;
     }
@@ -74,7 +121,12 @@ mod tests {
 
     #[test]
     fn the_functions_of_this_kernel_are_found() {
-        assert!(calls().len() >= 4, "{:?}", calls());
+        let more = [0x90; 200];
+        let patch = patch(&more);
+        let calls = patch.code.windows(2).filter(|code| *code == [0x0f, 0x05]);
+        assert!(calls.count() >= 4, "{patch:?}");
+        let at = usize::try_from(patch.more.expect("there is room") - patch.at).expect("an offset");
+        assert_eq!(patch.code[at..at + more.len()], more);
         assert_eq!(functions(b"no program"), None);
     }
 }

@@ -9,11 +9,14 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as here;
 
+/// The code of answers that a process gives itself.
+pub(super) use here::inside;
+
 /// The registers of a thread, in the kernel's layout.
 pub(super) use here::Registers;
 
 /// What the tracer wants of registers.
-pub(super) trait Machine: Clone {
+pub(super) trait Machine: Clone + PartialEq {
     /// The number of the call the thread is in.
     fn number(&self) -> i64;
     /// Makes another call of the one that is about to be made.
@@ -34,6 +37,14 @@ pub(super) trait Machine: Clone {
     fn call_again(&mut self, number: i64, arguments: &[u64]);
     /// Where the thread is in its program.
     fn instruction(&self) -> u64;
+    /// The thread goes on at this place, which returns to where it is now. Gives where the address to return to has to be
+    /// written.
+    fn call_first(&mut self, place: u64) -> u64;
+    /// Where it is in the call that it makes next, after [`Machine::call_again`].
+    fn instruction_after_call(&self) -> u64;
+    /// As if it were there.
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64);
     /// The stack pointer.
     fn stack(&self) -> u64;
     /// If these bytes at the current instruction read the time stamp counter: does so.

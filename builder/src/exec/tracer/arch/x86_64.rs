@@ -1,5 +1,7 @@
 //! The x86-64 machine.
 
+pub(in super::super) mod inside;
+
 use super::super::call::{Call, FileName, Span, Stat, StatForm, Timeout, Wait};
 use super::super::filter::{Rule, When};
 use super::super::sys::zero_statx;
@@ -10,7 +12,7 @@ pub(in super::super) const MACHINE: &str = "x86_64";
 pub(in super::super) const UNCAUGHT: &[&str] = &["cpuid", "rdrand", "rdseed"];
 
 /// `struct user_regs_struct` (`sys/user.h`).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub(in super::super) struct Registers {
     r15: u64,
@@ -99,6 +101,21 @@ impl Machine for Registers {
 
     fn instruction(&self) -> u64 {
         self.rip
+    }
+
+    fn call_first(&mut self, place: u64) -> u64 {
+        self.rsp -= inside::BELOW;
+        self.rip = place;
+        self.rsp
+    }
+
+    fn instruction_after_call(&self) -> u64 {
+        self.rip + SYSCALL
+    }
+
+    #[cfg(test)]
+    fn set_instruction(&mut self, at: u64) {
+        self.rip = at;
     }
 
     fn stack(&self) -> u64 {

@@ -1,0 +1,3 @@
+module example.org/random
+
+go 1.19
