@@ -213,13 +213,19 @@ fn a_store_that_cannot_be_written_to_is_named() {
 
 /// `immbuild build` in the lab, as the last words of this shell script.
 fn after(lab: &Lab, namespaces: &[&str], script: &str) -> Command {
+    last(lab, namespaces, script, &["build", "--quiet"])
+}
+
+/// `immbuild` with these words and the lab's store, as the last words of this shell script.
+fn last(lab: &Lab, namespaces: &[&str], script: &str, words: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     command
         .args(namespaces)
         .args(["sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
     command
         .arg(immbuild())
-        .args(["build", "--quiet", "--store"])
+        .args(words)
+        .arg("--store")
         .arg(&lab.store);
     command.current_dir(lab.project()).env_clear();
     command
@@ -334,17 +340,7 @@ fn programs_of_another_machine_cannot_be_run() {
 
 /// `immbuild doctor` instead of `build`.
 fn doctor(lab: &Lab, namespaces: &[&str], script: &str) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(namespaces)
-        .args(["sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
-    command
-        .arg(immbuild())
-        .args(["doctor", "--store"])
-        .arg(&lab.store);
-    command.current_dir(lab.project()).env_clear();
-    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-    command
+    last(lab, namespaces, script, &["doctor"])
 }
 
 /// What doctor says of a feature that failed, and how to mend it.

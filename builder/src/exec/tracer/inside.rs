@@ -199,6 +199,19 @@ impl Inside {
         Ok(displaced.filter(|_| jump.is_some()))
     }
 
+    /// Puts an instruction back, if it was made to jump in this process: its interpreter may be another one.
+    fn lengthen(&self, tid: Tid, number: i64, behind: u64, displaced: Displaced) -> io::Result<()> {
+        let from = behind - code::BEFORE;
+        let at = self.trampolines.get(&(behind, number, displaced));
+        let jump = at.and_then(|at| code::jump(from, *at));
+        let mut found = Displaced::default();
+        sys::read_memory(tid, from, &mut found)?;
+        if Some(found) == jump {
+            put(tid, behind, displaced)?;
+        }
+        Ok(())
+    }
+
     /// What the displaced instruction becomes.
     fn jump(&mut self, behind: u64, number: i64, displaced: Displaced) -> Option<[u8; 5]> {
         let from = behind - code::BEFORE;
@@ -269,8 +282,8 @@ impl Tracer {
         if sys::registers(tid)?.instruction() != entered.vdso + more + inside.setup.1 {
             return Ok(false);
         }
-        for (at, (_, displaced)) in &inside.interpreter {
-            put(tid, interpreter.unwrap_or(0) + at, *displaced)?;
+        for (at, (number, displaced)) in &inside.interpreter {
+            inside.lengthen(tid, *number, interpreter.unwrap_or(0) + at, *displaced)?;
         }
         self.process(tid).inside = None;
         Ok(true)
