@@ -22,9 +22,11 @@ pub mod graph;
 pub mod compare;
 pub mod image;
 pub mod layer;
+pub mod sbom;
 // floor 4
 pub mod ports;
 // floor 5
+pub mod debian;
 pub mod exec;
 pub mod hostfs;
 pub mod output;

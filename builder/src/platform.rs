@@ -16,6 +16,7 @@ struct Row {
     arch: &'static str,
     variant: &'static str,
     machine: &'static str,
+    debian: &'static str,
 }
 
 const fn row(
@@ -23,6 +24,7 @@ const fn row(
     arch: &'static str,
     variant: &'static str,
     machine: &'static str,
+    debian: &'static str,
 ) -> Row {
     Row {
         text,
@@ -30,21 +32,22 @@ const fn row(
         arch,
         variant,
         machine,
+        debian,
     }
 }
 
 /// Every platform that format 1 knows. Changing a row changes image bytes.
 static PLATFORMS: [Row; 10] = [
-    row("linux/386", "386", "", "i686"),
-    row("linux/amd64", "amd64", "", "x86_64"),
-    row("linux/arm/v5", "arm", "v5", "armv5l"),
-    row("linux/arm/v6", "arm", "v6", "armv6l"),
-    row("linux/arm/v7", "arm", "v7", "armv7l"),
-    row("linux/arm64", "arm64", "v8", "aarch64"),
-    row("linux/loong64", "loong64", "", "loongarch64"),
-    row("linux/ppc64le", "ppc64le", "", "ppc64le"),
-    row("linux/riscv64", "riscv64", "", "riscv64"),
-    row("linux/s390x", "s390x", "", "s390x"),
+    row("linux/386", "386", "", "i686", "i386"),
+    row("linux/amd64", "amd64", "", "x86_64", "amd64"),
+    row("linux/arm/v5", "arm", "v5", "armv5l", "armel"),
+    row("linux/arm/v6", "arm", "v6", "armv6l", "armel"),
+    row("linux/arm/v7", "arm", "v7", "armv7l", "armhf"),
+    row("linux/arm64", "arm64", "v8", "aarch64", "arm64"),
+    row("linux/loong64", "loong64", "", "loongarch64", "loong64"),
+    row("linux/ppc64le", "ppc64le", "", "ppc64le", "ppc64el"),
+    row("linux/riscv64", "riscv64", "", "riscv64", "riscv64"),
+    row("linux/s390x", "s390x", "", "s390x", "s390x"),
 ];
 
 /// A text names no known platform.
@@ -71,6 +74,11 @@ impl Platform {
     /// `v8`, `v7`, … or empty.
     pub fn variant(self) -> &'static str {
         self.0.variant
+    }
+
+    /// `amd64`, `armhf`, …: the architecture whose packages Debian runs there.
+    pub fn debian(self) -> &'static str {
+        self.0.debian
     }
 
     /// `x86_64`, `aarch64`, …: what `uname -m` says there.

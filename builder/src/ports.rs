@@ -7,6 +7,7 @@ use immbuild_cas::digest::{BlobId, TreeId};
 use immbuild_cas::tree::Tree;
 
 use crate::graph::action::{ActionId, BaseTimes, CacheState};
+use crate::graph::install::InstallOp;
 use crate::graph::op::{ExecOp, OpId, Pin, Unpack};
 use crate::graph::{Graph, Origin};
 use crate::spec::model::Tier;
@@ -150,6 +151,14 @@ pub trait Sources: Send + Sync {
 
     /// The tree of an archive among the files of a tree.
     fn unpack(&self, archive: &BlobId, unpack: Unpack) -> Result<Tree, Self::Error>;
+
+    /// A root with packages on it, which are a tree of [`Pin::Packages`], and what a person should know about it.
+    fn install(
+        &self,
+        op: &InstallOp,
+        root: &Tree,
+        packages: &Tree,
+    ) -> Result<(Tree, Vec<String>), Self::Error>;
 }
 
 /// A source as a tree.

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use immbuild::app::build::{BuildRequest, build};
+use immbuild::app::session::Host;
 use immbuild::app::{Failure, Project, Session, Settings};
 use immbuild::diag::{Style, render_all};
 use immbuild::exec::sandbox::IdMap;
@@ -114,6 +115,7 @@ impl Case {
             ids: IdMap::Single,
             ssh: None,
             source_date_epoch: None,
+            host: Host::default(),
             started: (0, 0),
         };
         let cancel = AtomicBool::new(false);

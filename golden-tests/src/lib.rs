@@ -4,7 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod apt;
 pub mod containers;
+pub mod debs;
 pub mod elf;
 pub mod examples;
 pub mod goldens;

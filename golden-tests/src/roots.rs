@@ -178,7 +178,7 @@ fn layout_of_packages(name: &str, packages: &[&str], hooks: &[&str]) -> Result<P
 }
 
 /// Held while something is made in the scratch directory: whoever else wants it, a thread or a process, waits and finds it.
-fn alone(name: &str) -> Result<fs::File> {
+pub(crate) fn alone(name: &str) -> Result<fs::File> {
     fs::create_dir_all(crate::scratch())?;
     let held = fs::File::create(crate::scratch().join(format!("{name}.lock")))?;
     held.lock()?;

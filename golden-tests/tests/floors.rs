@@ -15,18 +15,20 @@ const FLOORS: [&[&str]; 8] = [
     &["diag", "epoch", "pattern", "platform"],
     &["spec", "lock"],
     &["graph"],
-    &["layer", "image", "compare"],
+    &["layer", "image", "compare", "sbom"],
     &["ports"],
-    &["hostfs", "resolve", "exec", "output"],
+    &["hostfs", "resolve", "debian", "exec", "output"],
     &["app"],
     &["ui", "cli"],
 ];
 
 /// What may be used on the same floor: the user, then what it uses. No two use each other.
-const SIDEWAYS: [(&str, &str); 7] = [
+const SIDEWAYS: [(&str, &str); 9] = [
     ("lock", "spec"),
     ("image", "layer"),
     ("compare", "image"),
+    ("sbom", "image"),
+    ("debian", "resolve"),
     ("exec", "hostfs"),
     ("output", "hostfs"),
     ("resolve", "hostfs"),
@@ -34,7 +36,7 @@ const SIDEWAYS: [(&str, &str); 7] = [
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 22] = [
+const HOMES: [(&str, &str); 25] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
@@ -46,6 +48,9 @@ const HOMES: [(&str, &str); 22] = [
     ("libc", "builder/src/exec/"),
     ("libdeflater", "builder/src/layer/codec.rs"),
     ("liblzma", "builder/src/resolve/unpack"),
+    ("md5", "builder/src/debian/sums.rs"),
+    ("memchr", "builder/src/debian/control.rs"),
+    ("pgp", "builder/src/debian/openpgp"),
     ("reqwest", "builder/src/resolve/http"),
     ("rustls", "builder/src/resolve/http"),
     ("seccompiler", "builder/src/exec/"),

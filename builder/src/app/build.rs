@@ -10,6 +10,7 @@ use super::failure::{Exit, Failure, diagnostic_of};
 use super::layers::LayerMaker;
 use super::memory::{self, Built, BuiltImage};
 use super::outputs::{self, OutputRequest};
+use super::package_layers::package_cuts;
 use super::pins::Pinned;
 use super::planned::{Planned, planned};
 use super::project::Project;
@@ -25,7 +26,7 @@ use crate::image::{
     OwnLayer, assemble, assemble_index,
 };
 use crate::layer::Compression;
-use crate::layer::cut::{LayerPolicy, Root, cut};
+use crate::layer::cut::{Cut, LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Realised, Taint};
@@ -337,6 +338,7 @@ impl Delivery {
         };
         let policy = match image.layers {
             model::Layers::PerStep => LayerPolicy::PerStep,
+            model::Layers::PerPackage(most) => LayerPolicy::PerPackage(most),
             model::Layers::Single => LayerPolicy::Single,
         };
         if stage.as_str() != Ident::IMAGE {
@@ -405,14 +407,8 @@ impl Maker<'_> {
             events: self.session.events,
             place: format!("{}\0{platform}", self.project.memory()),
         };
-        let roots: Vec<Root> = lineage
-            .iter()
-            .map(|id| Root {
-                tree: self.realised[id].tree,
-                step: self.step_text(*id),
-            })
-            .collect();
-        let own = cut(&roots, delivery.policy)
+        let cuts = self.cuts(&lineage, delivery.policy)?;
+        let own = cuts
             .into_iter()
             .enumerate()
             .map(|(nth, cut)| {
@@ -445,6 +441,51 @@ impl Maker<'_> {
         }))
     }
 
+    /// How the way from the first of a lineage to its last is cut.
+    fn cuts(&self, lineage: &[OpId], policy: LayerPolicy) -> Result<Vec<Cut>, Failure> {
+        let stops = self.stops(lineage);
+        let roots: Vec<Root> = stops
+            .iter()
+            .map(|id| Root {
+                tree: self.realised[id].tree,
+                step: self.step_text(*id),
+            })
+            .collect();
+        let cuts = cut(&roots, policy);
+        let LayerPolicy::PerPackage(most) = policy else {
+            return Ok(cuts);
+        };
+        let mut finer = Vec::new();
+        for (cut, stop) in cuts.into_iter().zip(&stops[1..]) {
+            let origin = self.graph.origin(*stop);
+            let installed = lineage.iter().find_map(|id| {
+                let op = self.graph.op(*id);
+                let is_here = self.graph.origin(*id) == origin;
+                (is_here && matches!(op.kind, OpKind::Install(_))).then(|| op.inputs[1])
+            });
+            match installed {
+                Some(packages) => {
+                    let set = self.realised[&packages].tree;
+                    finer.extend(package_cuts(self.session, &cut, set, most)?);
+                }
+                None => finer.push(cut),
+            }
+        }
+        Ok(finer)
+    }
+
+    /// The ops of a lineage that a layer can end at: the last of each step or source, which may be several ops.
+    fn stops(&self, lineage: &[OpId]) -> Vec<OpId> {
+        let origins = lineage.iter().map(|id| self.graph.origin(*id));
+        let next = origins.clone().skip(1).map(Some).chain([None]);
+        lineage
+            .iter()
+            .zip(origins.zip(next))
+            .filter(|(_, (own, next))| Some(*own) != *next)
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     /// The base image a lineage starts from, if it starts from one.
     fn base(&self, start: OpId) -> Result<Option<BaseImage>, Failure> {
         let (OpKind::Source(Pin::Image { manifest }), Some(config)) =
@@ -465,6 +506,9 @@ impl Maker<'_> {
     fn step_text(&self, id: OpId) -> Option<String> {
         match self.graph.origin(id) {
             Origin::Step { text, .. } => Some(text.clone()),
+            Origin::Source { name } if self.graph.op(id).base().is_some() => {
+                Some(format!("from {name}"))
+            }
             Origin::Source { .. } | Origin::Start => None,
         }
     }
@@ -495,8 +539,7 @@ impl Maker<'_> {
 
     fn image_id(&self, root: OpId, platform: Platform, delivery: &Delivery) -> ImageId {
         let history: Vec<String> = self
-            .graph
-            .lineage(root)
+            .stops(&self.graph.lineage(root))
             .iter()
             .filter_map(|id| self.step_text(*id))
             .collect();
@@ -506,7 +549,7 @@ impl Maker<'_> {
             config: &delivery.changes,
             annotations: &delivery.annotations,
             history: &history,
-            layers: delivery.policy.as_str(),
+            layers: &delivery.policy.name(),
             encoder: delivery.compression.encoder_id(),
             epoch: self.epoch,
             format: FormatVersion::V1,

@@ -146,6 +146,7 @@ pub fn explain(
     let blobs = planned.pinned.blobs(&session.store);
     let forecast = Forecast {
         session,
+        project,
         graph: &planned.graph,
         pinned: &planned.pinned,
         sandbox: &sandbox(session, project, &blobs, options),
@@ -239,6 +240,7 @@ fn changes(graph: &Graph, ids: &[OpId], last: Option<&Remembered>) -> BTreeMap<O
 /// Follows a graph as far as results are known.
 struct Forecast<'a> {
     session: &'a Session<'a>,
+    project: &'a Project,
     graph: &'a Graph,
     pinned: &'a Pinned,
     sandbox: &'a Embedded<'a>,
@@ -273,6 +275,7 @@ impl Forecast<'_> {
                 OpKind::Source(pin) => {
                     let provider = Provider {
                         session: self.session,
+                        project: self.project,
                         pinned: self.pinned,
                         forget: false,
                     };

@@ -6,8 +6,12 @@ use std::io;
 use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
+use crate::debian::fetch::FetchError;
+use crate::debian::install::InstallError;
+use crate::debian::set::SetError;
 use crate::diag::{Diagnostic, Place};
 use crate::exec::sandbox::{RANGE_FIX, SandboxError};
+use crate::graph::apply::FileOpError;
 use crate::hostfs::HostFsError;
 use crate::image::{BaseError, ReadError};
 use crate::layer::LayerError;
@@ -318,7 +322,9 @@ impl From<HttpError> for Failure {
     fn from(error: HttpError) -> Self {
         let exit = match &error {
             HttpError::Url { .. } => Exit::Spec,
-            HttpError::Offline { .. } | HttpError::Unreachable { .. } => Exit::Unreachable,
+            HttpError::Offline { .. }
+            | HttpError::Unreachable { .. }
+            | HttpError::NoPlace { .. } => Exit::Unreachable,
             HttpError::Mismatch { .. } | HttpError::Asserted { .. } => Exit::Untrusted,
             HttpError::Store(_) => Exit::Local,
         };
@@ -328,6 +334,47 @@ impl From<HttpError> for Failure {
             HttpError::Mismatch { .. } => failure.hint("if the file was meant to change, `immbuild update` moves the pin; else somebody changed it"),
             HttpError::Unreachable { .. } => failure.hint("check the URL; `mirrors = [\"…\"]` names other places"),
             _ => failure,
+        }
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::File { what, source } => {
+                let failure = Self::from(source);
+                let cause = failure.diagnostics.first().map(|it| match &it.cause {
+                    Some(cause) => format!("{}: {cause}", it.message),
+                    None => it.message.clone(),
+                });
+                let mut failure = failure;
+                if let Some(first) = failure.diagnostics.first_mut() {
+                    first.message = format!("cannot fetch {what}");
+                    first.cause = cause;
+                }
+                failure
+            }
+            FetchError::NoPlace(_) => wrapped(Exit::Unreachable, &error)
+                .hint("name a place: `mirrors = [\"…\"]` of the archive, or in your configuration"),
+            FetchError::Offline { .. } => {
+                wrapped(Exit::Unreachable, &error).hint("run once without `--offline`")
+            }
+            FetchError::Packages { ref failed } => {
+                let changed = failed
+                    .iter()
+                    .any(|(_, error)| matches!(error, HttpError::Mismatch { .. }));
+                let stored = failed
+                    .iter()
+                    .any(|(_, error)| matches!(error, HttpError::Store(_)));
+                let exit = match (stored, changed) {
+                    (true, _) => Exit::Local,
+                    (_, true) => Exit::Untrusted,
+                    _ => Exit::Unreachable,
+                };
+                wrapped(exit, &error).hint("`immbuild update` locks what the archive has now; `snapshot` of an archive says where its old states are")
+            }
+            FetchError::Damaged { .. } => wrapped(Exit::Untrusted, &error),
+            FetchError::Store(_) => wrapped(Exit::Local, &error),
         }
     }
 }
@@ -375,6 +422,33 @@ impl From<UnpackError> for Failure {
     }
 }
 
+impl From<SetError> for Failure {
+    fn from(error: SetError) -> Self {
+        match error {
+            SetError::Store(error) => error.into(),
+            SetError::Tree(error) => error.into(),
+            error => Self::of(Exit::Untrusted, &error),
+        }
+    }
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        match error {
+            InstallError::Store(error) | InstallError::Root(FileOpError::Keep { source: error, .. }) => error.into(),
+            InstallError::Tree(error) => error.into(),
+            InstallError::NoRunner(_) => Self::of(Exit::Spec, &error)
+                .hint("take `essential = true`, or let nothing execute: `configure = \"none\"`"),
+            InstallError::Overwrites { .. } | InstallError::Meets { .. } => Self::of(Exit::Spec, &error)
+                .hint("leave one of the two out"),
+            InstallError::Unmet { .. } => Self::of(Exit::Spec, &error).hint(
+                "what is in the root stays as it is: take a root with other versions, or lock packages that fit it",
+            ),
+            error => Self::of(Exit::Spec, &error),
+        }
+    }
+}
+
 impl From<BaseError> for Failure {
     fn from(error: BaseError) -> Self {
         Self::of(Exit::Untrusted, &error)
@@ -391,6 +465,7 @@ impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         let exit = match &error {
             OutputError::OnePlatform { .. } => Exit::Usage,
+            OutputError::NotVendored { .. } => Exit::Untrusted,
             OutputError::NoProgram { .. } | OutputError::Engine { .. } => Exit::Unreachable,
             _ => Exit::Local,
         };

@@ -52,6 +52,8 @@ fn vertex(graph: &Graph, id: OpId) -> Vertex {
             OpKind::Source(Pin::Tree { .. }) => "tree",
             OpKind::Source(Pin::Http { .. }) => "http",
             OpKind::Source(Pin::Image { .. }) => "image",
+            OpKind::Source(Pin::Packages(_)) => "packages",
+            OpKind::Install(_) => "install",
             OpKind::File(_) => "file",
             OpKind::Unpack { .. } => "unpack",
             OpKind::Exec(_) => "exec",

@@ -1,21 +1,25 @@
 //! Finds pins and writes them down: `lock` adds and drops, `update` moves, `build` does the first when there is no lock.
 
-use std::collections::BTreeMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use immbuild_cas::digest::Digest;
 use immbuild_cas::store::Store as _;
 
 use super::failure::{Exit, Failure};
+use super::packages::{self, Archives, Moving};
 use super::project::Project;
 use super::session::Session;
-use crate::diag::{Diagnostic, Place};
+use crate::diag::{Diagnostic, Place, nearest};
 use crate::epoch::Epoch;
 use crate::lock::model::{CommitPin, FilePin, Lock, Locked, ManifestPin, Pin};
 use crate::lock::{self, Check, Why};
 use crate::platform::Platform;
 use crate::resolve::{git, http, image};
-use crate::spec::model::{GitSource, Ident, ImageSource, Repository, Resolved, Source, SourceKind};
+use crate::spec::model::{
+    DebianSource, GitSource, Ident, ImageSource, Repository, Resolved, Source, SourceKind,
+};
 
 /// What became of the pins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct LockReport {
     pub dropped: Vec<String>,
     /// Sources whose pins moved: source, old, new.
     pub moved: Vec<(String, String, String)>,
+    /// Sources of packages, and of their bytes those that an older lock had already, and all.
+    pub shared: Vec<(String, u64, u64)>,
     /// The epoch before and after, where it moved.
     pub epoch: Option<(Epoch, Epoch)>,
     /// The lock's file, where it was written.
@@ -35,6 +41,13 @@ pub struct LockReport {
 }
 
 type ByPlatform = BTreeMap<Platform, Resolved>;
+
+/// How locking is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockOptions {
+    /// Take releases and keys of archives that are no longer valid.
+    pub allow_expired: bool,
+}
 
 /// The lock a build goes by, made when there is none.
 ///
@@ -67,7 +80,8 @@ pub fn for_build(
                 .hint("run `immbuild lock` and commit the file"),
             ));
         }
-        let (lock, report) = find_missing(session, project, &resolved, None)?;
+        let options = LockOptions::default();
+        let (lock, report) = find_missing(session, project, &resolved, None, options)?;
         project.write_lock(&lock)?;
         return Ok((Some(lock), Some(project.lock_path.clone()), report.added));
     };
@@ -80,10 +94,14 @@ pub fn for_build(
 }
 
 /// `immbuild lock`: adds what is missing, drops what is unused, moves nothing.
-pub fn lock(session: &Session<'_>, project: &Project) -> Result<LockReport, Failure> {
+pub fn lock(
+    session: &Session<'_>,
+    project: &Project,
+    options: LockOptions,
+) -> Result<LockReport, Failure> {
     let resolved = project.resolve_defaults()?;
     let existing = project.read_lock()?;
-    let (lock, mut report) = find_missing(session, project, &resolved, existing.as_ref())?;
+    let (lock, mut report) = find_missing(session, project, &resolved, existing.as_ref(), options)?;
     if report.needed || existing.is_some() {
         report.written = project
             .write_lock(&lock)?
@@ -119,12 +137,82 @@ pub fn check(project: &Project) -> Result<(), Failure> {
 /// What `update` is asked to move.
 #[derive(Clone, Debug, Default)]
 pub struct UpdateRequest {
-    /// These sources; none: all, unless only the epoch is asked for.
+    /// These sources, or `SOURCE:PACKAGE`; none: all, unless only the epoch is asked for.
     pub sources: Vec<String>,
     /// The epoch too.
     pub epoch: bool,
     /// Write nothing.
     pub dry_run: bool,
+    /// How.
+    pub options: LockOptions,
+}
+
+/// What of a source `update` is to move.
+enum Part {
+    /// All of it.
+    Whole,
+    /// These packages and what they force.
+    Packages(BTreeSet<String>),
+}
+
+/// What `update` is asked for, by source.
+fn parts(asked: &[String], existing: &Lock) -> Result<BTreeMap<String, Part>, Failure> {
+    let mut parts: BTreeMap<String, Part> = BTreeMap::new();
+    for text in asked {
+        let Some((source, package)) = text.split_once(':') else {
+            parts.insert(text.clone(), Part::Whole);
+            continue;
+        };
+        let pin = existing.sources.get(source).map(|locked| &locked.pin);
+        let failure = |message: String| Failure::new(Exit::Usage, Diagnostic::error(message));
+        match pin {
+            Some(Pin::Debian(pin)) => {
+                let names = || pin.packages.iter().map(|it| it.name.as_str());
+                if !names().any(|name| name == package) {
+                    let error = failure(format!("no package `{package}` of `{source}` is locked"));
+                    return Err(match nearest(package, names()) {
+                        Some(near) => error.hint(format!("did you mean `{source}:{near}`?")),
+                        None => error,
+                    });
+                }
+            }
+            Some(_) => {
+                return Err(failure(format!("`{source}` has no packages"))
+                    .hint(format!("write `immbuild update {source}`")));
+            }
+            // Told below, as for a source alone.
+            None => {}
+        }
+        let part = parts
+            .entry(source.to_owned())
+            .or_insert_with(|| Part::Packages(BTreeSet::new()));
+        if let Part::Packages(packages) = part {
+            packages.insert(package.to_owned());
+        }
+    }
+    Ok(parts)
+}
+
+/// Sources of packages that share an archive with one that moves: they move too, so that what compiles and what runs stay
+/// one system.
+fn sharing<'l>(existing: &'l Lock, name: &str) -> Vec<&'l Ident> {
+    let releases = |locked: &'l Locked| match &locked.pin {
+        Pin::Debian(pin) => pin.releases.as_slice(),
+        _ => &[],
+    };
+    let own = existing.sources.get(name).map(releases).unwrap_or_default();
+    let shares = |locked: &'l Locked| {
+        releases(locked).iter().any(|it| {
+            own.iter()
+                .any(|own| (&own.archive, &own.suite) == (&it.archive, &it.suite))
+        })
+    };
+    existing
+        .sources
+        .iter()
+        .filter(|(_, locked)| shares(locked))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// `immbuild update`: finds pins anew.
@@ -145,7 +233,8 @@ pub fn update(
             .hint("run `immbuild lock`, which pins everything for the first time"),
         )
     })?;
-    for name in &request.sources {
+    let mut parts = parts(&request.sources, &existing)?;
+    for name in parts.keys() {
         if !requests.keys().any(|known| known.as_str() == name) {
             let known: Vec<&str> = requests.keys().map(Ident::as_str).collect();
             return Err(Failure::new(
@@ -155,11 +244,16 @@ pub fn update(
             ));
         }
     }
-    let moves = |name: &Ident| match (request.sources.as_slice(), request.epoch) {
-        ([], epoch_only) => !epoch_only,
-        (names, _) => names.iter().any(|wanted| wanted == name.as_str()),
-    };
-    let finder = Finder::new(session, project, &resolved);
+    let named: Vec<String> = parts.keys().cloned().collect();
+    for name in named {
+        for other in sharing(&existing, &name) {
+            let none = || Part::Packages(BTreeSet::new());
+            parts.entry(other.to_string()).or_insert_with(none);
+        }
+    }
+    let all = request.sources.is_empty() && !request.epoch;
+    let moves = |name: &Ident| all || parts.contains_key(name.as_str());
+    let finder = Finder::new(session, project, &resolved, request.options);
     let mut lock = existing.clone();
     let mut report = LockReport {
         needed: !requests.is_empty(),
@@ -170,17 +264,17 @@ pub fn update(
         if !moves(name) {
             continue;
         }
-        let (pin, date) = finder.find(name)?;
+        let before = existing.sources.get(name).map(|locked| &locked.pin);
+        let moving = match (parts.get(name.as_str()), before) {
+            (Some(Part::Packages(wanted)), Some(Pin::Debian(pin))) => {
+                Moving::These(&existing, pin, wanted)
+            }
+            _ => Moving::All(&existing),
+        };
+        let (pin, date) = finder.find(name, moving)?;
         dates.extend(date);
-        let before = existing
-            .sources
-            .get(name)
-            .map(|locked| describe(&locked.pin));
-        let after = describe(&pin);
-        if before.as_ref() != Some(&after) {
-            let before = before.unwrap_or_else(|| "nothing".into());
-            report.moved.push((name.to_string(), before, after));
-        }
+        report.shared.extend(shared(name, before, &pin));
+        report.moved.extend(moved(name, before, &pin));
         lock.sources.insert(
             name.clone(),
             Locked {
@@ -192,7 +286,7 @@ pub fn update(
     if request.epoch {
         // The date of what did not move is not in the lock, so the rule of a first lock needs every source.
         for name in requests.keys().filter(|name| !moves(name)) {
-            dates.extend(finder.find(name)?.1);
+            dates.extend(finder.find(name, Moving::Nothing(Some(&existing)))?.1);
         }
         lock.epoch = first_epoch(session, &resolved, &dates)?;
         if lock.epoch != existing.epoch {
@@ -213,8 +307,9 @@ fn find_missing(
     project: &Project,
     resolved: &ByPlatform,
     existing: Option<&Lock>,
+    options: LockOptions,
 ) -> Result<(Lock, LockReport), Failure> {
-    let finder = Finder::new(session, project, resolved);
+    let finder = Finder::new(session, project, resolved, options);
     let requests = lock::requests(resolved);
     let stale = existing.map(|existing| lock::check(resolved, existing));
     let mut report = LockReport {
@@ -235,7 +330,7 @@ fn find_missing(
             sources.insert(name, kept.clone());
             continue;
         }
-        let (pin, date) = finder.find(&name)?;
+        let (pin, date) = finder.find(&name, Moving::Nothing(existing))?;
         dates.extend(date);
         report.added.push(format!("{name:9} {}", describe(&pin)));
         sources.insert(name, Locked { request, pin });
@@ -293,14 +388,24 @@ struct Finder<'a> {
     session: &'a Session<'a>,
     project: &'a Project,
     resolved: &'a ByPlatform,
+    options: LockOptions,
+    /// Looked at when the first source of packages is.
+    archives: OnceCell<Archives<'a>>,
 }
 
 impl<'a> Finder<'a> {
-    fn new(session: &'a Session<'a>, project: &'a Project, resolved: &'a ByPlatform) -> Self {
+    fn new(
+        session: &'a Session<'a>,
+        project: &'a Project,
+        resolved: &'a ByPlatform,
+        options: LockOptions,
+    ) -> Self {
         Self {
             session,
             project,
             resolved,
+            options,
+            archives: OnceCell::new(),
         }
     }
 
@@ -323,7 +428,7 @@ impl<'a> Finder<'a> {
         }
     }
 
-    fn find(&self, name: &Ident) -> Result<(Pin, Option<i64>), Failure> {
+    fn find(&self, name: &Ident, moving: Moving<'_>) -> Result<(Pin, Option<i64>), Failure> {
         let variants = self.variants(name);
         let first = variants[0].1;
         let at = |failure: Failure| {
@@ -339,9 +444,32 @@ impl<'a> Finder<'a> {
             SourceKind::Image(_) => self.image(name, &variants),
             SourceKind::Http(_) => self.http(&variants).map(|pin| (pin, None)),
             SourceKind::Git(_) => self.git(&variants),
+            SourceKind::Debian(_) => self.debian(name, &variants, moving),
             SourceKind::Path(_) => unreachable!("a path has no request"),
         };
         found.map_err(at)
+    }
+
+    fn debian(
+        &self,
+        name: &Ident,
+        variants: &[(Option<Platform>, &Source)],
+        moving: Moving<'_>,
+    ) -> Result<(Pin, Option<i64>), Failure> {
+        let variants: Vec<(&DebianSource, Vec<Platform>)> = variants
+            .iter()
+            .map(|(platform, source)| {
+                let SourceKind::Debian(source) = &source.kind else {
+                    unreachable!("a source has one kind on all platforms");
+                };
+                (source, self.image_platforms(name, *platform))
+            })
+            .collect();
+        let archives = self
+            .archives
+            .get_or_init(|| Archives::new(self.session, self.project, self.options.allow_expired));
+        let (pin, date) = archives.find(&variants, moving)?;
+        Ok((Pin::Debian(pin), date.map(Epoch::seconds)))
     }
 
     fn http(&self, variants: &[(Option<Platform>, &Source)]) -> Result<Pin, Failure> {
@@ -467,6 +595,41 @@ pub fn remote<'a>(source: &'a GitSource, session: &'a Session<'_>) -> git::Remot
     }
 }
 
+/// How much of a source of packages is in both pins, where they differ: who has the one fetches no more than the rest.
+fn shared(name: &Ident, before: Option<&Pin>, after: &Pin) -> Option<(String, u64, u64)> {
+    let (Some(Pin::Debian(before)), Pin::Debian(after)) = (before, after) else {
+        return None;
+    };
+    let had: BTreeSet<Digest> = before.packages.iter().map(|it| it.sha256).collect();
+    let of = |wanted: &dyn Fn(&Digest) -> bool| -> u64 {
+        let packages = after.packages.iter().filter(|it| wanted(&it.sha256));
+        packages.map(|it| it.size).sum()
+    };
+    let (kept, all) = (of(&|sha256| had.contains(sha256)), of(&|_| true));
+    (kept < all).then(|| (name.to_string(), kept, all))
+}
+
+/// What moved of a source, in words: what, from, to.
+fn moved(name: &Ident, before: Option<&Pin>, after: &Pin) -> Vec<(String, String, String)> {
+    if let Pin::Debian(after) = after {
+        let before = before.and_then(|pin| match pin {
+            Pin::Debian(pin) => Some(pin),
+            _ => None,
+        });
+        return packages::difference(before, after)
+            .into_iter()
+            .map(|(what, from, to)| (format!("{name}:{what}"), from, to))
+            .collect();
+    }
+    let before = before.map(describe);
+    let after = describe(after);
+    if before.as_ref() == Some(&after) {
+        return Vec::new();
+    }
+    let before = before.unwrap_or_else(|| "nothing".into());
+    vec![(name.to_string(), before, after)]
+}
+
 /// A pin in a few words.
 fn describe(pin: &Pin) -> String {
     match pin {
@@ -488,6 +651,11 @@ fn describe(pin: &Pin) -> String {
                 .map(|commit| &commit.commit[..12])
                 .collect();
             format!("commit {}", commits.join(", "))
+        }
+        Pin::Debian(pin) => {
+            let newest = pin.releases.iter().map(|release| release.date).max();
+            let newest = newest.map(|date| format!(" of {date}")).unwrap_or_default();
+            format!("{} packages{newest}", pin.packages.len())
         }
     }
 }

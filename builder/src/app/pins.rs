@@ -14,6 +14,7 @@ use super::realise::Options;
 use super::session::Session;
 use super::until::Until;
 use crate::diag::{Diagnostic, Place, Span};
+use crate::graph::install::PackagePin;
 use crate::graph::op::Pin;
 use crate::graph::plan::{sources_in_use, unpacking};
 use crate::hostfs::origins::{Chain, Origins};
@@ -25,7 +26,8 @@ use crate::platform::Platform;
 use crate::ports::Event;
 use crate::resolve::git;
 use crate::spec::model::{
-    GitSource, HttpSource, Ident, ImageSource, PathSource, Repository, Resolved, Source, SourceKind,
+    DebianSource, GitSource, HttpSource, Ident, ImageSource, PathSource, Repository, Resolved,
+    Source, SourceKind,
 };
 
 /// All that a graph's sources need to be realised.
@@ -51,6 +53,12 @@ pub enum Fetch {
     Git(GitSource, String),
     /// From a layout or archive of this machine.
     Image(PathBuf),
+    /// From archives of packages.
+    Packages(
+        Box<DebianSource>,
+        Vec<lock::ReleasePin>,
+        Vec<lock::PackagePin>,
+    ),
 }
 
 impl Pinned {
@@ -155,6 +163,7 @@ impl Pinner<'_> {
             },
             SourceKind::Http(http) => self.http(source, http, platform),
             SourceKind::Image(image) => self.image(source, image, used_on),
+            SourceKind::Debian(debian) => self.debian(source, debian, used_on),
         }
     }
 
@@ -294,6 +303,33 @@ impl Pinner<'_> {
         };
         let path = self.project.resolve(&image.path);
         self.pinned.fetches.push((pin.clone(), Fetch::Image(path)));
+        Ok(pin)
+    }
+
+    fn debian(
+        &mut self,
+        source: &Source,
+        debian: &DebianSource,
+        platform: Platform,
+    ) -> Result<Pin, Failure> {
+        let lock::Pin::Debian(locked) = self.locked(source)? else {
+            return Err(self.outdated(source));
+        };
+        let mut packages: Vec<lock::PackagePin> =
+            locked.packages_for(platform.debian()).cloned().collect();
+        if packages.is_empty() {
+            return Err(self.outdated(source));
+        }
+        packages.sort();
+        let pins = packages.iter().map(|package| PackagePin {
+            name: package.name.clone(),
+            arch: package.arch.clone(),
+            version: package.version.clone(),
+            sha256: package.sha256,
+        });
+        let pin = Pin::Packages(pins.collect());
+        let fetch = Fetch::Packages(Box::new(debian.clone()), locked.releases.clone(), packages);
+        self.pinned.fetches.push((pin.clone(), fetch));
         Ok(pin)
     }
 

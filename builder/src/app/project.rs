@@ -10,7 +10,7 @@ use super::failure::{Exit, Failure};
 use crate::diag::{Diagnostic, SourceFile};
 use crate::lock::{self, model::Lock};
 use crate::platform::Platform;
-use crate::spec::model::{Resolved, Verb};
+use crate::spec::model::{Configure, Resolved, SourceKind, Verb};
 use crate::spec::{self, Arguments, Spec};
 
 /// A spec that was read and is valid as far as can be said without a platform.
@@ -99,10 +99,13 @@ impl Project {
     pub fn executes(&self) -> bool {
         self.resolve_defaults().is_ok_and(|resolved| {
             resolved.values().any(|spec| {
-                spec.stages
-                    .values()
-                    .flat_map(|stage| &stage.steps)
-                    .any(|step| matches!(step.verb, Verb::Run(_)))
+                let mut steps = spec.stages.values().flat_map(|stage| &stage.steps);
+                let mut sources = spec.sources.values();
+                steps.any(|step| matches!(step.verb, Verb::Run(_)))
+                    || sources.any(|source| {
+                        matches!(&source.kind, SourceKind::Debian(debian)
+                            if debian.configure == Configure::Scripts)
+                    })
             })
         })
     }

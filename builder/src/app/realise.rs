@@ -11,17 +11,24 @@ use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
+use super::packages::Archives;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::debian::deb;
+use crate::debian::install::install;
+use crate::debian::set::Assembly;
 use crate::exec::embedded::{Embedded, RunError, Secrets};
 use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
+use crate::graph::install::{InstallOp, PackagePin};
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::image::{BaseImage, ManifestDigest};
+use crate::lock::model as lock;
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::resolve::{git, http, image, unpack};
+use crate::spec::model::DebianSource;
 
 /// What steps are run with.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +81,7 @@ pub fn attempt(
     let sandbox = sandbox(session, project, &blobs, options);
     let sources = Provider {
         session,
+        project,
         pinned,
         forget: options.forget,
     };
@@ -117,6 +125,8 @@ pub fn sandbox<'a>(
 pub struct Provider<'a> {
     /// Where they are kept.
     pub session: &'a Session<'a>,
+    /// What asks for them.
+    pub project: &'a Project,
     /// Where they come from.
     pub pinned: &'a Pinned,
     /// Fetch them again, whatever is known.
@@ -220,7 +230,7 @@ impl Provider<'_> {
         &self,
         pin: &Pin,
         fetch: &Fetch,
-        progress: &dyn Fn(u64),
+        progress: &(dyn Fn(u64) + Sync),
     ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
         let plain = |tree: TreeId| SourceTree {
@@ -275,8 +285,53 @@ impl Provider<'_> {
             (Pin::Image { manifest }, Fetch::Image(path)) => {
                 self.image(pin, ManifestDigest::new(*manifest), path)
             }
+            (Pin::Packages(pins), Fetch::Packages(source, releases, locked)) => {
+                let tree = self.packages(pins, source, releases, locked, progress)?;
+                self.keep(pin, tree, Vec::new())?;
+                Ok(plain(tree))
+            }
             _ => unreachable!("a pin and where to fetch it are made together"),
         }
+    }
+
+    /// Packages, decoded. One that was decoded before is not fetched again.
+    fn packages(
+        &self,
+        pins: &[PackagePin],
+        source: &DebianSource,
+        releases: &[lock::ReleasePin],
+        locked: &[lock::PackagePin],
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<TreeId, Failure> {
+        let store = &self.session.store;
+        let mut missing = Vec::new();
+        for package in locked {
+            if !deb::is_decoded(&BlobId::new(package.sha256), store)? {
+                missing.push(package.clone());
+            }
+        }
+        if !missing.is_empty() {
+            let archives = Archives::new(self.session, self.project, false);
+            archives.fetch(source, releases, &missing, progress)?;
+        }
+        let packages: Vec<(PackagePin, u64)> = pins
+            .iter()
+            .cloned()
+            .zip(locked.iter().map(|package| package.size))
+            .collect();
+        let assembly = Assembly {
+            store,
+            threads: self.session.settings.threads,
+            progress,
+        };
+        let set = assembly.assemble(&packages)?;
+        for (package, dropped) in &set.dropped {
+            self.session.events.event(Event::Warning {
+                text: format!("`{}` of `{package}`: {}", dropped.path, dropped.what),
+                hint: None,
+            });
+        }
+        Ok(store.put_tree(&set.tree)?)
     }
 
     /// Imports a base image: its documents and layers as they are, and what they are together as a tree.
@@ -390,5 +445,17 @@ impl Sources for Provider<'_> {
             });
         }
         Ok(unpacked.tree)
+    }
+
+    fn install(
+        &self,
+        op: &InstallOp,
+        root: &Tree,
+        packages: &Tree,
+    ) -> Result<(Tree, Vec<String>), Failure> {
+        let store = &self.session.store;
+        let blobs = self.pinned.blobs(store);
+        let installed = install(op, root, packages, store, &blobs)?;
+        Ok((installed.tree, installed.warnings))
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
+use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
 use crate::resolve::git;
@@ -26,9 +27,32 @@ pub struct Settings {
     pub ssh: Option<String>,
     /// `SOURCE_DATE_EPOCH` of the process, which only locking may read.
     pub source_date_epoch: Option<String>,
+    /// What of this machine locking and fetching packages look at.
+    pub host: Host,
     /// When the process began, in seconds and nanoseconds since 1970: tells which files were touched too shortly ago for
     /// their times to be trusted. Reaches no byte of any image.
     pub started: (i64, u32),
+}
+
+/// What of this machine says where packages are and who signs them. Reaches no byte of any image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Where apt's configuration is.
+    pub apt: PathBuf,
+    /// Where keyrings are.
+    pub keyrings: PathBuf,
+    /// Where the user says archives are.
+    pub mirrors: UserMirrors,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            apt: "/etc/apt".into(),
+            keyrings: "/usr/share/keyrings".into(),
+            mirrors: UserMirrors::new(),
+        }
+    }
 }
 
 /// An open store and those settings.

@@ -229,6 +229,7 @@ impl Finder<'_> {
         };
         let provider = Provider {
             session: self.session,
+            project: self.project,
             pinned,
             forget: false,
         };

@@ -30,6 +30,10 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
             });
             in_step(failure, &origin, project)
         }
+        ExecError::Install { origin, source } => match &origin {
+            Origin::Source { name } => at_source(source, name, project),
+            Origin::Step { .. } | Origin::Start => in_step(source, &origin, project),
+        },
         ExecError::Store(error) => error.into(),
         ExecError::Tree(error) => error.into(),
         ExecError::Interrupted => Failure::new(Exit::Interrupted, Diagnostic::error("interrupted")),
@@ -74,7 +78,16 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {
     let label = origin.label();
-    of_run(&label, format!("step `{label}` failed"), error)
+    match origin {
+        // It has no name that a shell could be opened by.
+        Origin::Source { name } => {
+            let failed = format!("the scripts of the packages of source `{name}` failed");
+            of_run("", failed, error)
+        }
+        Origin::Step { .. } | Origin::Start => {
+            of_run(&label, format!("step `{label}` failed"), error)
+        }
+    }
 }
 
 /// A shell that could not be opened as sentences.
@@ -114,7 +127,9 @@ fn of_run(label: &str, failed: String, error: RunError) -> Failure {
             }
             let mut hints = Vec::from_iter(refused_connection(&tail));
             if let Some(log) = log {
-                hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                if !label.is_empty() {
+                    hints.push(format!("`immbuild shell {label}` opens a shell where it ended"));
+                }
                 if !tail.is_empty() {
                     hints.push(format!("the whole log is `immbuild cache log {}`", log.digest().short()));
                 }

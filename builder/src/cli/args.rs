@@ -82,6 +82,12 @@ pub enum Command {
     Explain(Explain),
     /// Print the build graph
     Graph(Graph),
+    /// Say why a package is locked
+    Why(Why),
+    /// Write all locked inputs as one artifact, or take them from one
+    Vendor(Vendor),
+    /// Say what ships, from the lock alone
+    Sbom(Sbom),
     /// Hand the image to a container engine, through its own loader
     Load(Load),
     /// Check an image, rebuild it, and say how far the two agree
@@ -124,18 +130,9 @@ pub enum Command {
     /// (a later version) receipt and provenance
     #[command(hide = true)]
     Attest(Later),
-    /// (a later version) bill of materials
-    #[command(hide = true)]
-    Sbom(Later),
-    /// (a later version) all inputs in one artifact
-    #[command(hide = true)]
-    Vendor(Later),
     /// (a later version) deployment snippet
     #[command(hide = true)]
     Manifest(Later),
-    /// (a later version) why a package is here
-    #[command(hide = true)]
-    Why(Later),
 }
 
 /// A command of a later version: whatever follows it is not looked at.
@@ -231,12 +228,15 @@ pub struct Lock {
     /// With --check: ask what would move
     #[arg(long, requires = "check")]
     pub online: bool,
+    /// Take releases of package archives, and keys, that are no longer valid
+    #[arg(long, conflicts_with = "check")]
+    pub allow_expired: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Update {
-    /// Sources whose pins to move [default: all]
-    #[arg(value_name = "SOURCE")]
+    /// Sources whose pins to move, or a package of one with what it forces [default: all]
+    #[arg(value_name = "SOURCE[:PACKAGE]")]
     pub sources: Vec<String>,
     /// Choose the epoch anew, by the rule of a first lock
     #[arg(long)]
@@ -244,6 +244,51 @@ pub struct Update {
     /// Say what would move, and write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Take releases of package archives, and keys, that are no longer valid
+    #[arg(long)]
+    pub allow_expired: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Vendor {
+    /// The OCI layout to write
+    #[arg(
+        short,
+        long = "output",
+        value_name = "DIR",
+        required_unless_present = "read"
+    )]
+    pub output: Option<PathBuf>,
+    /// Take everything from this layout into the store, so that a build needs no network
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    pub read: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Why {
+    /// The package's name
+    #[arg(value_name = "PACKAGE")]
+    pub package: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The form of the document
+    #[arg(long, value_enum, default_value_t, value_name = "FORM")]
+    pub format: SbomForm,
+    /// Write it to this file instead of standard output
+    #[arg(short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// The forms of a bill of materials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SbomForm {
+    /// SPDX 2.3
+    #[default]
+    Spdx,
+    /// `CycloneDX` 1.6
+    Cyclonedx,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
+use crate::app::vendor::VendorReport;
+use crate::app::why::Why;
 
 /// A line of data on standard output. A reader that has gone away wants no more of it.
 pub(super) fn data(text: &str) {
@@ -165,6 +167,10 @@ pub(super) fn lock(report: &LockReport) {
     for (name, before, after) in &report.moved {
         say(&format!("moved     {name:9} {before} → {after}"));
     }
+    for (name, kept, all) in &report.shared {
+        let (kept, all) = (bytes(*kept), bytes(*all));
+        say(&format!("shared    {name:9} {kept} of {all} of packages"));
+    }
     if let Some((before, after)) = report.epoch {
         say(&format!("epoch     {before} → {after}"));
     }
@@ -185,13 +191,72 @@ pub(super) fn lock_json(report: &LockReport) -> Value {
         .iter()
         .map(|(name, before, after)| json!({ "source": name, "before": before, "after": after }))
         .collect();
+    let shared: Vec<Value> = report
+        .shared
+        .iter()
+        .map(|(name, kept, all)| json!({ "source": name, "kept": kept, "of": all }))
+        .collect();
     json!({
         "event": "result",
         "ok": true,
         "added": report.added,
         "dropped": report.dropped,
         "moved": moved,
+        "shared": shared,
         "epoch": report.epoch.map(|(_, after)| after.to_string()),
         "written": report.written.as_ref().map(|path| path.display().to_string()),
+    })
+}
+
+/// Why a package is locked: the way to it, and all that need it.
+pub(super) fn why(package: &str, found: &[Why]) {
+    for it in found {
+        data(&format!(
+            "{package} {} in `{}` ({})",
+            it.version, it.source, it.architecture
+        ));
+        for (depth, (name, reason)) in it.chain.iter().enumerate() {
+            data(&format!(
+                "  {:indent$}{name}: {reason}",
+                "",
+                indent = 2 * depth
+            ));
+        }
+        if !it.needed_by.is_empty() {
+            data(&format!("  needed by {}", it.needed_by.join(", ")));
+        }
+    }
+}
+
+/// The same for machines.
+pub(super) fn why_json(found: &[Why]) -> Value {
+    let found: Vec<Value> = found
+        .iter()
+        .map(|it| {
+            let chain: Vec<Value> = it
+                .chain
+                .iter()
+                .map(|(name, reason)| json!({ "package": name, "reason": reason }))
+                .collect();
+            json!({
+                "source": it.source.as_str(),
+                "architecture": it.architecture,
+                "version": it.version,
+                "chain": chain,
+                "needed-by": it.needed_by,
+            })
+        })
+        .collect();
+    json!({ "event": "result", "ok": true, "found": found })
+}
+
+/// What `vendor` did, for machines.
+pub(super) fn vendor_json(report: &VendorReport) -> Value {
+    json!({
+        "event": "result",
+        "ok": true,
+        "files": report.files,
+        "bytes": report.bytes,
+        "digest": report.manifest.map(|digest| digest.to_string()),
     })
 }

@@ -12,13 +12,17 @@ use std::time::{Instant, SystemTime};
 use super::args::{self, Cli, Command};
 use super::report;
 use crate::app::build::{self, BuildRequest};
-use crate::app::lock::{self, UpdateRequest};
+use crate::app::lock::{self, LockOptions, UpdateRequest};
 use crate::app::outputs::OutputRequest;
+use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
-use crate::app::{Exit, Failure, Project, Session, Settings};
+use crate::app::session::Host;
+use crate::app::{Exit, Failure, Project, Session, Settings, sbom, user, vendor, why};
+use crate::debian::sources::UserMirrors;
 use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
 use crate::exec::sandbox::{IdMap, enter_if_needed};
+use crate::sbom::Form;
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
@@ -50,6 +54,9 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Shell(arguments) => context.shell(arguments),
         Command::Explain(arguments) => context.explain(arguments),
         Command::Graph(arguments) => context.graph(arguments),
+        Command::Why(arguments) => context.why(arguments),
+        Command::Vendor(arguments) => context.vendor(arguments),
+        Command::Sbom(arguments) => context.sbom(arguments),
         Command::Supervise(arguments) => context.supervise(arguments),
         Command::Doctor => context.doctor(),
         Command::Cache(command) => context.cache(command),
@@ -74,10 +81,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),
-        Command::Sbom(_) => Err(not_yet("`sbom`")),
-        Command::Vendor(_) => Err(not_yet("`vendor`")),
         Command::Manifest(_) => Err(not_yet("`manifest`")),
-        Command::Why(_) => Err(not_yet("`why`")),
     }
 }
 
@@ -171,6 +175,7 @@ impl Context<'_> {
             ids,
             ssh: std::env::var("GIT_SSH_COMMAND").ok(),
             source_date_epoch: std::env::var("SOURCE_DATE_EPOCH").ok(),
+            host: host()?,
             started,
         })
     }
@@ -228,23 +233,34 @@ impl Context<'_> {
     }
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
-        if arguments.online {
-            return Err(
-                not_yet("`--online`").hint("`immbuild update --dry-run` says what would move")
-            );
-        }
         let project = self.project(arguments.file.as_deref())?;
         if arguments.check {
             lock::check(&project)?;
             if !self.cli.global.quiet {
                 report::say("the lock is complete and up to date");
             }
-            return Ok(ExitCode::SUCCESS);
+            if !arguments.online {
+                return Ok(ExitCode::SUCCESS);
+            }
         }
         let settings = self.settings(IdMap::Single)?;
         let progress = self.progress();
         let session = Session::open(&settings, &progress, &self.cancel)?;
-        let report = lock::lock(&session, &project)?;
+        if arguments.online {
+            let request = UpdateRequest {
+                dry_run: true,
+                ..UpdateRequest::default()
+            };
+            // A spec with nothing to lock has no lock, and nothing that could move.
+            if project.read_lock()?.is_some() {
+                self.tell_lock(&lock::update(&session, &project, &request)?);
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let options = LockOptions {
+            allow_expired: arguments.allow_expired,
+        };
+        let report = lock::lock(&session, &project, options)?;
         self.tell_lock(&report);
         Ok(ExitCode::SUCCESS)
     }
@@ -258,9 +274,69 @@ impl Context<'_> {
             sources: arguments.sources.clone(),
             epoch: arguments.epoch,
             dry_run: arguments.dry_run,
+            options: LockOptions {
+                allow_expired: arguments.allow_expired,
+            },
         };
         let report = lock::update(&session, &project, &request)?;
         self.tell_lock(&report);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn why(&self, arguments: &args::Why) -> Result<ExitCode, Failure> {
+        let project = self.project(None)?;
+        let found = why::why(&project, &arguments.package)?;
+        if self.cli.global.json {
+            report::data(&report::why_json(&found).to_string());
+        } else {
+            report::why(&arguments.package, &found);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn sbom(&self, arguments: &args::Sbom) -> Result<ExitCode, Failure> {
+        let project = self.project(None)?;
+        let form = match arguments.format {
+            args::SbomForm::Spdx => Form::Spdx,
+            args::SbomForm::Cyclonedx => Form::CycloneDx,
+        };
+        let document = sbom::sbom(&project, form)?;
+        match &arguments.output {
+            Some(path) => write_atomically(path, document.as_bytes())
+                .map_err(|error| io_failure("write", path, &error))?,
+            None => report::data(&String::from_utf8_lossy(document.as_bytes())),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn vendor(&self, arguments: &args::Vendor) -> Result<ExitCode, Failure> {
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let report = match (&arguments.output, &arguments.read) {
+            (Some(out), _) => vendor::vendor(&session, &self.project(None)?, out)?,
+            (None, Some(layout)) => vendor::read(&session.store, layout)?,
+            (None, None) => unreachable!("one of the two is required"),
+        };
+        if self.cli.global.json {
+            report::data(&report::vendor_json(&report).to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.cli.global.quiet {
+            let done = if report.manifest.is_some() {
+                "written"
+            } else {
+                "read   "
+            };
+            report::say(&format!(
+                "{done}   {} files, {}",
+                report.files,
+                report::bytes(report.bytes)
+            ));
+        }
+        if let Some(manifest) = report.manifest {
+            report::data(&manifest.to_string());
+        }
         Ok(ExitCode::SUCCESS)
     }
 
@@ -303,6 +379,22 @@ impl Context<'_> {
 }
 
 /// `$XDG_CACHE_HOME/immbuild`, else `~/.cache/immbuild` (XDG Base Directory Specification).
+/// Where packages are and who signs them, as this machine and its user have it.
+fn host() -> Result<Host, Failure> {
+    let configuration = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    let mirrors = match configuration {
+        Some(path) => user::read(&path.join("immbuild/config.toml"))?,
+        None => UserMirrors::new(),
+    };
+    Ok(Host {
+        mirrors,
+        ..Host::default()
+    })
+}
+
 fn default_store() -> Result<PathBuf, Failure> {
     let absolute = |name| {
         std::env::var_os(name)

@@ -92,6 +92,21 @@ impl<'a> ActionCache<'a> {
         }
     }
 
+    /// What was said when this action was done, if it is known.
+    pub fn log(&self, action: ActionId) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(record) = self.0.record(KIND, action.digest())? else {
+            return Ok(None);
+        };
+        let Some(blob) = Beside::of_record(&record).log else {
+            return Ok(None);
+        };
+        match self.0.read(&blob) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(StoreError::Missing(_) | StoreError::Damaged { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// What the process of this action did, if it is known.
     pub fn evidence(&self, action: ActionId) -> Result<Option<Evidence>, CacheError> {
         let Some(record) = self.0.record(KIND, action.digest())? else {

@@ -17,6 +17,7 @@ use crate::epoch::Epoch;
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
+use crate::graph::install::InstallOp;
 use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
@@ -51,6 +52,14 @@ pub enum ExecError<R, S> {
         origin: Origin,
         /// Why.
         source: FileOpError,
+    },
+    /// Packages cannot be put onto a root.
+    #[error("cannot install for `{}`", .origin.label())]
+    Install {
+        /// Which step or source.
+        origin: Origin,
+        /// Why.
+        source: S,
     },
     /// What a step unpacks is no archive, or no file.
     #[error("cannot unpack for step `{}`", .origin.label())]
@@ -256,6 +265,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             OpKind::Source(pin) => self.source(id, pin, origin),
             OpKind::File(_) | OpKind::Unpack { .. } => self.file(graph, op, origin, inputs),
             OpKind::Exec(exec) => self.exec(op, exec, origin, &inputs[0], roots),
+            OpKind::Install(install) => self.install(op, install, origin, inputs),
         }
     }
 
@@ -362,12 +372,63 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 };
                 self.apply(&copy, &base, Some(&unpacked), false, origin)?
             }
-            OpKind::Empty | OpKind::Source(_) | OpKind::Exec(_) => {
+            OpKind::Empty | OpKind::Source(_) | OpKind::Exec(_) | OpKind::Install(_) => {
                 unreachable!("realise_op sends only file ops here")
             }
         };
         let id = cache.put(action, &tree, Beside::default())?;
         Ok(inputs[0].followed_by(id, action, None, false, taint))
+    }
+
+    /// Packages onto a root. Scripts are an op of their own.
+    fn install(
+        &self,
+        op: &Op,
+        install: &InstallOp,
+        origin: &Origin,
+        inputs: &[Known],
+    ) -> Result<Known, Failure<B, S>> {
+        let action = action_of(op, inputs, None);
+        let taint = inputs.iter().fold(Taint::default(), |taint, input| {
+            taint.and(input.realised.taint)
+        });
+        let cache = ActionCache::new(self.store);
+        if !self.forget
+            && let Some(tree) = cache.get(action)?
+        {
+            // What was said then is as true now.
+            let said = cache.log(action)?.unwrap_or_default();
+            self.warn(String::from_utf8_lossy(&said).lines());
+            return Ok(inputs[0].followed_by(tree, action, None, true, taint));
+        }
+        let root = self.store.tree(&inputs[0].realised.tree)?;
+        let packages = self.store.tree(&inputs[1].realised.tree)?;
+        let installed = self.sources.install(install, &root, &packages);
+        let (tree, warnings) = installed.map_err(|source| ExecError::Install {
+            origin: origin.clone(),
+            source,
+        })?;
+        self.warn(warnings.iter().map(String::as_str));
+        let log = if warnings.is_empty() {
+            None
+        } else {
+            Some(self.store.put_bytes(warnings.join("\n").as_bytes())?)
+        };
+        let beside = Beside {
+            log,
+            ..Beside::default()
+        };
+        let id = cache.put(action, &tree, beside)?;
+        Ok(inputs[0].followed_by(id, action, None, false, taint))
+    }
+
+    fn warn<'w>(&self, warnings: impl Iterator<Item = &'w str>) {
+        for text in warnings {
+            self.events.event(Event::Warning {
+                text: text.to_owned(),
+                hint: None,
+            });
+        }
     }
 
     fn apply(

@@ -15,10 +15,9 @@ use immbuild_cas::path::{PathError, RelPath};
 use immbuild_cas::store::{BlobSource, DirectorySource, Store, StoreError};
 use immbuild_cas::tree::{Entry, Meta, Symlink, Tree, TreeBuilder, TreeError};
 
-pub use self::accounts::AccountError;
-use self::accounts::NewUser;
+pub use self::accounts::{AccountError, NewUser};
 use self::copy::{Copy, Given};
-use self::root::Root;
+pub use self::root::{Missing, Root, Way};
 use super::file_op::{FileOp, Owner};
 use crate::pattern::{PatternError, Selection};
 

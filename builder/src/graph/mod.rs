@@ -3,6 +3,7 @@
 pub mod action;
 pub mod apply;
 pub mod file_op;
+pub mod install;
 pub mod op;
 pub mod plan;
 

@@ -10,6 +10,7 @@ use immbuild_cas::digest::{Digest, TreeId};
 use immbuild_cas::path::RelPath;
 
 use super::file_op::{FileOp, Owner};
+use super::install::{InstallOp, PackagePin};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::platform::Platform;
 use crate::spec::model::{Metadata, Tier};
@@ -41,6 +42,8 @@ pub enum Pin {
         /// Digest of its manifest.
         manifest: Digest,
     },
+    /// Packages for one architecture: a directory with one for each of them. By name and architecture.
+    Packages(Vec<PackagePin>),
 }
 
 /// How an archive becomes a tree.
@@ -131,6 +134,8 @@ pub enum OpKind {
     },
     /// A process. Input: the root it changes.
     Exec(ExecOp),
+    /// Packages put onto a root. Inputs: the root, and the packages.
+    Install(InstallOp),
 }
 
 /// A vertex of the build graph.
@@ -191,6 +196,10 @@ impl Canonical for OpKind {
                 out.u8(4);
                 out.bytes(&op.to_canonical());
             }
+            Self::Install(op) => {
+                out.u8(5);
+                out.bytes(&op.to_canonical());
+            }
         }
     }
 }
@@ -210,6 +219,10 @@ fn encode_pin(pin: &Pin, out: &mut Encoder) {
         Pin::Image { manifest } => {
             out.u8(2);
             out.digest(manifest);
+        }
+        Pin::Packages(packages) => {
+            out.u8(3);
+            out.sequence(packages.iter(), |out, package| package.encode(out));
         }
     }
 }

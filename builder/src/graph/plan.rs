@@ -8,12 +8,14 @@ use immbuild_cas::canonical::Canonical as _;
 use immbuild_cas::digest::Digest;
 
 use super::file_op::{FileOp, Owner};
+use super::install::{InstallOp, configuration};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
 use crate::epoch::Epoch;
 use crate::platform::Platform;
 use crate::spec::model::{
-    self, Command, Ident, Origin as Named, Resolved, Stage, Step, Unpacking, Verb,
+    self, Command, Configure, DebianSource, Ident, Origin as Named, Resolved, SourceKind, Stage,
+    Step, Unpacking, Verb,
 };
 
 /// Where every step of a spec is in a graph.
@@ -68,6 +70,7 @@ fn origins(stage: &Stage) -> impl Iterator<Item = &Named> {
     from.chain(stage.steps.iter().filter_map(|step| match &step.verb {
         Verb::Copy(copy) => Some(&copy.from.origin),
         Verb::Unpack(unpack) => Some(&unpack.from.origin),
+        Verb::Install(install) => Some(&install.origin),
         _ => None,
     }))
 }
@@ -121,8 +124,12 @@ impl Planner<'_> {
         let mut roots = vec![start];
         let mut equals: BTreeMap<Digest, u32> = BTreeMap::new();
         for (step, number) in stage.steps.iter().zip(1..) {
-            let mut op = self.step(stage, step, roots[roots.len() - 1], &env);
-            if let OpKind::Exec(exec) = &mut op.kind {
+            let mut ops = self.ops(stage, step, roots[roots.len() - 1], &env);
+            if let Some(Op {
+                kind: OpKind::Exec(exec),
+                ..
+            }) = ops.last_mut()
+            {
                 let before = equals.entry(exec.canonical_digest()).or_default();
                 exec.occurrence = *before;
                 *before += 1;
@@ -132,7 +139,11 @@ impl Planner<'_> {
                 number,
                 text: step_text(step),
             };
-            roots.push(self.graph.add(op, origin));
+            let mut root = roots[roots.len() - 1];
+            for op in ops {
+                root = self.graph.add(op, origin.clone());
+            }
+            roots.push(root);
         }
         self.plan.stages.insert(name.clone(), roots);
         self.plan.end(name)
@@ -142,19 +153,84 @@ impl Planner<'_> {
         match origin {
             Named::Stage(name) => self.stage(name),
             Named::Source(name) => {
-                let id = self.graph.add(
-                    Op {
-                        kind: OpKind::Source(self.pins[&(name.clone(), platform)].clone()),
-                        inputs: Vec::new(),
-                    },
-                    Origin::Source {
-                        name: name.to_string(),
-                    },
-                );
+                let origin = Origin::Source {
+                    name: name.to_string(),
+                };
+                let mut id = self.source(name, platform);
+                if let SourceKind::Debian(debian) = &self.spec.sources[name].kind {
+                    let empty = self.graph.add(
+                        Op {
+                            kind: OpKind::Empty,
+                            inputs: Vec::new(),
+                        },
+                        Origin::Start,
+                    );
+                    for op in self.install(debian, platform, id, empty) {
+                        id = self.graph.add(op, origin.clone());
+                    }
+                }
                 self.plan.sources.insert(name.clone(), id);
                 id
             }
         }
+    }
+
+    /// The source itself: of packages what they hold, and no root.
+    fn source(&mut self, name: &Ident, platform: Platform) -> OpId {
+        self.graph.add(
+            Op {
+                kind: OpKind::Source(self.pins[&(name.clone(), platform)].clone()),
+                inputs: Vec::new(),
+            },
+            Origin::Source {
+                name: name.to_string(),
+            },
+        )
+    }
+
+    /// What a step does, one after the other: each on the root that the one before left.
+    fn ops(
+        &mut self,
+        stage: &Stage,
+        step: &Step,
+        base: OpId,
+        env: &BTreeMap<String, String>,
+    ) -> Vec<Op> {
+        let Verb::Install(install) = &step.verb else {
+            return vec![self.step(stage, step, base, env)];
+        };
+        let name = install.origin.name();
+        let SourceKind::Debian(debian) = &self.spec.sources[name].kind else {
+            unreachable!("a spec that is read installs packages only");
+        };
+        let packages = self.source(name, stage.platform);
+        self.install(debian, stage.platform, packages, base)
+    }
+
+    /// Packages onto a root, and their scripts.
+    fn install(
+        &self,
+        debian: &DebianSource,
+        platform: Platform,
+        packages: OpId,
+        root: OpId,
+    ) -> Vec<Op> {
+        let install = Op {
+            kind: OpKind::Install(InstallOp {
+                architecture: platform.debian().to_owned(),
+                configure: debian.configure,
+                fixups: debian.fixups.clone(),
+            }),
+            inputs: vec![root, packages],
+        };
+        let mut ops = vec![install];
+        if debian.configure == Configure::Scripts {
+            ops.push(Op {
+                kind: OpKind::Exec(configuration(self.epoch, platform)),
+                inputs: vec![ops[0].id()],
+            });
+        }
+        ops
     }
 
     fn step(
@@ -226,6 +302,7 @@ impl Planner<'_> {
                 }),
                 None,
             ),
+            Verb::Install(_) => unreachable!("`ops` does not ask for one"),
             Verb::Run(run) => {
                 let mut env = env.clone();
                 env.extend(run.env.clone());
@@ -299,6 +376,7 @@ pub fn step_text(step: &Step) -> String {
         Verb::Copy(copy) => format!("copy {} to {}", reference(&copy.from), copy.to),
         Verb::Unpack(unpack) => format!("unpack {} to {}", reference(&unpack.from), unpack.to),
         Verb::Write(write) => format!("write {}", write.path),
+        Verb::Install(install) => format!("install {}", install.origin.name()),
         Verb::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
         Verb::Link(link) => format!("link {} to {}", link.path, link.target),
         Verb::Remove(remove) => format!("remove {}", remove.path),

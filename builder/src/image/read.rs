@@ -99,6 +99,22 @@ pub fn document(bytes: &[u8], name: &str) -> Result<Document, ReadError> {
     }
 }
 
+/// The files of an artifact of this type: a manifest that is no image.
+pub fn artifact(bytes: &[u8], name: &str, of_type: &str) -> Result<Vec<Descriptor>, ReadError> {
+    let json = parse(bytes, name)?;
+    let root = At::root(&json, name);
+    root.expect_number("schemaVersion", 2)?;
+    let media_type = root.optional_text("mediaType")?;
+    if media_type != MEDIA_MANIFEST {
+        return Err(root.wrong("mediaType", format!("is `{media_type}`, not a manifest's")));
+    }
+    let found = root.optional_text("artifactType")?;
+    if found != of_type {
+        return Err(root.wrong("artifactType", format!("is `{found}`, not `{of_type}`")));
+    }
+    root.list("layers")?.iter().map(descriptor).collect()
+}
+
 fn index(root: &At<'_>) -> Result<Index, ReadError> {
     let entries = root.list("manifests")?;
     if entries.len() > MAX_MANIFESTS {

@@ -1,5 +1,7 @@
 //! How what was done to a root is cut into layers: late, by policy, without building anything again.
 
+use std::borrow::Cow;
+
 use immbuild_cas::digest::TreeId;
 
 /// How own changes are cut.
@@ -7,16 +9,19 @@ use immbuild_cas::digest::TreeId;
 pub enum LayerPolicy {
     /// A layer for each step that changed something.
     PerStep,
+    /// The same, and for packages so many at most.
+    PerPackage(u32),
     /// One layer for all of them.
     Single,
 }
 
 impl LayerPolicy {
     /// As a spec writes it; part of image ids.
-    pub const fn as_str(self) -> &'static str {
+    pub fn name(self) -> Cow<'static, str> {
         match self {
-            Self::PerStep => "per-step",
-            Self::Single => "single",
+            Self::PerStep => "per-step".into(),
+            Self::PerPackage(most) => format!("per-package/{most}").into(),
+            Self::Single => "single".into(),
         }
     }
 }

@@ -19,7 +19,9 @@ pub use codec::{BLOCK, Compression, EncoderError, Encoding, LimitError, Limited,
 pub use members::MemberError;
 pub use mtimes::{Mtime, Mtimes};
 pub use plan::LayerPlan;
-pub use untar::{Dropped, Refusal, UntarError, UntarOptions, UntarTarget, read_layer, untar};
+pub use untar::{
+    Dropped, Refusal, UntarError, UntarOptions, UntarTarget, read_layer, untar, untar_listed,
+};
 
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;

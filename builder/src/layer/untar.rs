@@ -26,6 +26,7 @@ const LINKS_MAX: u32 = 40;
 
 /// How an archive is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own")]
 pub struct UntarOptions {
     /// Are names with `.wh.` deletions (OCI image-spec, layer, "Whiteouts"), or names?
     pub whiteouts: bool,
@@ -34,6 +35,8 @@ pub struct UntarOptions {
     /// Keep modes, owners, attributes, hard links and pipes? Else files are 0644, or 0755 if anybody may execute them,
     /// directories 0755, owners 0:0, and each hard link is a file of its own.
     pub preserve: bool,
+    /// Refuse absolute names, members behind a symbolic link, and a path twice? No package has them.
+    pub strict: bool,
     /// How many leading names are taken off each path. What has no more names than that is left out.
     pub strip: usize,
     /// Most members.
@@ -48,9 +51,21 @@ impl UntarOptions {
         whiteouts: true,
         devices: true,
         preserve: true,
+        strict: false,
         strip: 0,
         entries_max: 1 << 24,
         bytes_max: 1 << 40,
+    };
+
+    /// One of the archives in a package: everything is kept, at most 2^20 members and 16 GiB.
+    pub const PACKAGE: Self = Self {
+        whiteouts: false,
+        devices: false,
+        preserve: true,
+        strict: true,
+        strip: 0,
+        entries_max: 1 << 20,
+        bytes_max: 16 << 30,
     };
 
     /// An archive from somewhere: no devices, at most 2^20 members and 32 GiB.
@@ -59,6 +74,7 @@ impl UntarOptions {
             whiteouts: false,
             devices: false,
             preserve,
+            strict: false,
             strip,
             entries_max: 1 << 20,
             bytes_max: 32 << 30,
@@ -131,6 +147,15 @@ pub enum Refusal {
     /// A way out.
     #[error("has `..` in its path")]
     Escape,
+    /// A name from the root of the machine.
+    #[error("has an absolute path")]
+    Absolute,
+    /// A way through a link.
+    #[error("is behind a symbolic link, at `{0}`")]
+    BehindLink(RelPath),
+    /// There was one.
+    #[error("is there twice")]
+    Twice,
     /// The path is none.
     #[error("is no path of a tree: {0}")]
     Path(#[from] PathError),
@@ -193,23 +218,37 @@ pub fn untar(
     options: &UntarOptions,
     target: UntarTarget<'_, '_>,
 ) -> Result<(), UntarError> {
+    untar_listed(reader, options, target).map(drop)
+}
+
+/// The same, and says the paths that the archive names, in its order.
+///
+/// # Errors
+/// As [`untar`].
+pub fn untar_listed(
+    reader: &mut dyn Read,
+    options: &UntarOptions,
+    target: UntarTarget<'_, '_>,
+) -> Result<Vec<RelPath>, UntarError> {
     let mut members = Members::new(reader, options.bytes_max);
     let mut untar = Untar {
         options,
         target,
         fresh: BTreeSet::new(),
     };
+    let mut named = Vec::new();
     let mut count = 0;
     while let Some(member) = members.next()? {
         count += 1;
         if count > options.entries_max {
             return Err(UntarError::Entries(options.entries_max));
         }
-        untar
+        let path = untar
             .member(&member, &mut members)
             .map_err(|failure| failure.of(&member))?;
+        named.extend(path);
     }
-    Ok(())
+    Ok(named)
 }
 
 /// Why one member failed, still without its name.
@@ -252,10 +291,31 @@ struct Untar<'o, 't, 'a> {
 }
 
 impl Untar<'_, '_, '_> {
-    fn member(&mut self, member: &Member, members: &mut Members<'_>) -> Result<(), Failure> {
+    /// The path it names, if it names one.
+    fn member(
+        &mut self,
+        member: &Member,
+        members: &mut Members<'_>,
+    ) -> Result<Option<RelPath>, Failure> {
+        if self.options.strict && member.path.starts_with(b"/") {
+            return Err(Refusal::Absolute.into());
+        }
         let Some(written) = self.path(&member.path)? else {
-            return Ok(());
+            return Ok(None);
         };
+        if self.options.strict && self.fresh.contains(&written) {
+            return Err(Refusal::Twice.into());
+        }
+        self.named(member, members, &written)?;
+        Ok(Some(written))
+    }
+
+    fn named(
+        &mut self,
+        member: &Member,
+        members: &mut Members<'_>,
+        written: &RelPath,
+    ) -> Result<(), Failure> {
         let Some((parent, name)) = written.split_last() else {
             return self.root(member);
         };
@@ -268,6 +328,9 @@ impl Untar<'_, '_, '_> {
             return Ok(());
         }
         let directory = self.resolve(&parent, true)?;
+        if self.options.strict && directory != parent {
+            return Err(Refusal::BehindLink(parent).into());
+        }
         let path = directory.join(&name)?;
         match member.kind {
             Kind::Directory => self.directory(member, &path)?,
@@ -379,7 +442,11 @@ impl Untar<'_, '_, '_> {
         let no_target = || Refusal::Target(shown(&member.link));
         let written = self.path(&member.link)?.ok_or_else(no_target)?;
         let (parent, name) = written.split_last().ok_or_else(no_target)?;
-        let existing = self.resolve(&parent, false)?.join(&name)?;
+        let directory = self.resolve(&parent, false)?;
+        if self.options.strict && directory != parent {
+            return Err(Refusal::BehindLink(parent).into());
+        }
+        let existing = directory.join(&name)?;
         let is_there = self
             .kind(&existing)?
             .is_some_and(|kind| kind != EntryKind::Directory);
@@ -508,7 +575,7 @@ impl Untar<'_, '_, '_> {
         if let Some(mtime) = Mtime::new(seconds, nanoseconds) {
             self.target.mtimes.insert(path.clone(), mtime);
         }
-        if self.options.whiteouts {
+        if self.options.whiteouts || self.options.strict {
             self.fresh.insert(path);
         }
     }

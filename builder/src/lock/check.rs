@@ -128,15 +128,18 @@ fn outdated(
                 (SourceKind::Image(_), Pin::Image { .. })
                     | (SourceKind::Http(_), Pin::Http { .. })
                     | (SourceKind::Git(_), Pin::Git { .. })
+                    | (SourceKind::Debian(_), Pin::Debian(_))
             )
         });
     if !same_kind || request != locked.request {
         return vec![outdated(Why::Request)];
     }
-    // What asks for the same on every platform has one pin; else the request says the platforms already. Only an image
-    // is one request with a pin for each.
-    let Pin::Image { manifests, .. } = &locked.pin else {
-        return Vec::new();
+    // What asks for the same on every platform has one pin; else the request says the platforms already. Only images and
+    // packages are one request with a pin for each.
+    let is_locked_for: &dyn Fn(Platform) -> bool = match &locked.pin {
+        Pin::Image { manifests, .. } => &|platform| manifests.contains_key(&platform),
+        Pin::Debian(pin) => &|platform| pin.architectures().contains(platform.debian()),
+        Pin::Http { .. } | Pin::Git { .. } => return Vec::new(),
     };
     let wanted: BTreeSet<Platform> = resolved
         .values()
@@ -144,11 +147,15 @@ fn outdated(
         .collect();
     let added = wanted
         .iter()
-        .filter(|platform| !manifests.contains_key(platform))
+        .filter(|platform| !is_locked_for(**platform))
         .map(|platform| outdated(Why::Added(*platform)));
-    let removed = manifests
-        .keys()
-        .filter(|platform| !wanted.contains(platform))
-        .map(|platform| outdated(Why::Removed(*platform)));
+    // Several platforms may share an architecture of Debian's: then each is wanted as long as one of them is.
+    let is_wanted = |platform: &Platform| match &locked.pin {
+        Pin::Debian(_) => wanted.iter().any(|it| it.debian() == platform.debian()),
+        _ => wanted.contains(platform),
+    };
+    let removed = Platform::all()
+        .filter(|platform| is_locked_for(*platform) && !is_wanted(platform))
+        .map(|platform| outdated(Why::Removed(platform)));
     added.chain(removed).collect()
 }

@@ -1,12 +1,15 @@
 //! The lock as text: one way to write it, and a reader that takes nothing else than what it means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write as _};
 use std::sync::Arc;
 
 use immbuild_cas::digest::{Digest, TreeId};
 
-use super::model::{CommitPin, Expect, FilePin, Lock, Locked, ManifestPin, Pin, Target};
+use super::model::{
+    ALL, CommitPin, DebianPin, Expect, FilePin, Lock, Locked, ManifestPin, PackagePin, Pin,
+    ReleasePin, Target,
+};
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::Epoch;
 use crate::platform::Platform;
@@ -78,6 +81,41 @@ fn write_source(out: &mut String, name: &Ident, locked: &Locked) {
                 string(out, "tree", &pin.tree);
             }
         }
+        Pin::Debian(pin) => {
+            head("debian");
+            write_debian(out, name, pin);
+        }
+    }
+}
+
+fn write_debian(out: &mut String, name: &Ident, pin: &DebianPin) {
+    string(out, "solver", &pin.solver);
+    for release in &pin.releases {
+        line(out, format_args!("\n[[source.{name}.release]]"));
+        string(out, "archive", &release.archive);
+        string(out, "suite", &release.suite);
+        string(out, "inrelease", &release.inrelease);
+        line(out, format_args!("date = {}", release.date));
+        strings(out, "signers", &release.signers);
+    }
+    for package in &pin.packages {
+        line(out, format_args!("\n[[source.{name}.package]]"));
+        string(out, "name", &package.name);
+        string(out, "version", &package.version);
+        string(out, "arch", &package.arch);
+        if !package.for_architectures.is_empty() {
+            strings(out, "for", &package.for_architectures);
+        }
+        string(out, "archive", &package.archive);
+        string(out, "path", &package.path);
+        line(out, format_args!("size = {}", package.size));
+        string(out, "sha256", &package.sha256.to_hex());
+        string(out, "source", &package.source);
+        if let Some(version) = &package.source_version {
+            string(out, "source-version", version);
+        }
+        strings(out, "depends", &package.depends);
+        string(out, "reason", &package.reason);
     }
 }
 
@@ -88,6 +126,11 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 /// No value of a lock needs an escape: they are names, digests and platforms.
 fn string(out: &mut String, key: &str, value: &dyn Display) {
     line(out, format_args!("{key} = \"{value}\""));
+}
+
+fn strings(out: &mut String, key: &str, values: &[String]) {
+    let quoted: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+    line(out, format_args!("{key} = [{}]", quoted.join(", ")));
 }
 
 /// Reads a lock; `name` is what the file is called in diagnostics. Comments, order and line ends do not matter.
@@ -172,7 +215,7 @@ impl Reader<'_> {
             }
         }
         self.keys("the lock", document, &["lock", "epoch", "source", "expect"]);
-        let epoch = self.epoch(document);
+        let epoch = self.epoch(document, "epoch");
         let sources = self.sources(document);
         let expect = self.expectations(document);
         Some(Lock {
@@ -253,8 +296,8 @@ impl Reader<'_> {
         self.read(table, "platform", "a platform", exact_platform)
     }
 
-    fn epoch(&mut self, document: &Table) -> Option<Epoch> {
-        let value = self.required(document, "epoch")?;
+    fn epoch(&mut self, table: &Table, key: &str) -> Option<Epoch> {
+        let value = self.required(table, key)?;
         let epoch = match &value.data {
             Data::Datetime(text) => text.parse().ok(),
             _ => None,
@@ -262,7 +305,7 @@ impl Reader<'_> {
         if epoch.is_none() {
             self.error(
                 value.span,
-                "`epoch` is not a time of the form `2026-11-21T00:53:02Z`",
+                format!("`{key}` is not a time of the form `2026-11-21T00:53:02Z`"),
             );
         }
         epoch
@@ -301,13 +344,7 @@ impl Reader<'_> {
             "image" => self.image(table),
             "http" => self.http(table),
             "git" => self.git(table),
-            "debian" => {
-                let span = table.get("kind")?.value.span;
-                let error =
-                    Diagnostic::error("pins of `debian` sources are not supported by this version");
-                self.report(span, error.hint(NEWER));
-                return None;
-            }
+            "debian" => self.debian(table),
             _ => {
                 let span = table.get("kind")?.value.span;
                 let message = format!("`{}` is not a kind of pin", kind.escape_debug());
@@ -417,6 +454,192 @@ impl Reader<'_> {
         })
     }
 
+    fn debian(&mut self, table: &Table) -> Option<Pin> {
+        let known = ["kind", "request", "solver", "release", "package"];
+        self.keys("a pin of packages", table, &known);
+        let solver = self.read(table, "solver", "a name of a solver", |text| {
+            plain(text, b"/-.").map(ToOwned::to_owned)
+        });
+        let mut releases = BTreeMap::new();
+        for table in self.tables(table, "release", true)? {
+            let pin = self.release(table)?;
+            let key = (pin.archive.clone(), pin.suite.clone());
+            self.insert(&mut releases, key, pin, table.span);
+        }
+        let mut packages = BTreeMap::new();
+        let mut installed = BTreeSet::new();
+        let mut spans = Vec::new();
+        for table in self.tables(table, "package", true)? {
+            let pin = self.package(table)?;
+            for architecture in pin.architectures() {
+                let key = (pin.name.clone(), architecture.to_owned());
+                if !installed.insert(key) {
+                    self.error(table.span, "one architecture has this package twice");
+                }
+            }
+            let key = (pin.name.clone(), pin.arch.clone(), pin.version.clone());
+            spans.push((key.clone(), table.span));
+            self.insert(&mut packages, key, pin, table.span);
+        }
+        // A merge may have dropped what others need.
+        for (key, span) in spans {
+            let package = &packages[&key];
+            let gone = package.depends.iter().find(|name| {
+                let mut architectures = package.architectures();
+                architectures.any(|it| !installed.contains(&((*name).clone(), it.to_owned())))
+            });
+            if let Some(gone) = gone {
+                let message = format!(
+                    "`{}` needs `{gone}`, which the lock does not have",
+                    package.name
+                );
+                self.error(span, message);
+            }
+            if !releases
+                .keys()
+                .any(|(archive, _): &(Ident, String)| *archive == package.archive)
+            {
+                let message = format!("there is no release of the archive `{}`", package.archive);
+                self.error(span, message);
+            }
+        }
+        Some(Pin::Debian(DebianPin {
+            solver: solver?,
+            releases: releases.into_values().collect(),
+            packages: packages.into_values().collect(),
+        }))
+    }
+
+    fn release(&mut self, table: &Table) -> Option<ReleasePin> {
+        let known = ["archive", "suite", "inrelease", "date", "signers"];
+        self.keys("a release", table, &known);
+        let archive = self.read(table, "archive", "a name of an archive", Ident::new);
+        let suite = self.read(table, "suite", "a name of a suite", |text| {
+            plain(text, b"._-/").map(ToOwned::to_owned)
+        });
+        let inrelease = self.digest(table, "inrelease");
+        let date = self.epoch(table, "date");
+        let signers = self.names(table, "signers", "a fingerprint", |text| {
+            let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+            matches!(text.len(), 40 | 64) && text.bytes().all(hex)
+        });
+        Some(ReleasePin {
+            archive: archive?,
+            suite: suite?,
+            inrelease: inrelease?,
+            date: date?,
+            signers: signers?,
+        })
+    }
+
+    fn package(&mut self, table: &Table) -> Option<PackagePin> {
+        let known = [
+            "name",
+            "version",
+            "arch",
+            "for",
+            "archive",
+            "path",
+            "size",
+            "sha256",
+            "source",
+            "source-version",
+            "depends",
+            "reason",
+        ];
+        self.keys("a package", table, &known);
+        let word = |marks: &'static [u8]| move |text: &str| plain(text, marks).map(str::to_owned);
+        let name = self.read(table, "name", "a name of a package", word(PACKAGE));
+        let version = self.read(table, "version", "a version", word(VERSION_MARKS));
+        let arch = self.read(table, "arch", "an architecture", word(b"-"));
+        let archive = self.read(table, "archive", "a name of an archive", Ident::new);
+        let path = self.read(table, "path", "a path below the archive", |text| {
+            is_pool_path(text).then(|| text.to_owned())
+        });
+        let size = self.size(table);
+        let hex = |text: &str| Digest::from_hex(text).ok();
+        let sha256 = self.read(table, "sha256", "64 digits of `0-9a-f`", hex);
+        let source = self.read(table, "source", "a name of a package", word(PACKAGE));
+        let source_version = match table.get("source-version") {
+            None => None,
+            Some(_) => {
+                Some(self.read(table, "source-version", "a version", word(VERSION_MARKS))?)
+            }
+        };
+        let is = |marks: &'static [u8]| move |text: &str| plain(text, marks).is_some();
+        let depends = self.names(table, "depends", "a name of a package", is(PACKAGE));
+        let reason = self.read(table, "reason", "a reason", word(b"+.- "));
+        let arch = arch?;
+        let for_architectures = if arch == ALL {
+            self.names(table, "for", "an architecture", is(b"-"))?
+        } else {
+            Vec::new()
+        };
+        if arch == ALL && for_architectures.is_empty() {
+            self.error(
+                table.span,
+                "a package for all architectures says `for` which",
+            );
+            return None;
+        }
+        if arch != ALL
+            && let Some(entry) = table.get("for")
+        {
+            self.error(entry.key_span, "`for` goes with `arch = \"all\"`");
+            return None;
+        }
+        Some(PackagePin {
+            name: name?,
+            arch,
+            version: version?,
+            for_architectures,
+            archive: archive?,
+            path: path?,
+            size: size?,
+            sha256: sha256?,
+            source: source?,
+            source_version,
+            depends: depends?,
+            reason: reason?,
+        })
+    }
+
+    /// An array of strings of a form, sorted, each once.
+    fn names(
+        &mut self,
+        table: &Table,
+        key: &str,
+        what: &str,
+        form: impl Fn(&str) -> bool,
+    ) -> Option<Vec<String>> {
+        let value = self.required(table, key)?;
+        let strings: Option<Vec<&str>> = match &value.data {
+            Data::Array(values) => values
+                .iter()
+                .map(|value| match &value.data {
+                    Data::String(text) => Some(text.as_str()),
+                    _ => None,
+                })
+                .collect(),
+            _ => None,
+        };
+        let Some(strings) = strings else {
+            self.error(value.span, format!("`{key}` must be an array of strings"));
+            return None;
+        };
+        if let Some(wrong) = strings.iter().find(|text| !form(text)) {
+            let message = format!("`{}` in `{key}` is not {what}", wrong.escape_debug());
+            self.error(value.span, message);
+            return None;
+        }
+        let sorted: BTreeSet<&str> = strings.iter().copied().collect();
+        if sorted.len() < strings.len() {
+            self.error(value.span, format!("`{key}` names something twice"));
+            return None;
+        }
+        Some(sorted.into_iter().map(str::to_owned).collect())
+    }
+
     fn expectations(&mut self, document: &Table) -> BTreeMap<Target, Expect> {
         let mut expect = BTreeMap::new();
         for table in self.tables(document, "expect", false).unwrap_or_default() {
@@ -509,4 +732,21 @@ fn exact_platform(text: &str) -> Option<Platform> {
     text.parse::<Platform>()
         .ok()
         .filter(|platform| platform.to_string() == text)
+}
+
+/// What a name of a package has besides letters and digits.
+const PACKAGE: &[u8] = b"+.-";
+/// What a version has besides letters and digits.
+const VERSION_MARKS: &[u8] = b"+.-~:";
+
+/// The text, if it is letters, digits and these marks: so that it needs no escape when it is written.
+fn plain<'t>(text: &'t str, marks: &[u8]) -> Option<&'t str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || marks.contains(&byte);
+    (!text.is_empty() && text.bytes().all(allowed)).then_some(text)
+}
+
+/// A path below an archive's top: in plain form, of characters that a URL and a lock take as they are.
+fn is_pool_path(text: &str) -> bool {
+    let part = |part: &str| plain(part, b"+.-~_:%=,@").is_some() && part != "." && part != "..";
+    text.split('/').all(part)
 }

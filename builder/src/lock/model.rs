@@ -1,6 +1,6 @@
 //! Pins and expectations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use immbuild_cas::digest::{Digest, TreeId};
@@ -49,6 +49,8 @@ pub enum Pin {
         /// The commits.
         commits: BTreeMap<Option<Platform>, CommitPin>,
     },
+    /// Packages.
+    Debian(DebianPin),
 }
 
 /// One manifest of an image.
@@ -77,6 +79,91 @@ pub struct CommitPin {
     /// Identity of the content.
     pub tree: TreeId,
 }
+
+/// The packages of a `debian` source, for all architectures it is locked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebianPin {
+    /// The rules they were chosen by, with their version: `apt-greedy/1`.
+    pub solver: String,
+    /// The signed lists they were found in, by archive and suite. Each once.
+    pub releases: Vec<ReleasePin>,
+    /// By name, architecture and version. Each once, and one version of a name on one architecture.
+    pub packages: Vec<PackagePin>,
+}
+
+impl DebianPin {
+    /// The architectures it is locked for, in Debian's words: `amd64`.
+    pub fn architectures(&self) -> BTreeSet<&str> {
+        let all = self.packages.iter().flat_map(PackagePin::architectures);
+        all.collect()
+    }
+
+    /// The packages for one architecture, by name.
+    pub fn packages_for<'a>(
+        &'a self,
+        architecture: &'a str,
+    ) -> impl Iterator<Item = &'a PackagePin> {
+        self.packages
+            .iter()
+            .filter(move |package| package.architectures().any(|it| it == architecture))
+    }
+}
+
+/// One signed list of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleasePin {
+    /// The archive's name in the spec.
+    pub archive: Ident,
+    /// `bookworm-updates`.
+    pub suite: String,
+    /// Digest of the file `InRelease`.
+    pub inrelease: Digest,
+    /// When the archive says that it was made. A later lock takes no older one.
+    pub date: Epoch,
+    /// Fingerprints of the keys whose signatures were good: capital hex digits, sorted.
+    pub signers: Vec<String>,
+}
+
+/// One package.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PackagePin {
+    /// `zlib1g`.
+    pub name: String,
+    /// `amd64`, or `all` for one that fits every architecture.
+    pub arch: String,
+    /// `1:1.2.13.dfsg-1`.
+    pub version: String,
+    /// With `all`: the architectures it is installed for. Else empty.
+    pub for_architectures: Vec<String>,
+    /// The archive's name in the spec.
+    pub archive: Ident,
+    /// Below the archive's top directory, in plain form.
+    pub path: String,
+    /// Bytes of the `.deb`.
+    pub size: u64,
+    /// Digest of the `.deb`.
+    pub sha256: Digest,
+    /// What it was built from.
+    pub source: String,
+    /// The version of that, where it is another than the package's.
+    pub source_version: Option<String>,
+    /// The packages of this lock that satisfy what it depends on, sorted, without itself.
+    pub depends: Vec<String>,
+    /// Why it is here: `requested`, `essential`, `needed by NAME`, `recommended by NAME`.
+    pub reason: String,
+}
+
+impl PackagePin {
+    /// The architectures it is installed for.
+    pub fn architectures(&self) -> impl Iterator<Item = &str> {
+        let own = (self.arch != ALL).then_some(self.arch.as_str());
+        let others = self.for_architectures.iter().map(String::as_str);
+        own.into_iter().chain(others)
+    }
+}
+
+/// The architecture of a package that fits every other.
+pub const ALL: &str = "all";
 
 /// What an expectation is about. Platforms first, in the order of their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

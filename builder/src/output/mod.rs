@@ -12,6 +12,7 @@ mod oci_layout;
 mod staging;
 mod stamp;
 mod tar;
+mod vendor;
 
 pub use copy::{Blobs, LayerSource};
 pub use dir::write_dir;
@@ -20,6 +21,7 @@ pub use load::{Engine, EngineCommand, load};
 pub use oci_archive::write_oci_archive;
 pub use oci_layout::write_oci_layout;
 pub use stamp::{Stamp, stamp};
+pub use vendor::{ARTIFACT, VendorLayout, Vendored, write_vendor};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -175,6 +177,14 @@ const LAYOUT_MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Why an output was not written. What stood there before still stands there.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
+    /// A layout is none of what `vendor` writes.
+    #[error("`{}` cannot be read as what `vendor` writes: {what}", path.display())]
+    NotVendored {
+        /// Where it is.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// Something stands at the target that is not ours to replace.
     #[error("{what} is in the way at `{path}`")]
     InTheWay {

@@ -64,7 +64,7 @@ pub(super) fn is_ours(path: &Path, written: Option<&Stamp>) -> Result<bool, Outp
 }
 
 /// Is it a layout as [`write_oci_layout`] leaves it, so that replacing it loses nothing that others put there?
-fn is_layout_of_one_image(path: &Path) -> bool {
+pub(super) fn is_layout_of_one_image(path: &Path) -> bool {
     let names = ["blobs", "index.json", "oci-layout"];
     let only_these = fs::read_dir(path).is_ok_and(|mut entries| {
         entries.all(|entry| {

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -116,6 +117,12 @@ pub enum HttpError {
         /// `sha256` in the lock.
         locked: Digest,
     },
+    /// Nothing says where it is.
+    #[error("nothing says where {what} is")]
+    NoPlace {
+        /// What it would be a part of.
+        what: String,
+    },
     /// The store did not take the file.
     #[error("cannot store a fetched file")]
     Store(#[from] StoreError),
@@ -208,13 +215,66 @@ pub fn expected(
     }
 }
 
-/// Brings a file into the store.
-///
-/// Content that is expected and in the store already costs no network, nor, when its size is known, any reading. With `expected`, bytes that differ never enter
-/// the store.
+/// Brings a file into the store, by connections of its own. [`Fetcher::fetch`] says the rest.
 pub fn fetch(
     request: &Request<'_>,
     policy: &Policy,
+    store: &dyn Store,
+    progress: Progress<'_>,
+) -> Result<Fetched, HttpError> {
+    Fetcher::new(*policy).fetch(request, store, progress)
+}
+
+/// Fetches several files, over the same connections where servers allow it.
+#[derive(Debug)]
+pub struct Fetcher {
+    policy: Policy,
+    /// Made when the network is first needed.
+    client: OnceLock<Client>,
+}
+
+impl Fetcher {
+    /// One that is so patient.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            client: OnceLock::new(),
+        }
+    }
+
+    /// As [`fetch`](Self::fetch), of at most so many bytes.
+    pub fn fetch_at_most(
+        &self,
+        request: &Request<'_>,
+        limit: u64,
+        store: &dyn Store,
+        progress: Progress<'_>,
+    ) -> Result<Fetched, HttpError> {
+        let policy = Policy {
+            limit: limit.min(self.policy.limit),
+            ..self.policy
+        };
+        fetch_with(request, &policy, &self.client, store, progress)
+    }
+
+    /// Brings a file into the store.
+    ///
+    /// Content that is expected and in the store already costs no network, nor, when its size is known, any reading. With
+    /// `expected`, bytes that differ never enter the store.
+    pub fn fetch(
+        &self,
+        request: &Request<'_>,
+        store: &dyn Store,
+        progress: Progress<'_>,
+    ) -> Result<Fetched, HttpError> {
+        fetch_with(request, &self.policy, &self.client, store, progress)
+    }
+}
+
+fn fetch_with(
+    request: &Request<'_>,
+    policy: &Policy,
+    client: &OnceLock<Client>,
     store: &dyn Store,
     progress: Progress<'_>,
 ) -> Result<Fetched, HttpError> {
@@ -229,7 +289,6 @@ pub fn fetch(
         limit: request.size.unwrap_or(policy.limit).min(policy.limit),
         ..*policy
     };
-    let mut client = None;
     let mut attempts = Vec::new();
     for url in &urls {
         if request.offline && url.scheme() != "file" {
@@ -238,10 +297,10 @@ pub fn fetch(
         let result = if url.scheme() == "file" {
             fetch_file(url, request.expected, policy, store, progress)
         } else {
-            let client = match &client {
+            let client = match client.get() {
                 Some(client) => client,
                 None => match make_client(policy) {
-                    Ok(made) => client.insert(made),
+                    Ok(made) => client.get_or_init(|| made),
                     Err(cause) => {
                         attempts.push((shown(url), cause));
                         continue;
@@ -312,6 +371,11 @@ pub(super) fn parse(text: &str) -> Result<Url, HttpError> {
             "only `https`, `http` and `file` are known",
         )),
     }
+}
+
+/// The `file` URL of an absolute path.
+pub fn file_url(path: &Path) -> Option<String> {
+    Url::from_file_path(path).ok().map(String::from)
 }
 
 /// A URL as logs and messages may have it: without user, password, query and fragment, where secrets travel.

@@ -140,7 +140,20 @@ pub fn unpack(
     if kind == Kind::Zip {
         unzip(whole, options, limits, &mut tree, store)?;
     } else {
-        untar(whole, kind, options, limits, &mut tree, &mut dropped, store)?;
+        let options = UntarOptions {
+            entries_max: limits.entries,
+            bytes_max: limits.bytes,
+            ..UntarOptions::archive(options.strip as usize, options.preserve)
+        };
+        untar(
+            whole,
+            kind,
+            &options,
+            limits,
+            &mut tree,
+            &mut dropped,
+            store,
+        )?;
     }
     let tree = tree.seal(store).map_err(tree_error)?;
     let root = store.directory(&tree.root)?;
@@ -277,15 +290,67 @@ impl<R: Read> Read for Bounded<'_, R> {
     }
 }
 
+/// One of the two archives in a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackageArchive {
+    /// What is in it, as it stands there: links may lead anywhere.
+    pub tree: Tree,
+    /// The paths that it names, in its order.
+    pub named: Vec<RelPath>,
+    /// What it says about them that no image keeps.
+    pub dropped: Vec<Dropped>,
+}
+
+/// Puts what an archive in a package holds into the store, with modes and owners. `source` is read to its end.
+///
+/// # Errors
+/// It is no tar, plain or compressed, or a hostile one.
+pub fn unpack_package(
+    source: &mut (dyn Read + Send),
+    limits: &Limits,
+    store: &dyn Store,
+) -> Result<PackageArchive, UnpackError> {
+    let mut start = Vec::new();
+    let mut head = (&mut *source).take(6);
+    head.read_to_end(&mut start).map_err(UnpackError::Read)?;
+    let kind = match Kind::of(&start) {
+        Kind::Zip => return Err(UnpackError::NotArchive("it is a zip and no tar")),
+        kind => kind,
+    };
+    let whole = Cursor::new(start).chain(source);
+    let options = UntarOptions {
+        entries_max: limits.entries,
+        bytes_max: limits.bytes,
+        ..UntarOptions::PACKAGE
+    };
+    let mut tree = TreeBuilder::new(store, Meta::root(Mode::DIRECTORY));
+    let mut dropped = Vec::new();
+    let named = untar(
+        whole,
+        kind,
+        &options,
+        limits,
+        &mut tree,
+        &mut dropped,
+        store,
+    )?;
+    Ok(PackageArchive {
+        tree: tree.seal(store).map_err(tree_error)?,
+        named,
+        dropped,
+    })
+}
+
+/// Gives the paths that the archive names.
 fn untar(
     source: impl Read + Send,
     kind: Kind,
-    options: Options,
+    options: &UntarOptions,
     limits: &Limits,
     tree: &mut TreeBuilder<'_>,
     dropped: &mut Vec<Dropped>,
     store: &dyn Store,
-) -> Result<(), UnpackError> {
+) -> Result<Vec<RelPath>, UnpackError> {
     let (faults, compressed) = (Faults::default(), AtomicU64::new(0));
     let mut source = Counted {
         inner: source,
@@ -301,26 +366,33 @@ fn untar(
             bytes: &mut 0,
             faults: &faults,
         };
-        let options = UntarOptions {
-            entries_max: limits.entries,
-            bytes_max: limits.bytes,
-            ..UntarOptions::archive(options.strip as usize, options.preserve)
-        };
         let target = UntarTarget {
             tree,
             store,
             mtimes: &mut Mtimes::default(),
             dropped,
         };
-        layer::untar(&mut bounded, &options, target)
+        layer::untar_listed(&mut bounded, options, target)
     };
-    if let Err(error) = result {
-        return Err(faults.take().unwrap_or_else(|| untar_error(error, kind)));
-    }
+    let named = match result {
+        Ok(named) => named,
+        Err(error) => return Err(faults.take().unwrap_or_else(|| untar_error(error, kind))),
+    };
     // What checks a source's digest does so at its end, which a decoder need not reach.
     io::copy(&mut source, &mut io::sink())
         .map_err(|error| faults.take().unwrap_or(UnpackError::Read(error)))?;
-    Ok(())
+    Ok(named)
+}
+
+/// The decompressed bytes of a file that is plain or compressed by gzip, xz, zstd or bzip2, whichever its first bytes say.
+/// What comes out has no bound.
+pub fn decompressed<'a>(
+    mut source: impl Read + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut start = Vec::new();
+    (&mut source).take(6).read_to_end(&mut start)?;
+    let kind = Kind::of(&start);
+    decompress(Cursor::new(start).chain(source), kind)
 }
 
 fn decompress<'a>(

@@ -95,6 +95,10 @@ pub(crate) enum Set {
     Steps,
     Stages,
     Outputs,
+    /// `[[source.N.archive]]`
+    Archives,
+    /// `source.N.fixups.dirs`
+    Dirs,
 }
 
 // `Keys` is compared by address: there is one of each.
@@ -106,12 +110,14 @@ impl PartialEq for Keys {
 
 impl Eq for Keys {}
 
-static SOURCES: [&Keys; 4] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE];
-static VERBS: [&Keys; 9] = [
-    &COPY, &WRITE, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
+static SOURCES: [&Keys; 5] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN];
+static VERBS: [&Keys; 10] = [
+    &COPY, &WRITE, &INSTALL, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
 ];
 static STAGES: [&Keys; 1] = [&STAGE];
 static OUTPUTS: [&Keys; 1] = [&OUTPUT];
+static ARCHIVES: [&Keys; 1] = [&ARCHIVE];
+static DIRS: [&Keys; 1] = [&FIXUP_DIR];
 
 impl Set {
     /// What is in it, each with the key that chooses it; no such key when there is only one.
@@ -121,19 +127,16 @@ impl Set {
             Self::Steps => &VERBS,
             Self::Stages => &STAGES,
             Self::Outputs => &OUTPUTS,
+            Self::Archives => &ARCHIVES,
+            Self::Dirs => &DIRS,
         }
     }
 
     /// Choosing keys that come with a later version, and what each is.
     pub(crate) fn later(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Sources => &[
-                ("debian", "a root from Debian packages"),
-                ("python", "Python packages"),
-                ("cargo", "Rust crates"),
-            ],
-            Self::Steps => &[("install", "installing packages")],
-            Self::Stages | Self::Outputs => &[],
+            Self::Sources => &[("python", "Python packages"), ("cargo", "Rust crates")],
+            Self::Steps | Self::Stages | Self::Outputs | Self::Archives | Self::Dirs => &[],
         }
     }
 }
@@ -361,6 +364,175 @@ pub(crate) static IMAGE_SOURCE: Keys = Keys {
     ],
 };
 
+/// `debian` sources.
+pub(crate) static DEBIAN: Keys = Keys {
+    name: "a `debian` source",
+    doc: "Packages of a Debian-format archive with all that they need, each locked by its bytes.",
+    keys: &[
+        key(
+            "debian",
+            TEXT,
+            Required,
+            "The suite, such as `\"bookworm\"`. Alone it means that suite, its updates and its security suite, component `main`, with Debian's own keys.",
+        ),
+        key(
+            "packages",
+            List(&TEXT),
+            Required,
+            "The packages asked for; what they depend on comes with them.",
+        ),
+        key(
+            "recommends",
+            Boolean,
+            Optional("false"),
+            "Take what packages recommend, too.",
+        ),
+        key(
+            "configure",
+            Choice(&["scripts", "none"], &[]),
+            Optional("\"scripts\""),
+            "`\"scripts\"` runs the packages' own scripts in the sandbox and gives what apt gives; `\"none\"` executes nothing and applies `fixups`.",
+        ),
+        key(
+            "essential",
+            Boolean,
+            Optional("true with `\"scripts\"`, else false"),
+            "Take every package that is marked essential, too.",
+        ),
+        key(
+            "prefer",
+            List(&TEXT),
+            Optional("[]"),
+            "Packages that are taken first where several satisfy a dependency.",
+        ),
+        key(
+            "exclude",
+            List(&TEXT),
+            Optional("[]"),
+            "Packages that are never taken; what depends on them does without.",
+        ),
+        key(
+            "distro",
+            TEXT,
+            Optional("\"debian\""),
+            "Whose packages they are, as package URLs name it; another than Debian names its archives.",
+        ),
+        key(
+            "archive",
+            Tables(Set::Archives),
+            Optional("Debian's"),
+            "Where they come from.",
+        ),
+        key(
+            "fixups",
+            Form::Table(&FIXUPS),
+            Optional("{}"),
+            "With `configure = \"none\"`: what is done in place of scripts.",
+        ),
+    ],
+};
+
+/// `[[source.N.archive]]`
+pub(crate) static ARCHIVE: Keys = Keys {
+    name: "an archive",
+    doc: "Suites that are signed and mirrored together.",
+    keys: &[
+        key("name", Name, Required, "What the lock calls it."),
+        key(
+            "mirrors",
+            List(&TEXT),
+            Optional("what this machine's user or apt names"),
+            "URLs of its top directory, tried in order; in no id and in no lock.",
+        ),
+        key(
+            "snapshot",
+            TEXT,
+            Optional("none"),
+            "The URL of its top directory as it was at `{timestamp}`, tried last.",
+        ),
+        key(
+            "suites",
+            List(&TEXT),
+            Required,
+            "Its suites, such as `[\"bookworm\", \"bookworm-updates\"]`.",
+        ),
+        key(
+            "components",
+            List(&TEXT),
+            Optional("[\"main\"]"),
+            "Its components.",
+        ),
+        key(
+            "signed-by",
+            LocalPath,
+            Optional("Debian's own keys"),
+            "The keyring whose keys may sign it, a file of this machine.",
+        ),
+        key(
+            "fingerprints",
+            List(&TEXT),
+            Optional("every key of the keyring"),
+            "Only these keys or subkeys of it count.",
+        ),
+        key(
+            "max-age",
+            Duration,
+            Optional("none"),
+            "How old a release may be that does not say how long it is valid, such as `\"240h\"`.",
+        ),
+    ],
+};
+
+/// `[source.N.fixups]`
+pub(crate) static FIXUPS: Keys = Keys {
+    name: "`fixups`",
+    doc: "What is done in place of the packages' scripts.",
+    keys: &[
+        key(
+            "accounts",
+            List(&TEXT),
+            Optional("[]"),
+            "Accounts: `\"www-data\"`, whose numbers `base-passwd` knows, or `\"name:uid:gid\"`.",
+        ),
+        key(
+            "alternatives",
+            Strings,
+            Optional("{}"),
+            "Names of alternatives and the programs they lead to, over those that are known.",
+        ),
+        key(
+            "ca-bundle",
+            Boolean,
+            Optional("true with the package `ca-certificates`"),
+            "Make the bundle of certificates and its links.",
+        ),
+        key(
+            "symlinks",
+            Strings,
+            Optional("{}"),
+            "Symbolic links and their texts.",
+        ),
+        key("dirs", Tables(Set::Dirs), Optional("[]"), "Directories."),
+        key(
+            "prune",
+            List(&TEXT),
+            Optional("[]"),
+            "What is left out of packages: `\"docs\"` (never `copyright`), `\"info\"`, `\"locales\"`, `\"man\"`.",
+        ),
+    ],
+};
+
+/// `source.N.fixups.dirs`
+pub(crate) static FIXUP_DIR: Keys = Keys {
+    name: "a directory of `fixups`",
+    doc: "A directory that is to be there.",
+    keys: &[
+        key("path", ImagePath, Required, "The directory."),
+        key("mode", Mode, Optional("\"0755\""), FILE_MODE),
+        key("owner", Owner, Optional("\"0:0\""), OWNER_DOC),
+    ],
+};
+
 const FROM: &str =
     "An image source or a stage to start from: brings its tree and its image config.";
 const STEPS: &str = "What is done, in order; each step has exactly one verb.";
@@ -427,15 +599,15 @@ pub(crate) static IMAGE: Keys = Keys {
         ),
         key(
             "layers",
-            Choice(&["per-step", "single"], &["per-package"]),
+            Choice(&["per-step", "per-package", "single"], &[]),
             Optional("\"per-step\""),
             "How own changes are cut; base layers stay byte for byte.",
         ),
         key(
             "max-layers",
-            Integer(127),
-            Later("`layers = \"per-package\"`"),
-            "",
+            Integer(100),
+            Optional("12"),
+            "How many layers packages get, with `\"per-package\"`; the last has what they share.",
         ),
         key(
             "compression",
@@ -707,6 +879,18 @@ pub(crate) static USER: Keys = Keys {
     ],
 };
 
+/// `install`
+pub(crate) static INSTALL: Keys = Keys {
+    name: "an `install` step",
+    doc: "Packages onto this root.",
+    keys: &[key(
+        "install",
+        Name,
+        Required,
+        "The name of a `debian` source.",
+    )],
+};
+
 /// `unpack`
 pub(crate) static UNPACK: Keys = Keys {
     name: "an `unpack` step",
@@ -735,6 +919,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Keys> {
     [&TOP]
         .into_iter()
         .chain(members(Set::Sources))
+        .chain([&ARCHIVE, &FIXUPS, &FIXUP_DIR])
         .chain(members(Set::Stages))
         .chain([&IMAGE])
         .chain(members(Set::Steps))

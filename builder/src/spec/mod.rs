@@ -6,6 +6,7 @@
 //!
 //! Pure: no files, no clock, no environment. Must never know the network or how pins are found.
 
+mod debian;
 pub(crate) mod document;
 mod fields;
 mod keys;

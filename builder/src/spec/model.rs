@@ -90,13 +90,12 @@ impl Resolved {
         order
     }
 
-    /// The platforms each image source is wanted for: an image is taken for the platform of the stage that uses it, and
-    /// for the image's own when no stage does.
+    /// The platforms each source of programs, an image or packages, is wanted for: it is taken for the platform of the
+    /// stage that uses it, and for the image's own when no stage does.
     pub fn image_platforms(&self) -> BTreeMap<&Ident, BTreeSet<Platform>> {
-        let images = self
-            .sources
-            .iter()
-            .filter(|(_, source)| matches!(source.kind, SourceKind::Image(_)));
+        let images = self.sources.iter().filter(|(_, source)| {
+            matches!(source.kind, SourceKind::Image(_) | SourceKind::Debian(_))
+        });
         images
             .map(|(name, _)| {
                 let uses = |stage: &&Stage| {
@@ -139,6 +138,7 @@ impl Stage {
         let steps = self.steps.iter().filter_map(|step| match &step.verb {
             Verb::Copy(copy) => Some(&copy.from.origin),
             Verb::Unpack(unpack) => Some(&unpack.from.origin),
+            Verb::Install(install) => Some(&install.origin),
             _ => None,
         });
         self.from.iter().map(|base| &base.origin).chain(steps)
@@ -219,6 +219,8 @@ pub enum SourceKind {
     Http(HttpSource),
     /// `image = …`
     Image(ImageSource),
+    /// `debian = …`
+    Debian(DebianSource),
 }
 
 /// A file or directory of this machine.
@@ -289,6 +291,110 @@ pub struct ImageSource {
     pub tag: Option<String>,
 }
 
+/// Packages of a Debian-format archive, with all that they need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebianSource {
+    /// `bookworm`: what the default archives are named after, and the release in package URLs.
+    pub suite: String,
+    /// Whose packages they are: `debian` or another distribution's name in package URLs.
+    pub distro: String,
+    /// The names asked for, in the order written. Never empty.
+    pub packages: Vec<String>,
+    /// Take what packages recommend, too.
+    pub recommends: bool,
+    /// Are their scripts run?
+    pub configure: Configure,
+    /// Take every package that is marked essential, too.
+    pub essential: bool,
+    /// Names that are taken first where several packages satisfy a dependency.
+    pub prefer: Vec<String>,
+    /// Names that are never taken; what depends on them does without.
+    pub exclude: Vec<String>,
+    /// Where they come from, in the order written: the first is preferred among equal versions. Never empty.
+    pub archives: Vec<DebianArchive>,
+    /// What is done in place of scripts.
+    pub fixups: Fixups,
+}
+
+/// What becomes of maintainer scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Configure {
+    /// They run in the sandbox: what apt gives.
+    Scripts,
+    /// Nothing executes; [`Fixups`] are applied.
+    None,
+}
+
+impl Configure {
+    /// As a spec writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scripts => "scripts",
+            Self::None => "none",
+        }
+    }
+}
+
+/// One archive: suites that are signed and mirrored together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DebianArchive {
+    /// What the lock calls it.
+    pub name: Ident,
+    /// URLs of its top directory, tried in order. In no id and in no lock.
+    pub mirrors: Vec<String>,
+    /// The URL of its top directory at `{timestamp}`. In no id and in no lock.
+    pub snapshot: Option<String>,
+    /// `bookworm`, `bookworm-updates`, … Never empty.
+    pub suites: Vec<String>,
+    /// `main`, … Never empty.
+    pub components: Vec<String>,
+    /// The keyring's file, as written; relative to the spec. Absent: Debian's own keys as this machine has them.
+    pub signed_by: Option<String>,
+    /// Only these keys or subkeys of the keyring count: 40 or 64 capital hex digits each. Empty: all of them.
+    pub fingerprints: Vec<String>,
+    /// How old a release may be that does not say itself how long it is valid.
+    pub max_age: Option<Duration>,
+}
+
+/// What is done in place of maintainer scripts. Everything is a plain statement of what the root is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fixups {
+    /// Accounts that are to be there.
+    pub accounts: Vec<FixupAccount>,
+    /// The name of an alternative and the program it leads to: `editor` to `/usr/bin/vim.tiny`.
+    pub alternatives: BTreeMap<String, RelPath>,
+    /// Make the bundle of certificates; absent: when `ca-certificates` is among the packages.
+    pub ca_bundle: Option<bool>,
+    /// Symbolic links and their texts.
+    pub symlinks: BTreeMap<RelPath, String>,
+    /// Directories.
+    pub dirs: Vec<Mkdir>,
+    /// What is left out.
+    pub prune: BTreeSet<Prune>,
+}
+
+/// An account of a fix-up: `www-data`, whose numbers `base-passwd` knows, or `postgres:110:115`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FixupAccount {
+    /// Its name.
+    pub name: String,
+    /// Its user and group number; absent: those of `base-passwd`.
+    pub ids: Option<(u32, u32)>,
+}
+
+/// What can be left out of packages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Prune {
+    /// `/usr/share/doc` but for the files `copyright`.
+    Docs,
+    /// `/usr/share/info`.
+    Info,
+    /// `/usr/share/locale` but for `C` and English.
+    Locales,
+    /// `/usr/share/man`.
+    Man,
+}
+
 /// A root and how it is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
@@ -326,7 +432,7 @@ impl Origin {
     }
 }
 
-/// `from`: an image source or a stage.
+/// `from`: an image source, packages or a stage; `install`: packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// What it names.
@@ -351,6 +457,8 @@ pub enum Verb {
     Copy(Copy),
     /// `write`
     Write(Write),
+    /// `install`: a `debian` source.
+    Install(Base),
     /// `run` and `shell`
     Run(Run),
     /// `mkdir`
@@ -570,6 +678,8 @@ pub struct Image {
 pub enum Layers {
     /// `per-step`
     PerStep,
+    /// `per-package`: so many layers at most for the packages of one source.
+    PerPackage(u32),
     /// `single`
     Single,
 }

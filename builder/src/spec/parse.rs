@@ -6,11 +6,12 @@ use std::sync::Arc;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::tree::Mode;
 
+use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
-    COPY, Form, IMAGE, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP, UNPACK,
-    USER, WRITE,
+    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP,
+    UNPACK, USER, WRITE,
 };
 use super::model::{
     Base, Command, Compression, Config, Copy, GitSource, HttpSource, Ident, Image, ImageSource,
@@ -24,6 +25,10 @@ use super::value::{self, Complaint, Fix};
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::FormatVersion;
 use crate::platform::Platform;
+
+/// How many layers the packages of one source get at most, where nothing is said. Part of format 1: changing it changes image
+/// bytes.
+const MAX_LAYERS: u32 = 12;
 
 /// `[args]` with what was said on the command line.
 pub(super) fn arguments(document: &Table) -> BTreeMap<String, String> {
@@ -129,6 +134,8 @@ enum Shape {
     Directory,
     /// An image: a directory, and something to start from.
     Image,
+    /// Packages: something to start from.
+    Packages,
     /// Something that has already been complained about.
     Unknown,
 }
@@ -290,6 +297,7 @@ fn names<'t>(
             Some("http") if !unpacked => Shape::File,
             Some("http" | "git") => Shape::Directory,
             Some("image") => Shape::Image,
+            Some("debian") => Shape::Packages,
             _ => Shape::Unknown,
         }
     };
@@ -400,6 +408,7 @@ fn read_source(reader: &mut Reader<'_>, entry: &Entry, table: &Table) -> Option<
         "path" => read_path(&mut fields).map(SourceKind::Path),
         "git" => read_git(&mut fields).map(SourceKind::Git),
         "http" => read_http(&mut fields).map(SourceKind::Http),
+        "debian" => debian::read(&mut fields).map(SourceKind::Debian),
         _ => read_image_source(&mut fields).map(SourceKind::Image),
     };
     fields.finish();
@@ -625,14 +634,14 @@ impl Scope<'_, '_> {
         });
         if let Origin::Source(name) = &origin {
             match self.names.sources.get(name.as_str()) {
-                Some(Shape::Image) => {}
+                Some(Shape::Image | Shape::Packages) => {}
                 // Complained about where it is declared.
                 Some(Shape::Unknown) | None => return None,
                 Some(Shape::Local | Shape::File | Shape::Directory) => {
                     self.reader.report(
                         text.span,
                         Diagnostic::error(format!("`{name}` is not something to start from"))
-                            .because("`from` takes an image source or a stage")
+                            .because("`from` takes an image or `debian` source or a stage")
                             .hint(format!(
                                 "leave `from` out and copy it: `{{ copy = \"{name}\", to = \"/…\" }}`"
                             )),
@@ -719,6 +728,7 @@ impl Scope<'_, '_> {
         let verb = match keys.choosing().name {
             "copy" => self.copy(stage, table).map(Verb::Copy),
             "write" => self.write(table).map(Verb::Write),
+            "install" => self.install(stage, table).map(Verb::Install),
             "run" => self.run(&RUN, table, tier, env).map(Verb::Run),
             "shell" => self.run(&SHELL, table, tier, env).map(Verb::Run),
             "mkdir" => self.mkdir(table).map(Verb::Mkdir),
@@ -785,6 +795,20 @@ impl Scope<'_, '_> {
             );
             return None;
         }
+        if form == Shape::Packages {
+            self.reader.report(
+                name.span,
+                Diagnostic::error(format!(
+                    "`{}` is packages, which `{verb}` cannot read",
+                    name.value
+                ))
+                .hint(format!(
+                    "make a root of them, and read that: `[stage.NAME]` with `from = \"{}\"`",
+                    name.value
+                )),
+            );
+            return None;
+        }
         let whole_directory = path.is_none() && matches!(form, Shape::Directory | Shape::Image);
         let reference = Reference {
             origin,
@@ -817,6 +841,40 @@ impl Scope<'_, '_> {
             dir_mode,
             owner,
         })
+    }
+
+    fn install(&mut self, stage: &str, table: &Table) -> Option<Base> {
+        let mut fields = self.reader.open(&INSTALL, Some(Set::Steps), table);
+        let name = fields.literal("install");
+        fields.finish();
+        let name = name?;
+        let origin = self.origin(&name)?;
+        self.uses.push(Use {
+            by: stage.to_owned(),
+            of: origin.name().to_string(),
+            path: None,
+            span: name.span,
+        });
+        let shape = match &origin {
+            Origin::Source(name) => *self.names.sources.get(name.as_str())?,
+            Origin::Stage(_) => Shape::Directory,
+        };
+        match shape {
+            Shape::Packages => Some(Base {
+                origin,
+                span: name.span,
+            }),
+            // Complained about where it is declared.
+            Shape::Unknown => None,
+            Shape::Image | Shape::Local | Shape::File | Shape::Directory => {
+                let of = &name.value;
+                let error = Diagnostic::error(format!("`{of}` is not packages"))
+                    .because("`install` takes a `debian` source")
+                    .hint(format!("copy it: `{{ copy = \"{of}\", to = \"/…\" }}`"));
+                self.reader.report(name.span, error);
+                None
+            }
+        }
     }
 
     fn write(&mut self, table: &Table) -> Option<Write> {
@@ -1108,10 +1166,19 @@ impl Scope<'_, '_> {
         let platforms_span = fields.span("platforms");
         let name = fields.text("name");
         let tags = fields.texts("tags");
+        let most = fields.integer("max-layers");
+        let most_span = fields.span("max-layers");
         let layers = match fields.choice("layers") {
             Some("single") => Layers::Single,
+            Some("per-package") => Layers::PerPackage(most.unwrap_or(MAX_LAYERS)),
             _ => Layers::PerStep,
         };
+        if most.is_some() && !matches!(layers, Layers::PerPackage(_)) {
+            let message = "`max-layers` means nothing without `layers = \"per-package\"`";
+            fields
+                .reader
+                .error(most_span, message, "leave one out, or add the other");
+        }
         let compression = match fields.choice("compression") {
             Some("gzip") => Compression::Gzip,
             Some("none") => Compression::None,

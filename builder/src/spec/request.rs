@@ -1,10 +1,12 @@
 //! What a source asks for, as a digest: how a lock tells an outdated pin.
 
+use std::collections::BTreeSet;
+
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::Digest;
 
 use super::model::{
-    GitSource, HttpSource, ImageSource, PathSource, Repository, Source, SourceKind,
+    DebianSource, GitSource, HttpSource, ImageSource, PathSource, Repository, Source, SourceKind,
 };
 
 impl Source {
@@ -19,7 +21,7 @@ impl Source {
         match &self.kind {
             SourceKind::Path(_) => false,
             SourceKind::Git(git) => matches!(git.repository, Repository::Remote(_)),
-            SourceKind::Http(_) | SourceKind::Image(_) => true,
+            SourceKind::Http(_) | SourceKind::Image(_) | SourceKind::Debian(_) => true,
         }
     }
 }
@@ -45,6 +47,10 @@ impl Canonical for Source {
             SourceKind::Image(image) => {
                 out.str("image");
                 encode_image(image, out);
+            }
+            SourceKind::Debian(debian) => {
+                out.str("debian");
+                encode_debian(debian, out);
             }
         }
     }
@@ -83,4 +89,25 @@ fn encode_http(http: &HttpSource, out: &mut Encoder) {
 fn encode_image(image: &ImageSource, out: &mut Encoder) {
     out.str(&image.path);
     out.option(image.tag.as_deref(), Encoder::str);
+}
+
+/// What decides which packages are locked and by whose word. Not where they are fetched from (`mirrors`, `snapshot`), not
+/// how fresh a release must be, and not what is made of the packages (`configure`, `fixups`, `distro`).
+fn encode_debian(debian: &DebianSource, out: &mut Encoder) {
+    let set = |out: &mut Encoder, names: &[String]| {
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        out.sequence(names.iter(), |out, name| out.str(name));
+    };
+    set(out, &debian.packages);
+    out.bool(debian.recommends);
+    out.bool(debian.essential);
+    out.sequence(debian.prefer.iter(), |out, name| out.str(name));
+    set(out, &debian.exclude);
+    out.sequence(debian.archives.iter(), |out, archive| {
+        out.str(archive.name.as_str());
+        out.sequence(archive.suites.iter(), |out, suite| out.str(suite));
+        set(out, &archive.components);
+        out.option(archive.signed_by.as_deref(), Encoder::str);
+        set(out, &archive.fingerprints);
+    });
 }

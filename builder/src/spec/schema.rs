@@ -17,11 +17,21 @@ pub fn schema() -> String {
         "https://json-schema.org/draft/2020-12/schema".into(),
     );
     head.insert("title".into(), "immbuild spec".into());
-    let sets = [Set::Sources, Set::Steps, Set::Stages, Set::Outputs];
+    let sets = [
+        Set::Sources,
+        Set::Steps,
+        Set::Stages,
+        Set::Outputs,
+        Set::Archives,
+        Set::Dirs,
+    ];
     let definitions: Map<String, Value> = sets
         .into_iter()
         .map(|set| (set_name(set).to_owned(), any_of_set(set)))
-        .chain([("image".to_owned(), Value::Object(object(&IMAGE)))])
+        .chain([&IMAGE, &keys::FIXUPS].map(|keys| {
+            let table = Value::Object(object(keys));
+            (table_name(keys).to_owned(), table)
+        }))
         .collect();
     head.append(&mut schema);
     head.insert("$defs".into(), Value::Object(definitions));
@@ -35,6 +45,17 @@ const fn set_name(set: Set) -> &'static str {
         Set::Steps => "step",
         Set::Stages => "stage",
         Set::Outputs => "output",
+        Set::Archives => "archive",
+        Set::Dirs => "fixup-dir",
+    }
+}
+
+/// The name of a table that stands for itself.
+fn table_name(keys: &Keys) -> &'static str {
+    if std::ptr::eq(keys, &raw const IMAGE) {
+        "image"
+    } else {
+        "fixups"
     }
 }
 
@@ -142,7 +163,7 @@ fn form(it: Form) -> Value {
             "propertyNames": { "pattern": "^[a-z][a-z0-9-]*$", "not": { "const": "image" } },
             "additionalProperties": reference_to(set_name(set)),
         }),
-        Form::Table(_) => reference_to("image"),
+        Form::Table(keys) => reference_to(table_name(keys)),
         Form::Tables(set) => json!({ "type": "array", "items": reference_to(set_name(set)) }),
     }
 }
@@ -191,6 +212,12 @@ fn title(keys: &Keys) -> String {
         format!("The step `{name}`")
     } else if std::ptr::eq(keys, &raw const keys::STAGE) {
         "`[stage.N]`".into()
+    } else if std::ptr::eq(keys, &raw const keys::ARCHIVE) {
+        "`[[source.N.archive]]`".into()
+    } else if std::ptr::eq(keys, &raw const keys::FIXUPS) {
+        "`[source.N.fixups]`".into()
+    } else if std::ptr::eq(keys, &raw const keys::FIXUP_DIR) {
+        "`[[source.N.fixups.dirs]]`".into()
     } else {
         "`[[output]]`".into()
     }

@@ -53,6 +53,130 @@ fn resolved(text: &str, on: &str) -> Resolved {
     spec.resolve(platform(on), &defaults).expect("no errors")
 }
 
+fn debian(text: &str, name: &str) -> DebianSource {
+    match &resolved(text, "linux/amd64").sources[&ident(name)].kind {
+        SourceKind::Debian(source) => source.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn everything_said_of_packages_arrives() {
+    let text = |text: &str| text.to_owned();
+    let os = DebianSource {
+        suite: text("bookworm"),
+        distro: text("debian"),
+        packages: vec![text("nginx-light"), text("ca-certificates")],
+        recommends: true,
+        configure: Configure::None,
+        essential: false,
+        prefer: vec![text("usr-is-merged")],
+        exclude: vec![text("iproute2")],
+        archives: vec![DebianArchive {
+            name: ident("main"),
+            mirrors: vec![text("https://mirror.example.com/debian")],
+            snapshot: Some(text(
+                "https://snapshot.example.com/archive/debian/{timestamp}",
+            )),
+            suites: vec![text("bookworm"), text("bookworm-updates")],
+            components: vec![text("main"), text("contrib")],
+            signed_by: Some(text("keys/archive.gpg")),
+            fingerprints: vec![text("4CB50190207B4758A3F73A796ED0E7B82643E131")],
+            max_age: Some(Duration::from_secs(240 * 3600)),
+        }],
+        fixups: Fixups {
+            accounts: vec![
+                FixupAccount {
+                    name: text("www-data"),
+                    ids: None,
+                },
+                FixupAccount {
+                    name: text("shop"),
+                    ids: Some((10001, 10001)),
+                },
+            ],
+            alternatives: BTreeMap::from([(text("editor"), path("/usr/bin/vim.tiny"))]),
+            ca_bundle: Some(true),
+            symlinks: BTreeMap::from([(
+                path("/etc/nginx/modules-enabled/50.conf"),
+                text("/usr/share/nginx/modules-available/echo.conf"),
+            )]),
+            dirs: vec![Mkdir {
+                path: path("/var/log/nginx"),
+                mode: Mode::new(0o755),
+                owner: Some(Owner::Ids { uid: 0, gid: 4 }),
+            }],
+            prune: BTreeSet::from([Prune::Docs, Prune::Man]),
+        },
+    };
+    assert_eq!(debian(EVERYTHING, "os"), os);
+}
+
+#[test]
+fn a_suite_alone_means_its_updates_and_its_security_suite() {
+    let plain = debian(EVERYTHING, "plain");
+    assert_eq!(
+        (plain.configure, plain.essential, plain.recommends),
+        (Configure::Scripts, true, false)
+    );
+    let archives: Vec<(&str, String, String)> = plain
+        .archives
+        .iter()
+        .map(|it| {
+            (
+                it.name.as_str(),
+                it.suites.join(" "),
+                it.components.join(" "),
+            )
+        })
+        .collect();
+    let expected = |name, suites: &str| (name, suites.to_owned(), "main".to_owned());
+    assert_eq!(
+        archives,
+        [
+            expected("main", "bookworm bookworm-updates"),
+            expected("security", "bookworm-security")
+        ]
+    );
+}
+
+#[test]
+fn mirrors_snapshots_and_fixups_are_in_no_request() {
+    let request = |from: &str, to: &str| {
+        assert!(EVERYTHING.contains(from), "{from}");
+        let text = EVERYTHING.replace(from, to);
+        resolved(&text, "linux/amd64").sources[&ident("os")].request()
+    };
+    let asked = request("steps", "steps");
+    for (from, to) in [
+        (
+            "https://mirror.example.com/debian",
+            "https://other.example.com/debian",
+        ),
+        ("/archive/debian/{timestamp}", "/{timestamp}"),
+        ("max-age = \"240h\"", "max-age = \"1h\""),
+        ("prune = [\"docs\", \"man\"]", "prune = []"),
+        (
+            "\"nginx-light\", \"ca-certificates\"",
+            "\"ca-certificates\", \"nginx-light\"",
+        ),
+    ] {
+        assert_eq!(request(from, to), asked, "{to}");
+    }
+    for (from, to) in [
+        ("\"nginx-light\", ", ""),
+        ("recommends = true", "recommends = false"),
+        ("prefer = [\"usr-is-merged\"]", ""),
+        ("exclude = [\"iproute2\"]", ""),
+        ("\"bookworm-updates\"]", "\"bookworm-backports\"]"),
+        ("\"contrib\"]", "\"non-free\"]"),
+        ("keys/archive.gpg", "keys/other.gpg"),
+        ("4CB5 0190", "4CB5 0191"),
+    ] {
+        assert_ne!(request(from, to), asked, "{to}");
+    }
+}
+
 #[test]
 fn hello_is_one_file_and_an_entrypoint() {
     let hello = resolved(HELLO, "linux/amd64");
@@ -168,6 +292,11 @@ fn everything_said_of_the_image_arrives() {
     let image = &it.stages[&Ident::image()];
     assert!(image.env.is_empty(), "`[image.env]` never reaches steps");
     assert_eq!(it.image.config.env["APP"], "42");
+    assert_eq!(it.image.layers, Layers::PerPackage(10));
+    let Some(Verb::Install(install)) = image.steps.last().map(|step| &step.verb) else {
+        panic!("it comes last");
+    };
+    assert_eq!(install.origin, Origin::Source(ident("plain")));
     assert_eq!(
         image.steps[1].verb,
         Verb::User(User {
@@ -419,6 +548,8 @@ fn the_schema_refuses_a_key_more_in_any_closed_table() {
         "env",
         "/image/labels",
         "/image/annotations",
+        "/fixups/alternatives",
+        "/fixups/symlinks",
     ];
     let mut tried = 0;
     for (path, _) in found {
@@ -468,7 +599,7 @@ fn completion_of_a_step_is_that_of_its_verb() {
     assert_eq!(
         verbs,
         [
-            "copy", "write", "run", "shell", "mkdir", "link", "remove", "user", "unpack"
+            "copy", "write", "install", "run", "shell", "mkdir", "link", "remove", "user", "unpack"
         ]
     );
     for step in steps {
@@ -486,7 +617,7 @@ fn completion_of_a_step_is_that_of_its_verb() {
             assert!(described, "{verb}: {key}");
         }
     }
-    let link = steps[5]["properties"].as_object().expect("keys");
+    let link = steps[6]["properties"].as_object().expect("keys");
     assert_eq!(link.keys().collect::<Vec<_>>(), ["link", "to"]);
 }
 
@@ -494,13 +625,7 @@ fn completion_of_a_step_is_that_of_its_verb() {
 fn what_a_later_version_brings_is_not_offered() {
     let schema = schema::schema();
     let reference = schema::reference();
-    for word in [
-        "debian",
-        "install",
-        "per-package",
-        "function-zip",
-        "max-layers",
-    ] {
+    for word in ["function-zip", "runtime"] {
         assert!(!schema.contains(&format!("\"{word}\"")), "{word}");
         assert!(!reference.contains(&format!("`{word}`")), "{word}");
     }
@@ -521,10 +646,15 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[source.N]` with `git`",
             "## `[source.N]` with `http`",
             "## `[source.N]` with `image`",
+            "## `[source.N]` with `debian`",
+            "## `[[source.N.archive]]`",
+            "## `[source.N.fixups]`",
+            "## `[[source.N.fixups.dirs]]`",
             "## `[stage.N]`",
             "## `[image]`",
             "## The step `copy`",
             "## The step `write`",
+            "## The step `install`",
             "## The step `run`",
             "## The step `shell`",
             "## The step `mkdir`",

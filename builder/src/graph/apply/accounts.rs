@@ -9,14 +9,20 @@ pub(super) const PASSWD: &str = "etc/passwd";
 pub(super) const GROUP: &str = "etc/group";
 
 /// A user to be added.
-pub(super) struct NewUser<'a> {
-    pub(super) name: &'a str,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
+#[derive(Clone, Copy, Debug)]
+pub struct NewUser<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its own group.
+    pub gid: u32,
     /// An absolute path.
-    pub(super) home: &'a str,
-    pub(super) login: &'a str,
-    pub(super) groups: &'a [String],
+    pub home: &'a str,
+    /// Its login program.
+    pub login: &'a str,
+    /// Names of further groups.
+    pub groups: &'a [String],
 }
 
 /// Why accounts cannot be added or found.

@@ -14,14 +14,17 @@ use crate::graph::file_op::Owner;
 const MAX_LINKS: usize = 40;
 
 /// A root that a verb works on.
-pub(super) struct Root<'a> {
-    pub(super) verb: &'static str,
-    pub(super) builder: TreeBuilder<'a>,
+#[derive(Debug)]
+pub struct Root<'a> {
+    /// The verb, for errors.
+    pub verb: &'static str,
+    /// The tree.
+    pub builder: TreeBuilder<'a>,
 }
 
 /// What becomes of names on the way that lead nowhere.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
     /// They become directories, 0755 0:0.
     Make,
     /// They end the way.
@@ -29,7 +32,8 @@ pub(super) enum Missing {
 }
 
 /// Where a way through a root has led.
-pub(super) enum Way {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
     /// To a directory, by a path without links.
     Directory(RelPath),
     /// No further than to this path, where there is nothing.
@@ -42,7 +46,7 @@ pub(super) enum Way {
 
 impl Root<'_> {
     /// Walks to a directory, every link on the way and at its end being followed inside the root.
-    pub(super) fn way(&mut self, path: &RelPath, missing: Missing) -> Result<Way, FileOpError> {
+    pub fn way(&mut self, path: &RelPath, missing: Missing) -> Result<Way, FileOpError> {
         let mut todo: Vec<Box<[u8]>> = path.names().rev().map(Into::into).collect();
         let mut at = RelPath::root();
         let mut links = 0;
@@ -95,7 +99,7 @@ impl Root<'_> {
     }
 
     /// The directory at `path`, made with its parents where it is missing.
-    pub(super) fn directory(&mut self, path: &RelPath) -> Result<RelPath, FileOpError> {
+    pub fn directory(&mut self, path: &RelPath) -> Result<RelPath, FileOpError> {
         let verb = self.verb;
         match self.way(path, Missing::Make)? {
             Way::Directory(real) => Ok(real),
@@ -113,7 +117,7 @@ impl Root<'_> {
     }
 
     /// Where an entry for `path` goes: its parents are made, and what is at its end is not followed. The root is itself.
-    pub(super) fn place(&mut self, path: &RelPath) -> Result<RelPath, FileOpError> {
+    pub fn place(&mut self, path: &RelPath) -> Result<RelPath, FileOpError> {
         let Some((parent, name)) = path.split_last() else {
             return Ok(RelPath::root());
         };
@@ -121,7 +125,7 @@ impl Root<'_> {
     }
 
     /// The path without links on the way to `path`; nothing when there is nothing on the way or at its end.
-    pub(super) fn find(&mut self, path: &RelPath) -> Result<Option<RelPath>, FileOpError> {
+    pub fn find(&mut self, path: &RelPath) -> Result<Option<RelPath>, FileOpError> {
         let Some((parent, name)) = path.split_last() else {
             return Ok(Some(RelPath::root()));
         };
@@ -139,7 +143,7 @@ impl Root<'_> {
     }
 
     /// Puts something that is no directory at `place`.
-    pub(super) fn put(&mut self, place: &RelPath, entry: Entry) -> Result<(), FileOpError> {
+    pub fn put(&mut self, place: &RelPath, entry: Entry) -> Result<(), FileOpError> {
         if self.builder.kind(place)? == Some(EntryKind::Directory) {
             return Err(FileOpError::FileMeetsDirectory {
                 verb: self.verb,
@@ -150,7 +154,8 @@ impl Root<'_> {
         Ok(self.builder.insert(place, entry)?)
     }
 
-    pub(super) fn put_file(
+    /// Puts a file at `place`.
+    pub fn put_file(
         &mut self,
         place: &RelPath,
         text: &[u8],
@@ -166,7 +171,7 @@ impl Root<'_> {
     }
 
     /// Makes a directory with its parents, or sets what is given on the one that is there.
-    pub(super) fn make_directory(
+    pub fn make_directory(
         &mut self,
         path: &RelPath,
         mode: Option<Mode>,
@@ -208,7 +213,8 @@ impl Root<'_> {
         }
     }
 
-    pub(super) fn remove(&mut self, path: &RelPath) -> Result<(), FileOpError> {
+    /// Removes what is at `path`.
+    pub fn remove(&mut self, path: &RelPath) -> Result<(), FileOpError> {
         if path.is_root() {
             return Err(FileOpError::RemovesRoot);
         }
@@ -219,7 +225,8 @@ impl Root<'_> {
 
     // ---- accounts
 
-    pub(super) fn owner(
+    /// The numbers of an owner.
+    pub fn owner(
         &mut self,
         owner: &Owner,
         blobs: &dyn BlobSource,
@@ -301,7 +308,8 @@ impl Root<'_> {
         })
     }
 
-    pub(super) fn add_user(
+    /// Adds a user to the account files.
+    pub fn add_user(
         &mut self,
         user: &NewUser<'_>,
         blobs: &dyn BlobSource,

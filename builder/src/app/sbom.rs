@@ -1,0 +1,99 @@
+//! The bill of materials of an image: from the spec and its lock alone, before anything is built.
+
+use std::collections::BTreeSet;
+
+use super::failure::{Exit, Failure};
+use super::project::Project;
+use crate::diag::Diagnostic;
+use crate::image::CanonicalJson;
+use crate::lock::model::{Lock, Pin};
+use crate::platform::Platform;
+use crate::sbom::{Bill, Distribution, Form};
+use crate::spec::model::{Ident, Origin, Resolved, SourceKind, Verb};
+
+/// What ships: what `[image]` starts from and is installed, and what is copied into it from sources that the lock names.
+///
+/// # Errors
+/// There is no lock, or it cannot be read.
+pub fn sbom(project: &Project, form: Form) -> Result<CanonicalJson, Failure> {
+    let lock = project.read_lock()?.ok_or_else(|| {
+        let shown = project.lock_path.display();
+        Failure::new(
+            Exit::Lock,
+            Diagnostic::error(format!("there is no lock `{shown}`")).hint("run `immbuild lock`"),
+        )
+    })?;
+    let resolved = project.resolve_defaults()?;
+    let first = resolved.values().next().expect("a spec has a platform");
+    let stem = project.path.file_stem().unwrap_or_default();
+    let name = first.image.name.clone();
+    let name = name.unwrap_or_else(|| stem.to_string_lossy().into_owned());
+    let mut bill = Bill::new(&name, lock.epoch);
+    for (platform, spec) in &resolved {
+        for source in shipped(spec) {
+            add(&mut bill, spec, &lock, source, *platform);
+        }
+    }
+    Ok(bill.to_json(form))
+}
+
+/// The sources whose content is in the image as it came, by name: of its own lineage, and copied from by a step of that.
+fn shipped(spec: &Resolved) -> BTreeSet<&Ident> {
+    let mut sources = BTreeSet::new();
+    let mut stage = Some(Ident::image());
+    while let Some(name) = stage.take() {
+        let Some(found) = spec.stages.get(&name) else {
+            break;
+        };
+        let copied = found.steps.iter().filter_map(|step| match &step.verb {
+            Verb::Copy(copy) => Some(&copy.from.origin),
+            Verb::Unpack(unpack) => Some(&unpack.from.origin),
+            Verb::Install(install) => Some(&install.origin),
+            _ => None,
+        });
+        let from = found.from.as_ref().map(|base| &base.origin);
+        for origin in copied.chain(from) {
+            if let Origin::Source(name) = origin {
+                sources.insert(name);
+            }
+        }
+        if let Some(Origin::Stage(below)) = from {
+            stage = Some(below.clone());
+        }
+    }
+    sources
+}
+
+fn add(bill: &mut Bill, spec: &Resolved, lock: &Lock, name: &Ident, platform: Platform) {
+    let Some(locked) = lock.sources.get(name) else {
+        // What is local is no part of a lock.
+        return;
+    };
+    match (&locked.pin, &spec.sources[name].kind) {
+        (Pin::Debian(pin), SourceKind::Debian(debian)) => {
+            let of = Distribution {
+                name: &debian.distro,
+                suite: &debian.suite,
+            };
+            bill.add_packages(pin, of, platform.debian());
+        }
+        (Pin::Image { manifests, .. }, _) => {
+            if let Some(manifest) = manifests.get(&platform) {
+                bill.add(name.as_str(), None, Some(manifest.digest));
+            }
+        }
+        (Pin::Http { files }, _) => {
+            let file = files.get(&Some(platform)).or_else(|| files.get(&None));
+            if let Some(file) = file {
+                bill.add(name.as_str(), None, Some(file.sha256));
+            }
+        }
+        (Pin::Git { commits }, _) => {
+            let commit = commits.get(&Some(platform)).or_else(|| commits.get(&None));
+            if let Some(commit) = commit {
+                bill.add(name.as_str(), Some(commit.commit.clone()), None);
+            }
+        }
+        (Pin::Debian(_), _) => {}
+    }
+}
