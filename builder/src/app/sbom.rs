@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::failure::{Exit, Failure};
+use super::failure::Failure;
 use super::project::Project;
-use crate::diag::Diagnostic;
+use crate::epoch::Epoch;
 use crate::image::CanonicalJson;
-use crate::lock::model::{Lock, Pin};
+use crate::lock::model::{Locked, Pin};
 use crate::platform::Platform;
 use crate::sbom::{Bill, Distribution, Form};
 use crate::spec::model::{Ident, Origin, Resolved, SourceKind, Verb};
@@ -14,24 +14,25 @@ use crate::spec::model::{Ident, Origin, Resolved, SourceKind, Verb};
 /// What ships: what `[image]` starts from and is installed, and what is copied into it from sources that the lock names.
 ///
 /// # Errors
-/// There is no lock, or it cannot be read.
+/// The lock is missing, outdated or cannot be read.
 pub fn sbom(project: &Project, form: Form) -> Result<CanonicalJson, Failure> {
-    let lock = project.read_lock()?.ok_or_else(|| {
-        let shown = project.lock_path.display();
-        Failure::new(
-            Exit::Lock,
-            Diagnostic::error(format!("there is no lock `{shown}`")).hint("run `immbuild lock`"),
-        )
-    })?;
+    super::lock::check(project)?;
     let resolved = project.resolve_defaults()?;
+    // Without one there is nothing to lock: what is local is no component.
+    let lock = project.read_lock()?;
     let first = resolved.values().next().expect("a spec has a platform");
     let stem = project.path.file_stem().unwrap_or_default();
     let name = first.image.name.clone();
     let name = name.unwrap_or_else(|| stem.to_string_lossy().into_owned());
-    let mut bill = Bill::new(&name, lock.epoch);
+    let epoch = lock.as_ref().map(|lock| lock.epoch).or(first.epoch);
+    let mut bill = Bill::new(&name, epoch.unwrap_or(Epoch::DEFAULT));
     for (platform, spec) in &resolved {
         for source in shipped(spec) {
-            add(&mut bill, spec, &lock, source, *platform);
+            let locked = lock.as_ref().and_then(|lock| lock.sources.get(source));
+            // What is local is no part of a lock.
+            if let Some(locked) = locked {
+                add(&mut bill, spec, locked, source, *platform);
+            }
         }
     }
     Ok(bill.to_json(form))
@@ -64,11 +65,7 @@ fn shipped(spec: &Resolved) -> BTreeSet<&Ident> {
     sources
 }
 
-fn add(bill: &mut Bill, spec: &Resolved, lock: &Lock, name: &Ident, platform: Platform) {
-    let Some(locked) = lock.sources.get(name) else {
-        // What is local is no part of a lock.
-        return;
-    };
+fn add(bill: &mut Bill, spec: &Resolved, locked: &Locked, name: &Ident, platform: Platform) {
     match (&locked.pin, &spec.sources[name].kind) {
         (Pin::Debian(pin), SourceKind::Debian(debian)) => {
             let of = Distribution {

@@ -25,19 +25,11 @@ pub struct Why {
 
 /// `immbuild why PACKAGE`.
 pub fn why(project: &Project, package: &str) -> Result<Vec<Why>, Failure> {
-    let Some(lock) = project.read_lock()? else {
-        return Err(Failure::new(
-            Exit::Lock,
-            Diagnostic::error(format!(
-                "there is no lock `{}`",
-                project.lock_path.display()
-            ))
-            .hint("run `immbuild lock`"),
-        ));
-    };
+    super::lock::check(project)?;
+    let lock = project.read_lock()?;
     let mut found = Vec::new();
     let mut names = BTreeSet::new();
-    for (source, locked) in &lock.sources {
+    for (source, locked) in lock.iter().flat_map(|lock| &lock.sources) {
         let Pin::Debian(pin) = &locked.pin else {
             continue;
         };

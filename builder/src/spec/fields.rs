@@ -291,6 +291,7 @@ fn example(name: &str, form: Form) -> String {
         Form::ImagePath => format!("{name} = \"/…\""),
         Form::Integer(_) => format!("{name} = 10001"),
         Form::Choice(words, _) => format!("{name} = \"{}\"", words[0]),
+        Form::List(_) | Form::Words => format!("{name} = [\"…\"]"),
         _ => format!("{name} = \"…\""),
     }
 }

@@ -87,6 +87,19 @@ const CHECKS: &[Check] = &[
 const FULL: &[Check] = &[
     ("containers", |_| containers::check()),
     ("programs", |_| hostile::check_programs()),
+    ("closures", |_| {
+        cargo(&[
+            "test",
+            "--release",
+            "--locked",
+            "-p",
+            "golden-tests",
+            "--test",
+            "closures",
+            "--",
+            "--ignored",
+        ])
+    }),
 ];
 
 fn main() -> ExitCode {

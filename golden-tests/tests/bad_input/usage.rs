@@ -87,11 +87,33 @@ fn what_a_later_version_can() {
         );
     }
     for command in [
-        "push", "copy", "login", "check", "audit", "attest", "sbom", "vendor", "manifest", "why",
+        "push", "copy", "login", "check", "audit", "attest", "manifest",
     ] {
         Lab::new(SPEC).run(&[command]).refused(
             2,
             &format!("error: `{command}` is not supported by this version"),
+        );
+    }
+}
+
+#[test]
+fn packages_that_nobody_locked() {
+    refused(&["why", "dash"], 2, "error: no package `dash` is locked");
+    let lab = Lab::new(
+        "immbuild = 1\nsource.os = { debian = \"bookworm\", packages = [\"dash\"] }\nimage.from = \"os\"\n",
+    );
+    for arguments in [
+        &["why", "dash"][..],
+        &["sbom"],
+        &["vendor", "-o", "vendor"],
+        &["build", "--locked"],
+    ] {
+        lab.run(arguments).refused_with(
+            4,
+            &[
+                "error: there is no lock `spec.lock`",
+                "hint: run `immbuild lock`",
+            ],
         );
     }
 }
