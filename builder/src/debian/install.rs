@@ -1,7 +1,7 @@
 //! Installs locked packages onto a root: files, dpkg's database, and what takes the place of scripts.
 //!
 //! The result is a function of the two trees and the op. Must never know where packages come from, or sandboxes: scripts
-//! are left for a step to run, with the program that runs them ([`scripts`](super::scripts)).
+//! are left for a step to run, with the program that runs them (`scripts`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

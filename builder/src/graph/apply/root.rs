@@ -40,7 +40,7 @@ pub enum Way {
     Nothing,
     /// No further than to this path, which is no directory.
     Blocked(RelPath),
-    /// Through more than [`MAX_LINKS`] links.
+    /// Through more links than a path may have.
     Loop,
 }
 
