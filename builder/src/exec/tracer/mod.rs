@@ -38,6 +38,7 @@ mod rest;
 mod run;
 mod spin;
 mod stat;
+mod streams;
 mod strict;
 mod sys;
 mod time;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::again::{Again, Sets};
+use super::again::{Again, Look, Sets};
 use super::arch::{self, Machine as _, Registers};
 use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
@@ -19,6 +19,7 @@ use super::random::Stream;
 use super::rest::Looks;
 use super::spin::Spin;
 use super::stat::Listing;
+use super::streams::Pieces;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
@@ -61,8 +62,8 @@ pub(super) struct Thread {
     pub(super) slept: bool,
     /// What it asked for, in a select(2) that it is in.
     pub(super) sets: Sets,
-    /// The call that it is to make once more.
-    pub(super) again: Option<Box<Again>>,
+    /// Calls that it is to make; the last of them first.
+    pub(super) again: Vec<Again>,
 }
 
 /// A process: threads with one memory.
@@ -147,8 +148,12 @@ pub(super) enum Pending {
     Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
-    /// It looks again before what is to be done.
-    Again(Box<Again>),
+    /// Look whether its own call would end now, too.
+    Look(Box<Look>),
+    /// Send what is left.
+    Pieces(Box<Pieces>),
+    /// Make the call that was asked for: it is a read, and there is something.
+    Arrival(Box<Registers>),
 }
 
 /// How a call is answered.
@@ -689,7 +694,7 @@ impl Tracer {
         self.thread(tid).slept = false;
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
-        let arguments = std::array::from_fn(|at| registers.argument(at));
+        let arguments = registers.arguments();
         let answer = match call::decode(number, &arguments) {
             Some(call) => {
                 self.process(tid).rest_unless_clock(&call);
@@ -700,7 +705,7 @@ impl Tracer {
                     answer => answer?,
                 }
             }
-            None => self.blocking(tid, number, &registers),
+            None => self.blocking(tid, number, &mut registers)?,
         };
         self.shorten(tid, number, registers.instruction())?;
         match answer {
@@ -757,7 +762,7 @@ impl Tracer {
         thread.process = tid;
         thread.pending = None;
         thread.waiting = None;
-        thread.again = None;
+        thread.again.clear();
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
         let start = match Start::read(tid) {
@@ -901,7 +906,7 @@ impl Thread {
             ids: Ids::default(),
             slept: false,
             sets: Sets::new(),
-            again: None,
+            again: Vec::new(),
         }
     }
 }
