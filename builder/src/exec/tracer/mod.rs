@@ -32,6 +32,7 @@ mod inside;
 mod names;
 mod open;
 mod owners;
+mod place;
 mod proc;
 mod random;
 mod rest;

@@ -15,6 +15,7 @@ use super::files::Files;
 use super::ids::Ids;
 use super::inside::{Entered, Inside};
 use super::owners;
+use super::place::Place;
 use super::random::Stream;
 use super::rest::Looks;
 use super::spin::Spin;
@@ -187,6 +188,7 @@ pub struct Tracer {
     pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
     pub(super) looks: Looks,
+    place: Place,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
@@ -222,6 +224,7 @@ impl Tracer {
             feeder: None,
             turns: what.strict.then(Turns::default),
             looks: Looks::default(),
+            place: Place::new(first, what.strict)?,
             owners: None,
             last: first,
             evidence: Evidence::default(),
@@ -279,6 +282,7 @@ impl Tracer {
                 self.next()?
             };
             let (tid, event) = next;
+            self.place.stopped();
             match event {
                 Event::Exited(code) if tid == first => break Ok(code),
                 Event::Killed(signal) if tid == first => break Err(signal),
@@ -539,6 +543,7 @@ impl Tracer {
     fn gone(&mut self, tid: Tid) {
         self.early.remove(&tid);
         self.looks.forget(tid);
+        self.place.gone(tid);
         if let Some(turns) = &mut self.turns {
             turns.gone(tid);
         }
@@ -575,6 +580,7 @@ impl Tracer {
         let mut new = Thread::new(owner, stream);
         new.ids = ids;
         self.threads.insert(child, new);
+        self.place.born(child);
         if shares && let Some(process) = self.processes.get_mut(&parent) {
             process.threaded = true;
             process.inside = process.inside.map(Entered::beside_others);
@@ -752,6 +758,7 @@ impl Tracer {
             && let Some(thread) = self.threads.remove(&former)
         {
             self.threads.insert(tid, thread);
+            self.place.gone(former);
             if let Some(turns) = &mut self.turns {
                 turns.renamed(former, tid);
             }

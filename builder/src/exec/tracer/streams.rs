@@ -15,13 +15,15 @@ use super::run::{Answer, Pending, Tracer};
 use super::sys::{self, Tid};
 use super::time::{RESTART, RESTARTS};
 
+/// Addresses and lengths.
+type Parts = VecDeque<(u64, u64)>;
+
 /// What a thread still has to send.
 #[derive(Debug)]
 pub(super) struct Pieces {
     /// The call as the program makes it.
     asked: Registers,
-    /// Address and length of what is left.
-    left: VecDeque<(u64, u64)>,
+    left: Parts,
     flags: u64,
     sent: u64,
     /// It waits for room.
@@ -224,11 +226,7 @@ fn of_asked(result: i64) -> i64 {
 }
 
 /// What a call sends on a connection, and its flags.
-fn asked_to_send(
-    tid: Tid,
-    number: i64,
-    registers: &Registers,
-) -> io::Result<Option<(VecDeque<(u64, u64)>, u64)>> {
+fn asked_to_send(tid: Tid, number: i64, registers: &Registers) -> io::Result<Option<(Parts, u64)>> {
     let [_, second, third, fourth, fifth, _] = registers.arguments();
     Ok(match number {
         libc::SYS_write => Some(([(second, third)].into(), 0)),
@@ -251,10 +249,10 @@ fn asked_to_send(
 }
 
 /// The parts of an array of `struct iovec`; none, if the kernel would refuse it.
-fn parts(tid: Tid, mut at: u64, count: u64) -> io::Result<Option<VecDeque<(u64, u64)>>> {
+fn parts(tid: Tid, mut at: u64, count: u64) -> io::Result<Option<Parts>> {
     /// `UIO_MAXIOV`.
     const MOST: u64 = 1024;
-    let mut parts = VecDeque::new();
+    let mut parts = Parts::new();
     if count > MOST {
         return Ok(None);
     }
