@@ -120,6 +120,92 @@ python3 several.py
     assert!(said.contains("1000000\n"), "{said}");
 }
 
+/// A message that is larger than what a socket holds arrives whole, by whatever call it is sent, with its signals and its
+/// errors, and its reader finds the same pieces of it.
+#[test]
+fn large_messages_come_through_sockets_in_one_way() {
+    let said = same_under_load(
+        r#"
+cat > sockets.py <<'END'
+import array, hashlib, os, random, signal, socket, sys, threading
+drawn = random.Random(7)
+message = drawn.randbytes(1500000)
+parts = [message[:7], message[7:7], message[7:600000], message[600000:600001], message[600001:]]
+def send(socket):
+    sys.stdout = open("told", "w")
+    print(os.write(socket.fileno(), message), os.writev(socket.fileno(), parts), socket.send(message))
+    there = array.array("i", [0])
+    print(socket.sendmsg(parts, [(1, 1, there)]), socket.sendmsg([b""]), socket.send(b""), os.write(socket.fileno(), b""))
+def receive(socket):
+    socket.shutdown(1); whole, pieces, passed = hashlib.sha256(), [], 0
+    while True:
+        part, extra, flags, _ = socket.recvmsg(drawn.choice([1, 4096, 70000, 300000, 1000000]), 100)
+        whole.update(part); pieces.append(len(part)); passed += len(extra)
+        if not part: return whole.hexdigest(), passed, hashlib.sha256(str(pieces).encode()).hexdigest()
+one, other = socket.socketpair()
+if os.fork() == 0:
+    one.close(); send(other); sys.stdout.flush(); os._exit(0)
+other.close()
+told = receive(one)
+print(open("told").read(), end="")
+print(told[0] == hashlib.sha256(message * 4).hexdigest(), told)
+# Two threads send at the same time.
+one, other = socket.socketpair()
+def both(): threads = [threading.Thread(target=other.sendall, args=[bytes([n]) * 500000]) for n in range(2)]; [thread.start() for thread in threads]; [thread.join() for thread in threads]; other.shutdown(1)
+threading.Thread(target=both).start()
+print(receive(one))
+# A handler runs meanwhile; one that does not want the call to go on ends it.
+one, other = socket.socketpair()
+caught = []
+def handler(*_): caught.append(os.write(other.fileno(), b"x" * 400000))
+signal.signal(signal.SIGUSR1, handler); signal.siginterrupt(signal.SIGUSR1, False)
+sender = os.getpid()
+if os.fork() == 0:
+    other.close(); os.kill(sender, signal.SIGUSR1); told = receive(one); os._exit(0)
+one.close(); other.sendall(message); other.close()
+print(caught, os.wait()[1])
+# Nobody reads any more.
+one, other = socket.socketpair()
+if os.fork() == 0:
+    other.close(); one.recv(10); os._exit(0)
+one.close()
+signal.signal(signal.SIGPIPE, lambda *_: caught.append("pipe"))
+try: print("sent some:", os.write(other.fileno(), message) < len(message))
+except OSError as error: print(error)
+try: os.write(other.fileno(), message)
+except OSError as error: print(error)
+print(caught[1:])
+# No room, and nobody waits.
+one, other = socket.socketpair(); other.setblocking(False)
+print(other.send(message) < len(message))
+try: other.send(message)
+except OSError as error: print(error)
+other.settimeout(5)
+try: other.sendall(message)
+except OSError as error: print(error)
+END
+python3 sockets.py
+"#,
+    );
+    let told: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        told[..2],
+        ["1500000 1500000 1500000", "1500000 0 0 0"],
+        "{said}"
+    );
+    assert!(told[2].starts_with("True ("), "{said}");
+    assert_eq!(told[4], "[400000] 0", "{said}");
+    let ends = [
+        "sent some: True",
+        "[Errno 32] Broken pipe",
+        "['pipe']",
+        "True",
+        "[Errno 11] Resource temporarily unavailable",
+        "timed out",
+    ];
+    assert_eq!(told[5..], ends, "{said}");
+}
+
 #[test]
 fn whom_a_signal_finds_and_who_meets_at_a_fifo_is_the_same() {
     same_under_load(

@@ -1,8 +1,10 @@
 //! What a thread that was woken finds, as it is when it gets the turn.
 //!
 //! A thread that waits for one of several things goes on when the first has come, beside the one that made it come:
-//! whether it sees the second, too, is chance. So it looks again when it has the turn, and waits on if there is
-//! nothing any more. In the same way a thread that reads from a stream takes what has come meanwhile.
+//! whether it sees the second, too, is chance. So it looks again when it has the turn, and waits on if there is nothing
+//! any more.
+//!
+//! One call of a program becomes several for that: here is how a thread makes another before the program goes on.
 
 use std::io;
 
@@ -11,30 +13,30 @@ use super::open::scratch;
 use super::run::{Pending, Tracer, Waiting};
 use super::sys::{self, Tid};
 
-/// What a thread does between the end of its own call and what is made of that.
+/// A call that a thread makes before its program goes on.
 #[derive(Debug)]
 pub(super) struct Again {
-    first: Pending,
-    /// At the end of its own call.
-    ended: Registers,
-    /// As it makes the next.
-    call: Registers,
-    then: Then,
-    /// A signal came first, which its own call has not been ended by.
-    signalled: bool,
-    /// What the thread knows of its call; the signal's handler makes others.
+    number: i64,
+    /// As it makes it.
+    registers: Registers,
+    /// What is in [`scratch`], if an argument points there.
+    beside: [u8; 16],
+    /// What is to be done at its end.
+    then: Pending,
+    /// What the thread knows of it; the signal's handler makes others.
     waiting: Option<Waiting>,
     sets: Sets,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Then {
-    /// What it finds now is the answer.
-    Look,
-    /// What it finds now comes on top.
-    Take,
-    /// It makes its own call again.
-    Wait,
+/// A look at what there is.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// What its own call is about.
+    own: Pending,
+    /// At the end of its own call.
+    ended: Registers,
+    /// A signal came first, which its own call has not been ended by.
+    signalled: bool,
 }
 
 /// Sets of descriptors that select(2) writes to: where they are, and what was in them.
@@ -68,136 +70,132 @@ impl Tracer {
         Ok(())
     }
 
-    /// What to make of a call that has ended; nothing yet, when the thread looks again.
+    /// What to make of a call that has ended; nothing yet, when the thread makes another.
     pub(super) fn look_again(
         &mut self,
         tid: Tid,
         pending: Pending,
         registers: Registers,
     ) -> io::Result<Option<(Pending, Registers)>> {
-        if let Pending::Again(again) = pending {
-            return self.found(tid, *again, &registers);
-        }
+        let pending = match pending {
+            Pending::Look(look) => return self.found(tid, *look, &registers),
+            Pending::Pieces(pieces) => return self.sent_a_piece(tid, *pieces, &registers),
+            Pending::Arrival(asked) => return self.arrived(tid, *asked, &registers),
+            other => other,
+        };
         let slept = std::mem::take(&mut self.thread(tid).slept);
         let waited = matches!(pending, Pending::Blocked | Pending::Wait(_));
         if !slept || !waited || registers.result() <= 0 {
             return Ok(Some((pending, registers)));
         }
-        let arguments: [u64; 6] = std::array::from_fn(|at| registers.argument(at));
-        let [a, b, c, d, ..] = arguments;
+        let [a, b, c, d, ..] = registers.arguments();
         let no_time = scratch(&registers);
         let number = registers.number();
-        let (call, then) = match number {
-            POLL => ([a, b, 0, 0, 0, 0], Then::Look),
-            libc::SYS_ppoll => ([a, b, no_time, 0, 0, 0], Then::Look),
-            SELECT | libc::SYS_pselect6 => ([a, b, c, d, no_time, 0], Then::Look),
-            libc::SYS_read | libc::SYS_recvfrom => {
-                let flags = if number == libc::SYS_read { 0 } else { d };
-                let got = registers.result().cast_unsigned();
-                if got >= c || !self.is_stream(tid, flags, a) {
-                    return Ok(Some((pending, registers)));
-                }
-                let flags = flags | u64::from(libc::MSG_DONTWAIT.unsigned_abs());
-                ([a, b + got, c - got, flags, 0, 0], Then::Take)
-            }
+        let call = match number {
+            POLL => [a, b, 0, 0, 0, 0],
+            libc::SYS_ppoll => [a, b, no_time, 0, 0, 0],
+            SELECT | libc::SYS_pselect6 => [a, b, c, d, no_time, 0],
             _ => return Ok(Some((pending, registers))),
         };
-        self.restore_sets(tid)?;
-        let number = match then {
-            Then::Take => libc::SYS_recvfrom,
-            _ => number,
-        };
-        let call = call_instead(tid, &registers, number, &call)?;
-        let thread = self.thread(tid);
-        let again = Again {
-            first: pending,
-            call,
-            ended: registers,
-            then,
+        let look = Look {
+            own: pending,
+            ended: registers.clone(),
             signalled: has_signal(tid),
-            waiting: thread.waiting.take(),
-            sets: std::mem::take(&mut thread.sets),
         };
-        thread.again = Some(Box::new(again));
+        self.restore_sets(tid)?;
+        self.make_next(
+            tid,
+            &registers,
+            (number, call),
+            [0; 16],
+            Pending::Look(Box::new(look)),
+        )?;
         Ok(None)
     }
 
     fn found(
         &mut self,
         tid: Tid,
-        again: Again,
+        look: Look,
         registers: &Registers,
     ) -> io::Result<Option<(Pending, Registers)>> {
-        let Again {
-            first,
+        let Look {
+            own,
             mut ended,
-            then,
             signalled,
-            ..
-        } = again;
+        } = look;
         let result = registers.result();
-        if then == Then::Look && result == 0 && !signalled {
+        if result == 0 && !signalled {
             // Another was faster.
             self.restore_sets(tid)?;
-            let arguments: [u64; 6] = std::array::from_fn(|at| ended.argument(at));
-            let call = call_instead(tid, &ended, ended.number(), &arguments)?;
-            let thread = self.thread(tid);
-            let again = Again {
-                first,
-                call,
-                ended,
-                then: Then::Wait,
-                signalled: false,
-                waiting: thread.waiting.take(),
-                sets: std::mem::take(&mut thread.sets),
-            };
-            thread.again = Some(Box::new(again));
+            let call = (ended.number(), ended.arguments());
+            self.make_next(tid, &ended, call, [0; 16], own)?;
             return Ok(None);
         }
-        match then {
-            Then::Look if result != 0 => ended.set_result(result),
-            Then::Take => ended.set_result(ended.result() + result.max(0)),
-            Then::Look | Then::Wait => {}
+        if result != 0 {
+            ended.set_result(result);
         }
         sys::set_registers(tid, &ended)?;
-        Ok(Some((first, ended)))
+        Ok(Some((own, ended)))
     }
 
-    /// If the call that a thread is about to make is the one that [`Tracer::look_again`] lets it make: what is to be
-    /// done at its end. The handler of a signal may make others before.
+    /// The thread, whose call has ended with `ended`, makes this call next.
+    pub(super) fn make_next(
+        &mut self,
+        tid: Tid,
+        ended: &Registers,
+        (number, arguments): (i64, [u64; 6]),
+        beside: [u8; 16],
+        then: Pending,
+    ) -> io::Result<()> {
+        /// Handlers within handlers; calls of those that were left by a jump are never made.
+        const MOST: usize = 16;
+        let mut registers = ended.clone();
+        registers.call_again(number, &arguments);
+        sys::set_registers(tid, &registers)?;
+        let thread = self.thread(tid);
+        if thread.again.len() == MOST {
+            thread.again.remove(0);
+        }
+        thread.again.push(Again {
+            number,
+            registers,
+            beside,
+            then,
+            waiting: thread.waiting.take(),
+            sets: std::mem::take(&mut thread.sets),
+        });
+        Ok(())
+    }
+
+    /// If the call that a thread is about to make is one of [`Tracer::make_next`]: what is to be done at its end. The
+    /// handler of a signal may make others before.
     pub(super) fn made_again(
         &mut self,
         tid: Tid,
         registers: &Registers,
     ) -> io::Result<Option<Pending>> {
+        let is_the_same = |again: &Again| {
+            registers.stack() == again.registers.stack()
+                && registers.instruction() == again.registers.instruction_after_call()
+                && registers.number() == again.number
+                && registers.arguments() == again.registers.arguments()
+        };
         let thread = self.thread(tid);
-        let Some(Again { call, .. }) = thread.again.as_deref() else {
+        let Some(at) = thread.again.iter().rposition(is_the_same) else {
             return Ok(None);
         };
-        let is_the_same = registers.stack() == call.stack()
-            && registers.instruction() == call.instruction_after_call()
-            && (0..6).all(|at| registers.argument(at) == call.argument(at));
-        if is_the_same {
-            // Only now: the handler of a signal has written to where this is.
-            let no_time = scratch(registers);
-            if (0..6).any(|at| registers.argument(at) == no_time) {
-                sys::write_memory(tid, no_time, &[0; 16])?;
-            }
-            let Some(mut again) = thread.again.take() else {
-                return Ok(None);
-            };
-            thread.waiting = again.waiting.take();
-            thread.sets = std::mem::take(&mut again.sets);
-            return Ok(Some(match again.then {
-                Then::Wait => again.first,
-                Then::Look | Then::Take => Pending::Again(again),
-            }));
+        // Those after it are of handlers that have gone elsewhere.
+        thread.again.truncate(at + 1);
+        let again = thread.again.pop().expect("it was found at this place");
+        thread.waiting = again.waiting;
+        thread.sets = again.sets;
+        let beside = scratch(registers);
+        if registers.arguments().contains(&beside) {
+            // Only now: a handler has written to where this is.
+            sys::write_memory(tid, beside, &again.beside)?;
         }
-        if registers.stack() > call.stack() {
-            // The handler has gone elsewhere.
-            thread.again = None;
-        }
-        Ok(None)
+        Ok(Some(again.then))
     }
 
     fn restore_sets(&mut self, tid: Tid) -> io::Result<()> {
@@ -206,32 +204,6 @@ impl Tracer {
         }
         Ok(())
     }
-
-    /// Does the call read from a stream of bytes that its writer fills in pieces?
-    fn is_stream(&mut self, tid: Tid, flags: u64, descriptor: u64) -> bool {
-        let peeks = u64::from((libc::MSG_PEEK | libc::MSG_OOB | libc::MSG_TRUNC).unsigned_abs());
-        let Ok(descriptor) = i32::try_from(descriptor & 0xffff_ffff) else {
-            return false;
-        };
-        if flags & peeks != 0 {
-            return false;
-        }
-        self.descriptor(tid, descriptor)
-            .is_ok_and(|file| sys::is_stream_socket(&file))
-    }
-}
-
-/// The thread makes this call next; gives its registers.
-fn call_instead(
-    tid: Tid,
-    registers: &Registers,
-    number: i64,
-    arguments: &[u64; 6],
-) -> io::Result<Registers> {
-    let mut registers = registers.clone();
-    registers.call_again(number, arguments);
-    sys::set_registers(tid, &registers)?;
-    Ok(registers)
 }
 
 /// Is there a signal for it? Then its handler comes first.

@@ -268,7 +268,7 @@ impl Tracer {
                 Ok(Resume::Run)
             }
             // It was looked at before.
-            Pending::Again(_) => Ok(Resume::Run),
+            Pending::Look(_) | Pending::Pieces(_) | Pending::Arrival(_) => Ok(Resume::Run),
             Pending::Blocked => {
                 self.ended_a_wait(tid, registers.number());
                 Ok(Resume::Run)

@@ -71,16 +71,15 @@ impl Tracer {
         if input.is_some_and(|file| self.files.stands_for_random(&file).is_some()) {
             return true;
         }
-        let Some(output) = call.output().and_then(|argument| call.file(tid, argument)) else {
-            return false;
-        };
-        [c"/proc/self/fd/1", c"/proc/self/fd/2"]
-            .into_iter()
-            .filter_map(|link| sys::statx(libc::AT_FDCWD, link, 0).ok())
-            .any(|ours| {
-                (ours.stx_dev_major, ours.stx_dev_minor, ours.stx_ino)
-                    == (output.stx_dev_major, output.stx_dev_minor, output.stx_ino)
-            })
+        let output = call.output().and_then(|argument| call.file(tid, argument));
+        output.is_some_and(|file| is_our_output(&file))
+    }
+
+    /// Is it what the step prints to, or a random device?
+    pub(super) fn belongs_outside(&self, tid: Tid, descriptor: i32) -> bool {
+        file_of(tid, u64::from(descriptor.unsigned_abs())).is_some_and(|file| {
+            self.files.stands_for_random(&file).is_some() || is_our_output(&file)
+        })
     }
 
     /// Are all threads at rest? `doubt`: those that had stopped may have been killed since.
@@ -163,9 +162,7 @@ impl Blocked {
     }
 
     fn file(&self, tid: Tid, argument: usize) -> Option<libc::statx> {
-        let descriptor = self.arguments.get(argument)? & 0xffff_ffff;
-        let link = std::ffi::CString::new(format!("/proc/{tid}/fd/{descriptor}")).ok()?;
-        sys::statx(libc::AT_FDCWD, &link, 0).ok()
+        file_of(tid, self.arguments.get(argument)? & 0xffff_ffff)
     }
 
     /// Which argument is the file it writes to.
@@ -194,4 +191,21 @@ impl Blocked {
             _ => None,
         }
     }
+}
+
+/// What a descriptor of a thread is.
+pub(super) fn file_of(tid: Tid, descriptor: u64) -> Option<libc::statx> {
+    let link = std::ffi::CString::new(format!("/proc/{tid}/fd/{descriptor}")).ok()?;
+    sys::statx(libc::AT_FDCWD, &link, 0).ok()
+}
+
+/// Is it what the step prints to?
+fn is_our_output(file: &libc::statx) -> bool {
+    [c"/proc/self/fd/1", c"/proc/self/fd/2"]
+        .into_iter()
+        .filter_map(|link| sys::statx(libc::AT_FDCWD, link, 0).ok())
+        .any(|ours| {
+            (ours.stx_dev_major, ours.stx_dev_minor, ours.stx_ino)
+                == (file.stx_dev_major, file.stx_dev_minor, file.stx_ino)
+        })
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use super::again::{Again, Sets};
+use super::again::{Again, Look, Sets};
 use super::arch::{self, Machine as _, Registers};
 use super::call::{self, Call, Span, Wait};
 use super::clock::{Clock, SECOND, Time};
@@ -15,10 +15,12 @@ use super::files::Files;
 use super::ids::Ids;
 use super::inside::{Entered, Inside};
 use super::owners;
+use super::place::Place;
 use super::random::Stream;
 use super::rest::Looks;
 use super::spin::Spin;
 use super::stat::Listing;
+use super::streams::Pieces;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
@@ -61,8 +63,8 @@ pub(super) struct Thread {
     pub(super) slept: bool,
     /// What it asked for, in a select(2) that it is in.
     pub(super) sets: Sets,
-    /// The call that it is to make once more.
-    pub(super) again: Option<Box<Again>>,
+    /// Calls that it is to make; the last of them first.
+    pub(super) again: Vec<Again>,
 }
 
 /// A process: threads with one memory.
@@ -147,8 +149,12 @@ pub(super) enum Pending {
     Control { kind: call::Control, to: u64 },
     /// Nothing, but it was worth knowing when it ended.
     Blocked,
-    /// It looks again before what is to be done.
-    Again(Box<Again>),
+    /// Look whether its own call would end now, too.
+    Look(Box<Look>),
+    /// Send what is left.
+    Pieces(Box<Pieces>),
+    /// Make the call that was asked for: it is a read, and there is something.
+    Arrival(Box<Registers>),
 }
 
 /// How a call is answered.
@@ -182,6 +188,7 @@ pub struct Tracer {
     pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
     pub(super) looks: Looks,
+    place: Place,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
@@ -217,6 +224,7 @@ impl Tracer {
             feeder: None,
             turns: what.strict.then(Turns::default),
             looks: Looks::default(),
+            place: Place::new(first, what.strict)?,
             owners: None,
             last: first,
             evidence: Evidence::default(),
@@ -274,6 +282,7 @@ impl Tracer {
                 self.next()?
             };
             let (tid, event) = next;
+            self.place.stopped();
             match event {
                 Event::Exited(code) if tid == first => break Ok(code),
                 Event::Killed(signal) if tid == first => break Err(signal),
@@ -534,6 +543,7 @@ impl Tracer {
     fn gone(&mut self, tid: Tid) {
         self.early.remove(&tid);
         self.looks.forget(tid);
+        self.place.gone(tid);
         if let Some(turns) = &mut self.turns {
             turns.gone(tid);
         }
@@ -570,6 +580,7 @@ impl Tracer {
         let mut new = Thread::new(owner, stream);
         new.ids = ids;
         self.threads.insert(child, new);
+        self.place.born(child);
         if shares && let Some(process) = self.processes.get_mut(&parent) {
             process.threaded = true;
             process.inside = process.inside.map(Entered::beside_others);
@@ -689,7 +700,7 @@ impl Tracer {
         self.thread(tid).slept = false;
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
-        let arguments = std::array::from_fn(|at| registers.argument(at));
+        let arguments = registers.arguments();
         let answer = match call::decode(number, &arguments) {
             Some(call) => {
                 self.process(tid).rest_unless_clock(&call);
@@ -700,7 +711,7 @@ impl Tracer {
                     answer => answer?,
                 }
             }
-            None => self.blocking(tid, number, &registers),
+            None => self.blocking(tid, number, &mut registers)?,
         };
         self.shorten(tid, number, registers.instruction())?;
         match answer {
@@ -747,6 +758,7 @@ impl Tracer {
             && let Some(thread) = self.threads.remove(&former)
         {
             self.threads.insert(tid, thread);
+            self.place.gone(former);
             if let Some(turns) = &mut self.turns {
                 turns.renamed(former, tid);
             }
@@ -757,7 +769,7 @@ impl Tracer {
         thread.process = tid;
         thread.pending = None;
         thread.waiting = None;
-        thread.again = None;
+        thread.again.clear();
         let mut random = [0; 16];
         thread.stream.fill(&mut random);
         let start = match Start::read(tid) {
@@ -901,7 +913,7 @@ impl Thread {
             ids: Ids::default(),
             slept: false,
             sets: Sets::new(),
-            again: None,
+            again: Vec::new(),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::arch::{Machine as _, Registers};
 use super::call::{SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
 use super::filter::{Rule, When};
-use super::rest::Motion;
+use super::rest::{Motion, file_of};
 use super::run::{Answer, Pending, Tracer};
 use super::spin::{Spin, Watch};
 use super::sys::{self, Event, Resume, Tid};
@@ -424,18 +424,23 @@ impl Tracer {
     }
 
     /// Nothing to be said about a call that can block, but that it ended.
-    pub(super) fn blocking(&mut self, tid: Tid, number: i64, registers: &Registers) -> Answer {
+    pub(super) fn blocking(
+        &mut self,
+        tid: Tid,
+        number: i64,
+        registers: &mut Registers,
+    ) -> io::Result<Answer> {
         if self.turns.is_none() {
-            return Answer::Native;
+            return Ok(Answer::Native);
         }
         if number == libc::SYS_sched_yield {
             self.turns().yields();
-            return Answer::Gives(0);
+            return Ok(Answer::Gives(0));
         }
         if SIGNALS.contains(&number) {
             // Whom a signal of a process goes to depends on who has stopped.
             self.turns().woke = true;
-            return Answer::ToEnd(Pending::Blocked);
+            return Ok(Answer::ToEnd(Pending::Blocked));
         }
         let on_a_file = [
             libc::SYS_read,
@@ -444,12 +449,13 @@ impl Tracer {
             libc::SYS_writev,
         ];
         if on_a_file.contains(&number) && is_file(tid, registers.argument(0)) {
-            return Answer::Native;
+            return Ok(Answer::Native);
         }
         if number == libc::SYS_fcntl && !LOCKS.contains(&(registers.argument(1) & 0xffff_ffff)) {
-            return Answer::Native;
+            return Ok(Answer::Native);
         }
-        Answer::ToEnd(Pending::Blocked)
+        let instead = self.on_a_stream(tid, number, registers)?;
+        Ok(instead.unwrap_or(Answer::ToEnd(Pending::Blocked)))
     }
 }
 
@@ -486,10 +492,7 @@ const LOCKS: [u64; 2] = [7, 38];
 
 /// Reading and writing files never waits for a thread.
 fn is_file(tid: Tid, descriptor: u64) -> bool {
-    let Ok(link) = std::ffi::CString::new(format!("/proc/{tid}/fd/{descriptor}")) else {
-        return false;
-    };
-    sys::statx(libc::AT_FDCWD, &link, 0).is_ok_and(|found| {
+    file_of(tid, descriptor).is_some_and(|found| {
         let kind = u32::from(found.stx_mode) & libc::S_IFMT;
         kind == libc::S_IFREG || kind == libc::S_IFDIR
     })

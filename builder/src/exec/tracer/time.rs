@@ -11,7 +11,9 @@ use super::sys::{self, Resume, Tid};
 use super::waits::{Alarm, Deadline, Timer, TimerFile};
 
 /// Results of a call that a signal ended, and that the kernel may make again (linux/errno.h).
-const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
+pub(super) const RESTARTS: std::ops::RangeInclusive<i64> = -516..=-512;
+/// Made again, unless a handler runs that does not want it (`SA_RESTART`).
+pub(super) const RESTART: i64 = -512;
 /// Made again unless a handler runs.
 const RESTART_NO_HANDLER: i64 = -514;
 

@@ -23,6 +23,10 @@ pub(super) trait Machine: Clone + PartialEq {
     fn set_number(&mut self, number: i64);
     /// An argument of the call, from 0.
     fn argument(&self, at: usize) -> u64;
+    /// All arguments of the call.
+    fn arguments(&self) -> [u64; 6] {
+        std::array::from_fn(|at| self.argument(at))
+    }
     /// Changes an argument of a call that is about to be made.
     fn set_argument(&mut self, at: usize, value: u64);
     /// What the call gave; negative: an error number.
