@@ -10,6 +10,9 @@ use crate::probe::VIRTUAL;
 /// A step that writes down all it is given.
 const STEPS: &str = r#"{ tier = "TIER", shell = "busybox env | busybox sort > /env; busybox ls -laR /root /home /tmp /etc 2>&1 > /list || true; busybox cat /root/.profile /etc/passwd > /files 2>&1 || true; umask > /umask; busybox id > /id; busybox pwd > /pwd; busybox date > /date; busybox sort --help > /help 2>&1" },"#;
 
+/// What a user may say for this machine, which must not be seen in any image.
+const MIRRORS: &str = "[archive.main]\nmirrors = [\"https://planted.example.org/debian\"]\n";
+
 #[test]
 fn files_variables_users_and_locales_of_the_host_change_nothing() {
     need_root();
@@ -19,17 +22,17 @@ fn files_variables_users_and_locales_of_the_host_change_nothing() {
         let lab = Lab::with_shell(&steps, "");
         lab.open_to_all();
         let home = lab.beside("home");
-        for name in [
-            ".profile",
-            ".bashrc",
-            ".gitconfig",
-            ".config/immbuild/config.toml",
-            ".npmrc",
-            ".cargo/config.toml",
+        for (name, text) in [
+            (".profile", "planted=1\n"),
+            (".bashrc", "planted=1\n"),
+            (".gitconfig", "[core]\nplanted = 1\n"),
+            (".config/immbuild/config.toml", MIRRORS),
+            (".npmrc", "planted = 1\n"),
+            (".cargo/config.toml", "planted = 1\n"),
         ] {
             let path = home.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "planted = 1\n").unwrap();
+            fs::write(&path, text).unwrap();
         }
         let id = NOBODY.to_string();
         let script =
