@@ -155,11 +155,14 @@ fn thirteen_years_ahead(mount: &Mounted) -> Result<()> {
         threads: None,
         environment: Environment::Plain,
     };
+    let executes = EXAMPLES.iter().find(|example| example.name == "hello");
+    let executes = executes.context("there is no such example")?;
     let build = |name: &str| -> Result<String> {
-        let directory = EXAMPLES[0].lay(&world, name)?;
+        let directory = executes.lay(&world, name)?;
         let store = world.place.join(format!("store-{name}"));
+        let flags = executes.prepare(&world, &directory, &store)?;
         let digest = world
-            .build(&directory, &store, &[])?
+            .build(&directory, &store, &flags)?
             .map_err(|output| anyhow::anyhow!("{}", String::from_utf8_lossy(&output.stderr)));
         unlay(&directory)?;
         digest
