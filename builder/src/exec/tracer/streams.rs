@@ -182,10 +182,7 @@ impl Pieces {
     fn next(&self) -> (i64, [u64; 6]) {
         let descriptor = self.asked.argument(0);
         if self.waits {
-            return (
-                libc::SYS_ppoll,
-                [super::open::scratch(&self.asked), 1, 0, 0, 0, 0],
-            );
+            return poll(&self.asked);
         }
         if self.sent == 0 && self.asked.number() == libc::SYS_sendmsg {
             let message = self.asked.argument(1);
