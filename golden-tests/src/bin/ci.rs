@@ -65,15 +65,23 @@ const CHECKS: &[Check] = &[
     }),
     ("book", |_| book()),
     ("release", |_| {
-        cargo(&["build", "--release", "--workspace", "--locked"])
+        // With the test of the next part: what it needs has other features, and would be built once more.
+        cargo(&[
+            "build",
+            "--release",
+            "--workspace",
+            "--locked",
+            "--bins",
+            "--test",
+            "goldens",
+        ])
     }),
     ("goldens, release", |_| {
         cargo(&[
             "test",
             "--release",
+            "--workspace",
             "--locked",
-            "-p",
-            "golden-tests",
             "--test",
             "goldens",
         ])
