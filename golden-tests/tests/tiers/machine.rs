@@ -4,7 +4,7 @@ use std::fs;
 
 use golden_tests::machine::run;
 
-use crate::probe::{VIRTUAL, same_log, store, value};
+use crate::probe::{VIRTUAL, log, same_log, store, value};
 
 /// What this machine says of itself and no step may.
 fn marks_of_this_machine() -> Vec<String> {
@@ -84,7 +84,7 @@ fn nothing_of_this_machine_is_told() {
     let marks = marks_of_this_machine();
     assert!(marks.len() >= 9, "{marks:?}");
     for tier in VIRTUAL {
-        let said = crate::probe::log(tier, QUESTIONS);
+        let said = log(tier, QUESTIONS);
         let told: Vec<String> = said
             .lines()
             .flat_map(|line| {
@@ -144,5 +144,44 @@ echo after-pinning $(nproc)
         assert_eq!(value(&said, "memory"), value(&said, "free"));
         let (by_call, by_file) = value(&said, "kernel").split_once(' ').expect("two");
         assert_eq!(by_call, by_file);
+    }
+}
+
+/// Which users of the machine those of the step are depends on who builds; those of a namespace that the step makes do not.
+#[test]
+fn which_users_they_are_outside_is_not_told() {
+    for tier in VIRTUAL {
+        let said = log(
+            tier,
+            "cat /proc/self/uid_map /proc/$$/gid_map; unshare -r cat /proc/self/uid_map",
+        );
+        let maps: Vec<Vec<&str>> = said
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let all = vec!["0", "0", "4294967295"];
+        assert_eq!(maps, [all.clone(), all, vec!["0", "0", "1"]], "{tier}");
+    }
+}
+
+/// What libgcrypt reads when it starts: the processor's random numbers are not to be used. What the root says is what holds.
+#[test]
+fn libgcrypt_is_told_to_leave_the_processor_alone() {
+    for tier in VIRTUAL {
+        let said = log(
+            tier,
+            "cat /etc/gcrypt/hwf.deny; test -e /etc/gcrypt || echo none; mkdir -p /etc/gcrypt
+             cat /etc/gcrypt/hwf.deny; echo mine > /etc/gcrypt/hwf.deny; cat /etc/gcrypt/hwf.deny
+             cat /etc/gcrypt/hwf.den || echo none",
+        );
+        let said: Vec<&str> = said
+            .lines()
+            .filter(|line| !line.starts_with("cat:"))
+            .collect();
+        assert_eq!(
+            said,
+            ["intel-rdrand", "none", "intel-rdrand", "mine", "none"],
+            "{tier}"
+        );
     }
 }

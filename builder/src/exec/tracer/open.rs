@@ -26,7 +26,13 @@ enum Special {
     Uptime,
     /// What we share with processes, which is nothing for them.
     Nothing,
+    /// What libgcrypt shall not use, where the root has nothing to say about it.
+    Denied,
 }
+
+/// libgcrypt draws random numbers from the processor itself unless this file of its own forbids it (libgcrypt manual, 2.8
+/// "Hardware features").
+const DENIED: &[u8] = b"intel-rdrand\n";
 
 /// What a file is by whatever name.
 enum Other {
@@ -57,6 +63,7 @@ impl Tracer {
             .is_some_and(|inside| inside.path() == path);
         let special = is_ours
             .then_some(Special::Nothing)
+            .or_else(|| is_denial(tid, &path, writes).then_some(Special::Denied))
             .or_else(|| special((process, tid), name.directory, &path, writes));
         let special = match special {
             Some(special) => Some(special),
@@ -82,7 +89,7 @@ impl Tracer {
             match &special {
                 Special::Random(_) | Special::Uuid => Source::Random,
                 Special::Uptime => Source::Clock,
-                Special::Process(..) | Special::Nothing => Source::Machine,
+                Special::Process(..) | Special::Nothing | Special::Denied => Source::Machine,
             },
         );
         let saved = registers.clone();
@@ -112,6 +119,7 @@ impl Tracer {
             Special::Process(kind, place) => {
                 let quiet = Some(place)
                     .filter(|place| self.may_show(&kind, place))
+                    .filter(|place| !is_map(&kind) || self.has_our_users(place))
                     .and_then(|place| std::fs::read(place).ok())
                     .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
                 Ok(match quiet {
@@ -119,31 +127,26 @@ impl Tracer {
                     None => Answer::Native,
                 })
             }
-            Special::Nothing => Ok(in_memory(registers, saved, flags, name.path, Vec::new())),
-            Special::Uuid => {
-                let content = self.thread(tid).stream.uuid() + "\n";
-                Ok(in_memory(
-                    registers,
-                    saved,
-                    flags,
-                    name.path,
-                    content.into(),
-                ))
+            Special::Uuid | Special::Uptime | Special::Nothing | Special::Denied => {
+                let content = self.content(tid, &special);
+                Ok(in_memory(registers, saved, flags, name.path, content))
             }
+        }
+    }
+
+    /// What a file of ours says that is like no other.
+    fn content(&mut self, tid: Tid, special: &Special) -> Vec<u8> {
+        match special {
+            Special::Uuid => (self.thread(tid).stream.uuid() + "\n").into_bytes(),
             Special::Uptime => {
                 let clock = &mut self.process(tid).clock;
                 let now = clock.read();
                 let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 let hundredth = uptime.rem_euclid(SECOND) / (SECOND / 100);
-                let content = format!("{}.{hundredth:02} 0.00\n", uptime / SECOND);
-                Ok(in_memory(
-                    registers,
-                    saved,
-                    flags,
-                    name.path,
-                    content.into(),
-                ))
+                format!("{}.{hundredth:02} 0.00\n", uptime / SECOND).into_bytes()
             }
+            Special::Denied => DENIED.to_vec(),
+            Special::Nothing | Special::Random(_) | Special::Process(..) => Vec::new(),
         }
     }
 
@@ -153,6 +156,14 @@ impl Tracer {
         const OPEN: [&[u8]; 3] = [b"stat", b"status", b"statm"];
         let number = place.split('/').nth(2).and_then(|pid| pid.parse().ok());
         number.is_some_and(|pid: Tid| self.threads.contains_key(&pid)) || OPEN.contains(&kind)
+    }
+
+    /// Is a process, one of whose files this is, in the user namespace that the step began in?
+    fn has_our_users(&self, place: &str) -> bool {
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+        let first = self.first.to_string();
+        let pid = place.split('/').nth(2).unwrap_or_default();
+        namespace(pid).is_some_and(|theirs| Some(theirs) == namespace(&first))
     }
 
     /// A random device by another name: through a link, by a way around, or as a descriptor that is one already. Where
@@ -329,6 +340,11 @@ pub(super) fn scratch(registers: &Registers) -> u64 {
     (registers.stack() - BELOW) & !15
 }
 
+/// Does it tell which users of the machine those of a namespace are?
+fn is_map(kind: &[u8]) -> bool {
+    matches!(kind, b"uid_map" | b"gid_map")
+}
+
 /// A file in memory takes the place of the one that is opened.
 fn in_memory(
     registers: &mut Registers,
@@ -347,6 +363,13 @@ fn in_memory(
     };
     registers.set_argument(1, close.into());
     Answer::Changed(Pending::Content { saved, content })
+}
+
+/// Is it the file that denies features to libgcrypt, and does the root have none of its own?
+fn is_denial(tid: Tid, path: &[u8], writes: bool) -> bool {
+    path == b"/etc/gcrypt/hwf.deny"
+        && !writes
+        && sys::open_in_root(tid, libc::AT_FDCWD, path).is_err()
 }
 
 /// Whether a path names one of ours.

@@ -191,6 +191,8 @@ pub struct Tracer {
     place: Place,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
+    /// What the step began as.
+    pub(super) first: Tid,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -226,6 +228,7 @@ impl Tracer {
             looks: Looks::default(),
             place: Place::new(first, what.strict)?,
             owners: None,
+            first,
             last: first,
             evidence: Evidence::default(),
             started: Instant::now(),
