@@ -147,7 +147,7 @@ impl From<KeyError> for RunError {
 const fn policy(tier: Tier) -> &'static str {
     match tier {
         Tier::Isolated => "isolated/2",
-        Tier::Deterministic => "deterministic/2",
+        Tier::Deterministic => "deterministic/3",
         Tier::Strict => "strict/2",
     }
 }
