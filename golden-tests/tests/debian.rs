@@ -363,23 +363,16 @@ fn an_installation_that_is_killed_at_any_moment_goes_on() {
     let start = std::time::Instant::now();
     let digest = lab.run(&BUILD).digest();
     let whole = start.elapsed();
-    let moments = 8;
+    std::fs::remove_dir_all(lab.file("layout")).expect("it is there");
+    let moments = 6;
     let mut killed = 0;
-    for round in 0..2 {
-        // Each round in one store: a build finds what those before it have left.
-        lab.store = lab.beside(&format!("store-{round}"));
-        std::fs::remove_dir_all(lab.file("layout")).expect("it is there");
-        for moment in 0..moments {
-            let running = lab.start(&BUILD);
-            // What one has read the next need not, so they come ever later.
-            std::thread::sleep(whole * (2 * moment + round) / (2 * moments));
-            killed += u32::from(running.kill());
-            fsck(&lab);
-        }
-        assert_eq!(lab.run(&BUILD).digest(), digest, "round {round}");
+    for moment in 1..=moments {
+        lab.store = lab.beside(&format!("store-{moment}"));
+        let running = lab.start(&BUILD);
+        std::thread::sleep(whole * moment / (moments + 1));
+        killed += u32::from(running.kill());
+        fsck(&lab);
+        assert_eq!(lab.run(&BUILD).digest(), digest, "{moment}/{moments}");
     }
-    assert!(
-        killed > moments,
-        "only {killed} were killed before their end"
-    );
+    assert!(killed >= moments / 2, "only {killed} before their end");
 }
