@@ -432,6 +432,9 @@ impl Tracer {
     pub(super) fn move_time(&mut self, at: Time) {
         for process in self.processes.values_mut() {
             process.clock.learn(at);
+            if process.threaded && !self.what.strict {
+                process.clock.wakes();
+            }
         }
     }
 
