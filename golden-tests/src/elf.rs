@@ -95,7 +95,7 @@ mod tests {
     fn the_committed_programs_are_these() {
         let examples = crate::workspace().join("examples");
         for (file, machine) in [
-            ("hello/hello", Machine::Amd64),
+            ("smallest/hello", Machine::Amd64),
             ("static/dist/hello-amd64", Machine::Amd64),
             ("static/dist/hello-arm64", Machine::Arm64),
         ] {

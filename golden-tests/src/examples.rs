@@ -1,78 +1,120 @@
 //! The examples: what each needs that is not committed, and whether it can be built at all.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::engine::Says;
 use crate::machine::{User, run};
 use crate::world::{Environment, World};
 use crate::{roots, scratch, workspace};
 
-/// What an example is made of.
+/// What an example needs that is not committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Material {
+    /// Nothing.
+    Nothing,
+    /// The Debian root that is made on the machine.
+    Debian,
+    /// That, and [`roots::release`]: here the machine's own copy is what the URL names.
+    Release,
+    /// Packages of the archive that the machine's own apt uses. It is built from what [`Example::locked`] locked there, and
+    /// from the committed lock where its packages can still be had.
+    Archive,
+}
+
+/// An example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Example {
     /// Its directory below `examples`.
     pub name: &'static str,
-    /// Does it start from the Debian root that is made on the machine?
-    pub debian: bool,
-    /// Does it fetch [`roots::release`]? Here the machine's own copy is what the URL names.
-    pub release: bool,
+    /// What it needs.
+    pub material: Material,
     /// Can a user without sub-uids build it? If not, the refusal is what is expected.
     pub without_range: bool,
     /// Flags its build needs.
     pub flags: &'static [&'static str],
+    /// What its image says when it runs.
+    pub says: Option<Says>,
+    /// Does a build take so long that many are for `--full`?
+    pub is_long: bool,
 }
+
+/// One that needs nothing.
+pub(crate) const PLAIN: Example = Example {
+    name: "",
+    material: Material::Nothing,
+    without_range: true,
+    flags: &[],
+    says: None,
+    is_long: false,
+};
 
 /// Every example, smallest first.
 pub const EXAMPLES: &[Example] = &[
     Example {
-        name: "hello",
-        debian: false,
-        release: false,
-        without_range: true,
-        flags: &[],
+        name: "smallest",
+        says: Some(Says::Prints("hello, the same bytes everywhere")),
+        ..PLAIN
     },
     Example {
         name: "static",
-        debian: false,
-        release: false,
-        without_range: true,
-        flags: &[],
+        ..PLAIN
+    },
+    Example {
+        name: "hello",
+        material: Material::Archive,
+        says: Some(Says::Prints("hello, built at ")),
+        ..PLAIN
+    },
+    Example {
+        name: "nginx",
+        material: Material::Archive,
+        says: Some(Says::Answers("/", "Served from the same bytes everywhere.")),
+        ..PLAIN
+    },
+    Example {
+        name: "python-app",
+        material: Material::Archive,
+        says: Some(Says::Answers(
+            "/a?b=1",
+            r#"{"path": "/a", "query": {"b": ["1"]}}"#,
+        )),
+        ..PLAIN
     },
     Example {
         name: "site",
-        debian: true,
-        release: false,
-        without_range: true,
-        flags: &[],
+        material: Material::Debian,
+        ..PLAIN
     },
     Example {
         name: "compile",
-        debian: true,
-        release: false,
-        without_range: true,
-        flags: &[],
+        material: Material::Debian,
+        ..PLAIN
     },
     Example {
         name: "release",
-        debian: true,
-        release: true,
-        without_range: true,
-        flags: &[],
+        material: Material::Release,
+        ..PLAIN
     },
     Example {
         name: "secrets",
-        debian: true,
-        release: false,
-        without_range: true,
+        material: Material::Debian,
         flags: &["--secret", "token=file:/etc/hostname"],
+        ..PLAIN
     },
     Example {
         name: "everything",
-        debian: true,
-        release: false,
-        without_range: true,
-        flags: &[],
+        material: Material::Debian,
+        ..PLAIN
+    },
+    Example {
+        name: "toolchain",
+        material: Material::Archive,
+        says: Some(Says::Prints("words: 0")),
+        is_long: true,
+        ..PLAIN
     },
 ];
 
@@ -85,14 +127,18 @@ impl Example {
     /// Lays a copy in `world` and, where it needs one, the Debian root as `./debian` beside its spec.
     pub fn lay(&self, world: &World<'_>, name: &str) -> Result<PathBuf> {
         let directory = world.lay(&self.directory(), name)?;
-        if self.debian {
+        if matches!(self.material, Material::Debian | Material::Release) {
             let root = roots::debian()?;
             let to = directory.join("debian");
             // A link would lead out of the example; a copy of 380 MB for each world would be a copy too many.
             run("mkdir", &["-m", "755", &text(&to)])?;
             run("mount", &["--bind", &text(&root), &text(&to)])?;
         }
-        if self.release {
+        if self.material == Material::Archive {
+            let lock = self.locked()?.join("spec.lock");
+            run("cp", &[&text(&lock), &text(&directory.join("spec.lock"))])?;
+        }
+        if self.material == Material::Release {
             let release = roots::release()?;
             let to = directory.join(roots::RELEASE);
             run("install", &["-m", "644", &text(&release), &text(&to)])?;
@@ -104,6 +150,87 @@ impl Example {
             std::fs::write(&spec, ours)?;
         }
         Ok(directory)
+    }
+
+    /// The last part of its directory's name.
+    pub fn leaf(&self) -> &'static str {
+        self.name.rsplit('/').next().unwrap_or(self.name)
+    }
+
+    /// Lets [`Example::locked`] ask the archive again.
+    pub fn forget(&self) {
+        let _ = std::fs::remove_dir_all(scratch().join("locked").join(self.leaf()));
+    }
+
+    /// A copy whose lock names what the archive has now, with `vendor` beside it, in which all of that is. Made once, and anew by
+    /// [`build_all`].
+    fn locked(&self) -> Result<PathBuf> {
+        let place = scratch().join("locked");
+        let _alone = roots::alone(&format!("locked-{}", self.leaf()))?;
+        std::fs::create_dir_all(&place)?;
+        let directory = place.join(self.leaf());
+        let spec = |directory: &Path| std::fs::read(directory.join("spec.toml"));
+        let is_there = directory.join("vendor/index.json").exists();
+        if is_there && spec(&directory)? == spec(&self.directory())? {
+            return Ok(directory);
+        }
+        let _ = std::fs::remove_dir_all(&directory);
+        let world = plain(&place);
+        world.lay(&self.directory(), self.leaf())?;
+        // A committed one stays in the release that it names.
+        let _ = std::fs::remove_file(directory.join("spec.lock"));
+        let store = place.join("store");
+        let vendor = text(&directory.join("vendor"));
+        for words in [&["lock"][..], &["vendor", "-o", &vendor]] {
+            told(&world, words, &directory, &store)?;
+        }
+        Ok(directory)
+    }
+
+    /// Puts into a world's store what the archive would be asked for, and gives the flags that a build of what
+    /// [`Example::lay`] laid needs.
+    pub fn prepare(
+        &self,
+        world: &World<'_>,
+        directory: &Path,
+        store: &Path,
+    ) -> Result<Vec<&'static str>> {
+        let mut flags = self.flags.to_vec();
+        if self.material == Material::Archive {
+            let vendor = text(&self.locked()?.join("vendor"));
+            told(world, &["vendor", "--read", &vendor], directory, store)?;
+            flags.extend(["--locked", "--offline"]);
+        }
+        Ok(flags)
+    }
+}
+
+/// Runs `immbuild` for the spec in `directory`, and wants it to succeed.
+fn told(world: &World<'_>, words: &[&str], directory: &Path, store: &Path) -> Result<()> {
+    let mut arguments: Vec<OsString> = words.iter().map(Into::into).collect();
+    for word in ["--quiet", "--store", &text(store), "--spec"] {
+        arguments.push(word.into());
+    }
+    arguments.push(directory.join("spec.toml").into());
+    let output = world.command(&arguments, directory)?.output()?;
+    ensure!(
+        output.status.success(),
+        "immbuild {} ended with {}: {}",
+        words.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// Root on this machine, as it is.
+fn plain(place: &Path) -> World<'_> {
+    World {
+        user: User::Root,
+        place,
+        cpus: 2,
+        threads: None,
+        environment: Environment::Plain,
     }
 }
 
@@ -121,37 +248,68 @@ pub fn unlay(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds every example once, from nothing; those with a committed expectation against it.
+/// Builds every example once, from nothing; those with a committed expectation against it. Those that say something are run.
 pub fn build_all() -> Result<()> {
     let place = scratch().join("examples");
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(&place)?;
-    let world = World {
-        user: User::Root,
-        place: &place,
-        cpus: 2,
-        threads: None,
-        environment: Environment::Plain,
-    };
+    let world = plain(&place);
+    let store = place.join("store");
     for example in EXAMPLES {
+        // The archive may have moved on.
+        example.forget();
         let directory = example.lay(&world, example.name)?;
-        let store = place.join("store");
-        let mut flags = example.flags.to_vec();
-        if !example.debian {
-            flags.extend(["--locked", "--expected"]);
+        let flags = example.prepare(&world, &directory, &store)?;
+        let mut first = flags.clone();
+        if example.material == Material::Nothing {
+            first.extend(["--locked", "--expected"]);
         }
         let digest = world
-            .build(&directory, &store, &flags)?
+            .build(&directory, &store, &first)?
             .map_err(|output| anyhow::anyhow!("{}", String::from_utf8_lossy(&output.stderr)))
             .with_context(|| format!("example {} does not build", example.name))?;
         println!("{:12} {digest}", example.name);
-        let again = world.build(&directory, &store, example.flags)?;
+        let again = world.build(&directory, &store, &flags)?;
         ensure!(
             again.is_ok_and(|again| again == digest),
             "{} differs when warm",
             example.name
         );
+        if let Some(says) = example.says {
+            let archive = directory.join(format!("out/{}.tar", example.name));
+            says.check(&archive)
+                .with_context(|| format!("example {} does not run", example.name))?;
+        }
         unlay(&directory)?;
+        if example.material == Material::Archive {
+            build_committed(example, &world, &store)?;
+        }
     }
     Ok(())
+}
+
+/// Builds an example from the lock that is committed, where its packages can still be had.
+fn build_committed(example: &Example, world: &World<'_>, store: &Path) -> Result<()> {
+    let directory = world.lay(&example.directory(), example.name)?;
+    let lock = std::fs::read_to_string(directory.join("spec.lock"))?;
+    let mut flags = [example.flags, &["--locked"]].concat();
+    if lock.contains("[[expect]]") {
+        flags.push("--expected");
+    }
+    match world.build(&directory, store, &flags)? {
+        Ok(digest) => println!("{:12} {digest} from its committed lock", ""),
+        // What the archive no longer has is in none of the places that this machine knows.
+        Err(output) if output.status.code() == Some(5) => {
+            println!(
+                "{:12} its committed lock names packages that can no longer be had",
+                ""
+            );
+        }
+        Err(output) => anyhow::bail!(
+            "example {} does not build from its committed lock: {}",
+            example.name,
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    }
+    unlay(&directory)
 }

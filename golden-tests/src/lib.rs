@@ -8,6 +8,7 @@ pub mod apt;
 pub mod containers;
 pub mod debs;
 pub mod elf;
+pub mod engine;
 pub mod examples;
 pub mod goldens;
 pub mod hostile;
@@ -19,6 +20,7 @@ pub mod matrix;
 pub mod packages;
 pub mod pairwise;
 pub mod roots;
+pub mod systems;
 pub mod world;
 
 /// The root of the repository.

@@ -114,6 +114,26 @@ impl Mounted {
         Ok(Self { directory, image })
     }
 
+    /// One in memory at `directory`, which is made, with the options of `mount`.
+    pub fn tmpfs(options: &str, directory: &Path) -> Result<Self> {
+        std::fs::create_dir_all(directory)?;
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", options, "tmpfs", &text(directory)],
+        )?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            image: PathBuf::new(),
+        })
+    }
+
+    /// Gives one in memory another size.
+    pub fn resize(&self, size: &str) -> Result<()> {
+        let options = format!("remount,size={size}");
+        run("mount", &["-o", &options, &text(&self.directory)])?;
+        Ok(())
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.directory

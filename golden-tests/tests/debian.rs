@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use golden_tests::debs::{Reference, dpkg_query, lock, reference};
+use golden_tests::debs::{Deb, Reference, dpkg_query, lock, reference};
 use golden_tests::lab::Lab;
-use golden_tests::machine::{User, run};
+use golden_tests::machine::{Mounted, User, run};
 
 const BUILD: [&str; 4] = [
     "build",
@@ -302,4 +302,77 @@ fn packages_go_onto_a_root_that_has_some() {
     // Nobody has the file twice, and everybody's files are there.
     run("dpkg", &[&format!("--root={}", root.display()), "--audit"])
         .expect("dpkg has no complaint");
+}
+
+/// Ten packages of 16 MB, 60 MB when they are unpacked, in a mirror beside a store that has none of them.
+fn mirrored() -> Lab {
+    let reference = reference("nginx-light", &["nginx-light"]).expect("mmdebstrap works");
+    let size = |deb: &Deb| std::fs::metadata(&deb.file).expect("it is there").len();
+    let mut debs = reference.packages;
+    debs.sort_by_key(|deb| std::cmp::Reverse(size(deb)));
+    debs.truncate(10);
+    let mut lab = Lab::new("");
+    let mirror = lab.beside("mirror");
+    let archive = format!(
+        "\n[[source.os.archive]]\nname = \"main\"\nsuites = [\"bookworm\"]\nmirrors = [\"file://{}\"]",
+        mirror.display()
+    );
+    lab.write("spec.toml", spec("\"any\"", "none", &archive));
+    lock(&lab, &debs).expect("the packages can be locked");
+    for deb in &debs {
+        let to = mirror.join("pool/main").join(&deb.name);
+        std::fs::create_dir_all(to.parent().expect("a directory")).expect("made");
+        std::fs::copy(&deb.file, to).expect("copied");
+    }
+    lab.store = lab.beside("fresh");
+    lab
+}
+
+fn fsck(lab: &Lab) {
+    let ended = lab.run(&["cache", "fsck"]);
+    assert!(ended.output.status.success(), "{}", ended.said());
+}
+
+#[test]
+fn a_full_disk_leaves_no_half_package() {
+    let mut lab = mirrored();
+    let digest = lab.run(&BUILD).digest();
+    std::fs::remove_dir_all(lab.file("layout")).expect("it is there");
+    let small = Mounted::tmpfs("size=8M", &lab.beside("small")).expect("root may mount");
+    lab.store = small.path().join("store");
+    // First there is no room for all of the files, then none for what is in them.
+    for size in ["8M", "20M"] {
+        small.resize(size).expect("root may");
+        lab.run(&BUILD).refused_with(
+            9,
+            &[
+                "No space left on device",
+                "hint: make room and run the same command again",
+            ],
+        );
+        fsck(&lab);
+    }
+    small.resize("400M").expect("root may");
+    assert_eq!(lab.run(&BUILD).digest(), digest);
+    fsck(&lab);
+}
+
+#[test]
+fn an_installation_that_is_killed_at_any_moment_goes_on() {
+    let mut lab = mirrored();
+    let start = std::time::Instant::now();
+    let digest = lab.run(&BUILD).digest();
+    let whole = start.elapsed();
+    std::fs::remove_dir_all(lab.file("layout")).expect("it is there");
+    let moments = 6;
+    let mut killed = 0;
+    for moment in 1..=moments {
+        lab.store = lab.beside(&format!("store-{moment}"));
+        let running = lab.start(&BUILD);
+        std::thread::sleep(whole * moment / (moments + 1));
+        killed += u32::from(running.kill());
+        fsck(&lab);
+        assert_eq!(lab.run(&BUILD).digest(), digest, "{moment}/{moments}");
+    }
+    assert!(killed >= moments / 2, "only {killed} before their end");
 }

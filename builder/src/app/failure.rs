@@ -363,13 +363,10 @@ impl From<FetchError> for Failure {
                 let changed = failed
                     .iter()
                     .any(|(_, error)| matches!(error, HttpError::Mismatch { .. }));
-                let stored = failed
-                    .iter()
-                    .any(|(_, error)| matches!(error, HttpError::Store(_)));
-                let exit = match (stored, changed) {
-                    (true, _) => Exit::Local,
-                    (_, true) => Exit::Untrusted,
-                    _ => Exit::Unreachable,
+                let exit = if changed {
+                    Exit::Untrusted
+                } else {
+                    Exit::Unreachable
                 };
                 wrapped(exit, &error).hint("`immbuild update` locks what the archive has now; `snapshot` of an archive says where its old states are")
             }

@@ -293,12 +293,15 @@ pub fn packages(wanted: &[Wanted], means: &Means<'_>) -> Result<(), FetchError> 
     missing.sort_by_key(|one| std::cmp::Reverse(one.size));
     let (next, arrived) = (AtomicUsize::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
+    let is_full = AtomicBool::new(false);
     let worker = || {
-        while !means.cancel.load(Ordering::Relaxed) {
+        while !means.cancel.load(Ordering::Relaxed) && !is_full.load(Ordering::Relaxed) {
             let Some(one) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
             if let Err(error) = package(one, means, &arrived) {
+                // Where one has no place, no other has.
+                is_full.fetch_or(matches!(error, HttpError::Store(_)), Ordering::Relaxed);
                 let mut failed = failed.lock().expect("no thread panics with it");
                 failed.push((one.file.clone(), error));
             }
@@ -312,6 +315,12 @@ pub fn packages(wanted: &[Wanted], means: &Means<'_>) -> Result<(), FetchError> 
     });
     let mut failed = failed.into_inner().expect("no thread panics with it");
     failed.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    let is_of_store = |(_, error): &(MissingFile, HttpError)| matches!(error, HttpError::Store(_));
+    if let Some(at) = failed.iter().position(is_of_store) {
+        let (file, source) = failed.swap_remove(at);
+        let what = format!("{} {}", file.name, file.version);
+        return Err(FetchError::File { what, source });
+    }
     if failed.is_empty() {
         Ok(())
     } else {

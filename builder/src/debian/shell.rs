@@ -1,92 +1,251 @@
 //! Maintainer scripts as the commands in them, to see what they would do. Nothing is expanded, and nothing runs.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// What a script is made of.
+#[derive(Debug, PartialEq, Eq)]
+enum Token {
+    Word(String),
+    /// The next word is where something is read from or written to.
+    Redirection,
+    /// What ends a command, and is none of the below.
+    End,
+    /// `)`.
+    Close,
+    /// `;;`.
+    NextCase,
+}
+
 /// The simple commands of a script, in order, without what steers them. A word with a `$` stays as it stands.
 pub(super) fn commands(script: &str) -> Vec<Vec<String>> {
-    let mut all = Vec::new();
-    let mut words: Vec<String> = Vec::new();
-    let mut word: Option<String> = None;
-    // The next word is where something is read from or written to.
-    let mut redirected = false;
-    let mut chars = script.chars().peekable();
-    let finish = |words: &mut Vec<String>, word: &mut Option<String>, redirected: &mut bool| {
-        if let Some(word) = word.take()
-            && !std::mem::take(redirected)
-        {
-            words.push(word);
-        }
-    };
-    let mut end = |words: &mut Vec<String>| {
-        let mut words = std::mem::take(words);
-        while words.first().is_some_and(|word| is_steering(word)) {
-            words.remove(0);
-        }
-        if !words.is_empty() {
-            all.push(words);
-        }
-    };
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('\n') | None => {}
-                Some(c) => word.get_or_insert_default().push(c),
-            },
-            '\'' | '"' => {
-                let text = word.get_or_insert_default();
-                while let Some(inner) = chars.next() {
-                    match inner {
-                        _ if inner == c => break,
-                        '\\' if c == '"' => match chars.next() {
-                            Some('\n') | None => {}
-                            Some(escaped) => text.push(escaped),
-                        },
-                        inner => text.push(inner),
-                    }
+    let mut commands = Commands::default();
+    for token in Tokens::new(script) {
+        commands.take(token);
+    }
+    commands.end();
+    commands.all
+}
+
+/// Commands as they are found.
+#[derive(Default)]
+struct Commands {
+    all: Vec<Vec<String>>,
+    words: Vec<String>,
+    redirected: bool,
+    /// How many `case` the next token is in.
+    cases: u32,
+    /// Which part of the innermost of them.
+    part: Part,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Part {
+    /// Between `case` and `in`.
+    Head,
+    /// Up to `)`.
+    Pattern,
+    /// Commands, as outside of any.
+    #[default]
+    Body,
+}
+
+impl Commands {
+    fn take(&mut self, token: Token) {
+        match (&self.part, token) {
+            (Part::Head, Token::Word(word)) if word == "in" => self.part = Part::Pattern,
+            (Part::Pattern, Token::Word(word)) if word == "esac" => self.end_case(),
+            (Part::Pattern, Token::Close) => self.part = Part::Body,
+            (Part::Head | Part::Pattern, _) => {}
+            (Part::Body, Token::Word(word)) => self.word(word),
+            (Part::Body, Token::Redirection) => self.redirected = true,
+            (Part::Body, Token::NextCase) => {
+                self.end();
+                if self.cases > 0 {
+                    self.part = Part::Pattern;
                 }
             }
-            '#' if word.is_none() => {
-                while chars.peek().is_some_and(|c| *c != '\n') {
-                    chars.next();
-                }
-            }
-            '$' if chars.peek() == Some(&'{') => {
-                let text = word.get_or_insert_default();
-                text.push(c);
-                for c in chars.by_ref() {
-                    text.push(c);
-                    if c == '}' {
-                        break;
-                    }
-                }
-            }
-            '>' | '<' => {
-                // A number before it is the file's, and an `&` behind it belongs to it.
-                if word
-                    .as_ref()
-                    .is_some_and(|word| word.bytes().all(|byte| byte.is_ascii_digit()))
-                {
-                    word = None;
-                }
-                finish(&mut words, &mut word, &mut redirected);
-                while chars
-                    .peek()
-                    .is_some_and(|c| matches!(c, '>' | '<' | '&' | '-'))
-                {
-                    chars.next();
-                }
-                redirected = true;
-            }
-            ' ' | '\t' => finish(&mut words, &mut word, &mut redirected),
-            '\n' | ';' | '&' | '|' | '(' | ')' | '`' => {
-                finish(&mut words, &mut word, &mut redirected);
-                redirected = false;
-                end(&mut words);
-            }
-            c => word.get_or_insert_default().push(c),
+            (Part::Body, Token::End | Token::Close) => self.end(),
         }
     }
-    finish(&mut words, &mut word, &mut redirected);
-    end(&mut words);
-    all
+
+    fn word(&mut self, word: String) {
+        if std::mem::take(&mut self.redirected) {
+            return;
+        }
+        match word.as_str() {
+            _ if !self.words.is_empty() => self.words.push(word),
+            "case" => {
+                self.cases += 1;
+                self.part = Part::Head;
+            }
+            "esac" => self.end_case(),
+            word if is_steering(word) => {}
+            _ => self.words.push(word),
+        }
+    }
+
+    fn end_case(&mut self) {
+        self.cases = self.cases.saturating_sub(1);
+        self.part = Part::Body;
+    }
+
+    fn end(&mut self) {
+        self.redirected = false;
+        if !self.words.is_empty() {
+            self.all.push(std::mem::take(&mut self.words));
+        }
+    }
+}
+
+/// A script's tokens.
+struct Tokens<'t> {
+    chars: Peekable<Chars<'t>>,
+    /// What comes behind the word that was just given.
+    next: Option<Token>,
+    /// How texts end that begin with the next line, and whether tabs may stand before that.
+    documents: Vec<(String, bool)>,
+    /// The next word is such an end.
+    document: Option<bool>,
+}
+
+impl<'t> Tokens<'t> {
+    fn new(script: &'t str) -> Self {
+        Self {
+            chars: script.chars().peekable(),
+            next: None,
+            documents: Vec::new(),
+            document: None,
+        }
+    }
+
+    /// The text between here and a quotation mark.
+    fn quoted(&mut self, mark: char, word: &mut String) {
+        while let Some(inner) = self.chars.next() {
+            match inner {
+                _ if inner == mark => break,
+                '\\' if mark == '"' => match self.chars.next() {
+                    Some('\n') | None => {}
+                    Some(escaped) => word.push(escaped),
+                },
+                inner => word.push(inner),
+            }
+        }
+    }
+
+    /// What stands behind a `$` as far as that belongs to the word.
+    fn expansion(&mut self, word: &mut String) {
+        let mut ahead = self.chars.clone();
+        let closing = match (ahead.next(), ahead.next()) {
+            (Some('{'), _) => "}",
+            // Of `$(command)` the command is one of its own.
+            (Some('('), Some('(')) => "))",
+            _ => return,
+        };
+        for c in self.chars.by_ref() {
+            word.push(c);
+            if word.ends_with(closing) {
+                break;
+            }
+        }
+    }
+
+    /// The operator that begins with `<` or `>`.
+    fn redirection(&mut self, first: char) -> Token {
+        let mut text = String::from(first);
+        while let Some(c) = self
+            .chars
+            .next_if(|c| matches!(c, '>' | '<' | '&' | '-' | '|'))
+        {
+            text.push(c);
+        }
+        self.document = match text.as_str() {
+            "<<" => Some(false),
+            "<<-" => Some(true),
+            _ => None,
+        };
+        Token::Redirection
+    }
+
+    /// Leaves out the texts that begin with this line.
+    fn skip_documents(&mut self) {
+        for (end, is_indented) in std::mem::take(&mut self.documents) {
+            loop {
+                let mut line = String::new();
+                while let Some(c) = self.chars.next_if(|c| *c != '\n') {
+                    line.push(c);
+                }
+                let is_last = self.chars.next().is_none();
+                let shown = if is_indented {
+                    line.trim_start_matches('\t')
+                } else {
+                    &line
+                };
+                if is_last || shown == end {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        if let Some(token) = self.next.take() {
+            return Some(token);
+        }
+        let document = self.document.take();
+        let mut is_line = false;
+        let mut word: Option<String> = None;
+        let behind = loop {
+            let Some(c) = self.chars.next() else {
+                break None;
+            };
+            match c {
+                '\\' => match self.chars.next() {
+                    Some('\n') | None => {}
+                    Some(c) => word.get_or_insert_default().push(c),
+                },
+                '\'' | '"' => self.quoted(c, word.get_or_insert_default()),
+                '#' if word.is_none() => while self.chars.next_if(|c| *c != '\n').is_some() {},
+                '$' => {
+                    let text = word.get_or_insert_default();
+                    text.push(c);
+                    self.expansion(text);
+                }
+                '>' | '<' => {
+                    // A number before it is the file's.
+                    word = word.filter(|word| !word.bytes().all(|byte| byte.is_ascii_digit()));
+                    break Some(self.redirection(c));
+                }
+                ' ' | '\t' if word.is_none() => {}
+                ' ' | '\t' => break None,
+                '\n' => {
+                    is_line = true;
+                    break Some(Token::End);
+                }
+                ';' if self.chars.next_if_eq(&';').is_some() => break Some(Token::NextCase),
+                ')' => break Some(Token::Close),
+                ';' | '&' | '|' | '(' | '`' => break Some(Token::End),
+                c => word.get_or_insert_default().push(c),
+            }
+        };
+        if let (Some(is_indented), Some(word)) = (document, &word) {
+            self.documents.push((word.clone(), is_indented));
+        }
+        if is_line {
+            self.skip_documents();
+        }
+        match word {
+            Some(word) => {
+                self.next = behind;
+                Some(Token::Word(word))
+            }
+            None => behind,
+        }
+    }
 }
 
 fn is_steering(word: &str) -> bool {
@@ -103,8 +262,6 @@ fn is_steering(word: &str) -> bool {
             | "!"
             | "{"
             | "}"
-            | "case"
-            | "esac"
     )
 }
 
@@ -160,6 +317,40 @@ fi
                     "c",
                     "d"
                 ],
+            ]
+        );
+    }
+
+    #[test]
+    fn patterns_and_texts_are_no_commands() {
+        let script = "\
+case \"$1\" in
+    configure | auto|arch)
+        case $2 in (a) one x ;; esac
+        two 2>&1;;
+    *) three
+esac
+four <<EOF > /etc/file; five
+six
+EOF
+seven <<-'END'
+\teight
+\tEND
+if nine=$((1 + 2)); then ten; fi
+";
+        let commands = commands(script);
+        let names: Vec<&str> = commands.iter().map(|words| words[0].as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "one",
+                "two",
+                "three",
+                "four",
+                "five",
+                "seven",
+                "nine=$((1 + 2))",
+                "ten"
             ]
         );
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use golden_tests::{containers, examples, hostile, matrix, packages, workspace};
+use golden_tests::{containers, examples, hostile, matrix, packages, systems, workspace};
 
 /// Runs every check of this repository.
 #[derive(Debug, Parser)]
@@ -95,6 +95,7 @@ const CHECKS: &[Check] = &[
 const FULL: &[Check] = &[
     ("containers", |_| containers::check()),
     ("programs", |_| hostile::check_programs()),
+    ("systems", |_| systems::check()),
     ("closures", |_| {
         cargo(&[
             "test",

@@ -94,6 +94,17 @@ print("process", time.process_time() < 5)
     }
 }
 
+/// How far the clock of a process has come when one of its threads looks does not depend on how often others did.
+#[test]
+fn what_a_thread_sees_is_not_moved_by_others_that_look() {
+    let script = "gcc -O1 -w -pthread -o look /src/look.c; ./look; rm look";
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        assert!(number(&said, "seen") >= EPOCH * 1_000_000_000, "{said}");
+        assert_eq!(said.lines().last(), Some("waited"));
+    }
+}
+
 /// A step does not see when another ended: the next starts at the epoch, too.
 #[test]
 fn a_later_start_of_the_step_is_not_seen() {

@@ -12,17 +12,13 @@ use crate::debian::shell;
 
 /// Commands that leave nothing behind which an image of one program wants: they ask, they speak to an init system or to
 /// debconf, they tidy up after older versions, or they make caches.
-const HARMLESS: [&str; 47] = [
+const HARMLESS: [&str; 43] = [
     ".",
     ":",
     "[",
-    "abort-deconfigure",
-    "abort-remove",
-    "abort-upgrade",
     "break",
     "command",
     "compileall",
-    "configure",
     "continue",
     "db_capb",
     "db_get",
@@ -117,14 +113,12 @@ fn is_other_language(script: &str) -> bool {
 
 fn is_understood(words: &[String], functions: &BTreeSet<&str>) -> bool {
     let word = words[0].as_str();
-    // An assignment, or what a pattern of `case` leaves.
     let is_assignment = word.split_once('=').is_some_and(|(name, _)| {
         name.bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     });
-    // A substitution that was taken apart, or a pattern.
-    let is_remnant = word.starts_with(['$', '*', '-', '"'])
-        || words.len() == 1 && !word.contains('-') && is_pattern(word);
+    // What prints the command, or a part of one, is looked at by itself.
+    let is_remnant = word.starts_with('$');
     is_assignment
         || is_remnant
         || HARMLESS.contains(&word)
@@ -133,13 +127,6 @@ fn is_understood(words: &[String], functions: &BTreeSet<&str>) -> bool {
         || alternatives::offer(words).is_some()
         || accounts::request(words).is_some()
         || (word == "update-alternatives" && words.iter().any(|word| word.starts_with("--remove")))
-}
-
-fn is_pattern(word: &str) -> bool {
-    matches!(
-        word,
-        "triggered" | "purge" | "remove" | "upgrade" | "install" | "reconfigure" | "in"
-    )
 }
 
 #[cfg(test)]

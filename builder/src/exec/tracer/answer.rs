@@ -4,7 +4,7 @@ use std::io;
 
 use super::arch::{self, Machine as _, Registers};
 use super::call::{Call, Control};
-use super::clock::{SECOND, to_timespec, to_timeval};
+use super::clock::{SECOND, Time, to_timespec, to_timeval};
 use super::evidence::Source;
 use super::open::{PATH_MAX, scratch};
 use super::run::{Answer, Pending, Tracer, sys_string};
@@ -314,7 +314,7 @@ impl Tracer {
             Control::Semaphores => &[48, 64],
             Control::Memory => &[56, 64, 72],
         };
-        let now = self.process(tid).clock.read().div_euclid(SECOND);
+        let now = self.time(tid).div_euclid(SECOND);
         for place in places {
             let mut bytes = [0; 8];
             sys::read_memory(tid, to + place, &mut bytes)?;
@@ -325,20 +325,33 @@ impl Tracer {
         Ok(())
     }
 
+    /// What the clock shows a thread that asks for the time.
+    pub(super) fn time(&mut self, tid: Tid) -> Time {
+        let thread = self.threads.get_mut(&tid).expect("it has stopped");
+        let process = self.processes.get_mut(&thread.process);
+        let process = process.expect("a process lives as long as its threads");
+        if self.what.strict || !process.threaded {
+            return process.clock.read();
+        }
+        thread.asking.asks(thread.stack);
+        process.clock.read_among_threads(&thread.asking)
+    }
+
     fn clock_answer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {
+        let now = match call {
+            Call::ClockGetres { .. } | Call::Getrusage { .. } => self.process(tid).clock.now(),
+            _ => self.time(tid),
+        };
         let process = self.process(tid);
-        let clock = &mut process.clock;
+        let clock = &process.clock;
         Ok(match call {
-            Call::ClockGettime { clock: number, to } => {
-                let now = clock.read();
-                match clock.show(number, now) {
-                    Some(time) => {
-                        sys::write_memory(tid, to, &to_timespec(time))?;
-                        Answer::Gives(0)
-                    }
-                    None => error(libc::EINVAL),
+            Call::ClockGettime { clock: number, to } => match clock.show(number, now) {
+                Some(time) => {
+                    sys::write_memory(tid, to, &to_timespec(time))?;
+                    Answer::Gives(0)
                 }
-            }
+                None => error(libc::EINVAL),
+            },
             Call::ClockGetres { clock: number, to } => {
                 if clock.show(number, 0).is_none() {
                     return Ok(error(libc::EINVAL));
@@ -349,7 +362,6 @@ impl Tracer {
                 Answer::Gives(0)
             }
             Call::Gettimeofday { to, zone } => {
-                let now = clock.read();
                 if to != 0 {
                     sys::write_memory(tid, to, &to_timeval(now))?;
                 }
@@ -359,7 +371,7 @@ impl Tracer {
                 Answer::Gives(0)
             }
             Call::Time { to } => {
-                let seconds = clock.read().div_euclid(SECOND);
+                let seconds = now.div_euclid(SECOND);
                 if to != 0 {
                     sys::write_memory(tid, to, &seconds.to_ne_bytes())?;
                 }
@@ -367,7 +379,6 @@ impl Tracer {
             }
             Call::Times { to } => {
                 const TICK: i64 = SECOND / 100;
-                let now = clock.read();
                 let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 if to != 0 {
                     let (own, children) = (clock.used() / TICK, process.children_used / TICK);
@@ -412,6 +423,10 @@ impl Tracer {
 
     fn machine_answer(&mut self, tid: Tid, call: Call) -> io::Result<Answer> {
         let (names, all) = (self.names, (1u64 << super::PROCESSORS) - 1);
+        let now = match call {
+            Call::Sysinfo { .. } => self.time(tid),
+            _ => 0,
+        };
         let process = self.process(tid);
         Ok(match call {
             Call::Uname { to } => {
@@ -432,7 +447,6 @@ impl Tracer {
                 Answer::Gives(0)
             }
             Call::Sysinfo { to } => {
-                let now = process.clock.read();
                 let uptime = process.clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 let memory = names.memory.cast_signed();
                 let mut bytes = words(&[uptime / SECOND, 0, 0, 0, memory, memory, 0, 0, 0, 0]);

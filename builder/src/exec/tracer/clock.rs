@@ -1,5 +1,6 @@
 //! A process' clock: it starts at the epoch and moves when it is read, when its process waits, and when
-//! it learns of a later time. Nothing else moves it.
+//! it learns of a later time. Nothing else moves it. Reading moves it only where it is known who reads first: in a process
+//! with one thread, or where one thread runs at a time.
 
 /// Nanoseconds since 1970, on the virtual clock.
 pub(super) type Time = i64;
@@ -52,10 +53,24 @@ impl Clock {
         self.now
     }
 
+    /// One of several threads reads it. How many others came before is chance, so reading takes no time, until it can only
+    /// be that the thread waits for a time to come.
+    pub(super) fn read_among_threads(&mut self, asking: &Asking) -> Time {
+        const STEEPNESS: i64 = 256;
+        self.advance(MICROSECOND * asking.impatience() / STEEPNESS);
+        self.now
+    }
+
     /// The time of a change: later than any before in this process.
     pub(super) fn tick(&mut self) -> Time {
         self.advance(MICROSECOND);
         self.now
+    }
+
+    /// A thread was woken by the time that has come. Where looking at the clock takes no time, waking does: who looks then
+    /// finds it later than what was waited for, also where two clocks were looked at one after the other to say until when.
+    pub(super) fn wakes(&mut self) {
+        self.advance(10 * MICROSECOND);
     }
 
     fn advance(&mut self, by: Time) {
@@ -100,6 +115,51 @@ impl Clock {
             Kind::Monotonic => Some(time.saturating_sub(UPTIME).saturating_add(self.start)),
             Kind::Used => Some(time.saturating_sub(self.used).saturating_add(self.now)),
         }
+    }
+}
+
+/// How one of several threads asks for the time. Depends on what it does itself, and on nothing else.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asking {
+    /// Where its stack was when it asked last.
+    stack: u64,
+    /// How often it asked from there, one time after the other.
+    here: i64,
+    /// How often it asked since it last waited.
+    all: i64,
+}
+
+impl Asking {
+    /// A loop that does nothing else looks from one place.
+    const HERE: i64 = 1 << 13;
+    /// A virtual machine that measures all it does reads the clock a hundred thousand times.
+    const ALL: i64 = 1 << 18;
+    /// How many questions a look at what would end a wait counts for.
+    const LOOK: i64 = 1 << 10;
+
+    /// It asks, and its stack is here.
+    pub(super) fn asks(&mut self, stack: u64) {
+        self.here = if self.stack == stack {
+            self.here + 1
+        } else {
+            1
+        };
+        self.stack = stack;
+        self.all += 1;
+    }
+
+    /// It looks whether a wait would end at once: in between it asks whether it is time.
+    pub(super) fn looks(&mut self) {
+        self.all += Self::LOOK;
+    }
+
+    /// It waits.
+    pub(super) fn waits(&mut self) {
+        *self = Self::default();
+    }
+
+    fn impatience(&self) -> i64 {
+        (self.here - Self::HERE).max(0) + (self.all - Self::ALL).max(0)
     }
 }
 
@@ -166,6 +226,39 @@ mod tests {
         let mut clock = Clock::starting_at(0);
         let reads = (0..100_000).take_while(|_| clock.read() < SECOND).count();
         assert!((10_000..50_000).contains(&reads), "{reads} reads");
+    }
+
+    /// How often a thread asks until a second is over, when `asks` is how it does.
+    fn asks_in_a_second(mut asks: impl FnMut(&mut Asking, u64)) -> u64 {
+        let (mut clock, mut asking) = (Clock::starting_at(0), Asking::default());
+        let mut count = 0;
+        while clock.read_among_threads(&asking) < SECOND {
+            asks(&mut asking, count);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn among_threads_only_who_waits_for_a_time_moves_it() {
+        let in_a_loop = asks_in_a_second(|asking, _| asking.asks(7));
+        assert!((10_000..50_000).contains(&in_a_loop), "{in_a_loop}");
+        let here_and_there = asks_in_a_second(|asking, count| asking.asks(count % 2));
+        assert!(
+            (262_144..300_000).contains(&here_and_there),
+            "{here_and_there}"
+        );
+        let with_a_look = asks_in_a_second(|asking, count| {
+            asking.asks(count % 2);
+            asking.looks();
+        });
+        assert!((256..2000).contains(&with_a_look), "{with_a_look}");
+        let (mut clock, mut asking) = (Clock::starting_at(0), Asking::default());
+        for _ in 0..100 {
+            (0..8000).for_each(|_| asking.asks(7));
+            assert_eq!(clock.read_among_threads(&asking), 0);
+            asking.waits();
+        }
     }
 
     #[test]

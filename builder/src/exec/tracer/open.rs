@@ -139,8 +139,8 @@ impl Tracer {
         match special {
             Special::Uuid => (self.thread(tid).stream.uuid() + "\n").into_bytes(),
             Special::Uptime => {
-                let clock = &mut self.process(tid).clock;
-                let now = clock.read();
+                let now = self.time(tid);
+                let clock = &self.process(tid).clock;
                 let uptime = clock.show(libc::CLOCK_MONOTONIC, now).unwrap_or(0);
                 let hundredth = uptime.rem_euclid(SECOND) / (SECOND / 100);
                 format!("{}.{hundredth:02} 0.00\n", uptime / SECOND).into_bytes()

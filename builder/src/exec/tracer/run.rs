@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::again::{Again, Look, Sets};
 use super::arch::{self, Machine as _, Registers};
 use super::call::{self, Call, Span, Wait};
-use super::clock::{Clock, SECOND, Time};
+use super::clock::{Asking, Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
 use super::feeder::Feeder;
 use super::files::Files;
@@ -51,6 +51,10 @@ pub(super) struct Thread {
     pub(super) pending: Option<Pending>,
     /// A wait with a deadline that it is in.
     pub(super) waiting: Option<Waiting>,
+    /// Where its stack was when it last stopped for a question.
+    pub(super) stack: u64,
+    /// How it asks for the time, where it is one of several.
+    pub(super) asking: Asking,
     /// It waits for the child of a vfork(2).
     pub(super) in_vfork: bool,
     /// A signal has stopped it, as job control does: it is traced, so its state is another's.
@@ -89,7 +93,7 @@ pub(super) struct Process {
     /// CPU time of children that it waited for.
     pub(super) children_used: Time,
     /// It had more than one thread.
-    threaded: bool,
+    pub(super) threaded: bool,
     /// How many ports it was given.
     pub(super) ports: u16,
     record: usize,
@@ -431,6 +435,9 @@ impl Tracer {
     pub(super) fn move_time(&mut self, at: Time) {
         for process in self.processes.values_mut() {
             process.clock.learn(at);
+            if process.threaded && !self.what.strict {
+                process.clock.wakes();
+            }
         }
     }
 
@@ -646,8 +653,8 @@ impl Tracer {
             let at = registers.instruction();
             let mut code = [0; 8];
             let read = sys::read_memory(tid, at, &mut code).unwrap_or(0);
-            let process = self.process(tid);
-            let ticks = process.clock.read() - process.clock_start();
+            self.thread(tid).stack = registers.stack();
+            let ticks = self.time(tid) - self.process(tid).clock_start();
             if registers.read_time_stamp(&code[..read], ticks.cast_unsigned()) {
                 self.count("tsc");
                 self.learn_time_stamp(tid, at, code);
@@ -700,7 +707,9 @@ impl Tracer {
             self.thread(tid).pending = Some(pending);
             return self.go(tid, Resume::ToCallEnd, 0);
         }
-        self.thread(tid).slept = false;
+        let thread = self.thread(tid);
+        thread.slept = false;
+        thread.stack = registers.stack();
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = registers.arguments();
@@ -910,6 +919,8 @@ impl Thread {
             stream,
             pending: None,
             waiting: None,
+            stack: 0,
+            asking: Asking::default(),
             in_vfork: false,
             is_halted: false,
             interrupted: None,

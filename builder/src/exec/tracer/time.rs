@@ -109,6 +109,7 @@ impl Tracer {
             Timeout::Relative(span) | Timeout::Absolute(span) => span.address() == 0,
         };
         if endless {
+            self.thread(tid).asking.waits();
             return Ok(Answer::ToEnd(Pending::Blocked));
         }
         let at = match call.timeout {
@@ -139,12 +140,13 @@ impl Tracer {
             return Ok(Answer::Gives(0));
         }
         if at <= now {
-            return Ok(match call.timeout {
+            if let Timeout::Absolute(_) = call.timeout {
                 // The kernel's clock would not agree that it is over.
-                Timeout::Absolute(_) => Answer::Gives(call.expired),
-                // Only a look at what is there.
-                _ => Answer::Native,
-            });
+                return Ok(Answer::Gives(call.expired));
+            }
+            // Only a look at what is there.
+            self.thread(tid).asking.looks();
+            return Ok(Answer::Native);
         }
         let saved = registers.clone();
         if sleep {
@@ -155,6 +157,7 @@ impl Tracer {
         } else {
             registers.set_argument(call.endless.0, call.endless.1);
         }
+        self.thread(tid).asking.waits();
         self.thread(tid).waiting = Some(Waiting {
             deadline,
             fired: false,

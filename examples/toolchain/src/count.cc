@@ -1,0 +1,6 @@
+#include <iostream>
+
+int main(int argc, char **)
+{
+    std::cout << "words: " << argc - 1 << '\n';
+}
