@@ -30,6 +30,7 @@ pub mod debian;
 pub mod exec;
 pub mod hostfs;
 pub mod output;
+pub mod python;
 pub mod resolve;
 // floor 6
 pub mod app;

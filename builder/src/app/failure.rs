@@ -16,6 +16,8 @@ use crate::hostfs::HostFsError;
 use crate::image::{BaseError, ReadError};
 use crate::layer::LayerError;
 use crate::output::OutputError;
+use crate::python::environment::EnvironmentError;
+use crate::python::wheel::WheelError;
 use crate::resolve::git::GitError;
 use crate::resolve::http::HttpError;
 use crate::resolve::image::{ImportError, LocalImageError};
@@ -445,6 +447,30 @@ impl From<InstallError> for Failure {
                 "what is in the root stays as it is: take a root with other versions, or lock packages that fit it",
             ),
             error => Self::of(Exit::Spec, &error),
+        }
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        match error {
+            EnvironmentError::Store(error)
+            | EnvironmentError::Root(FileOpError::Keep { source: error, .. })
+            | EnvironmentError::Wheel {
+                source: WheelError::Store(error),
+                ..
+            } => error.into(),
+            EnvironmentError::Tree(error) => error.into(),
+            EnvironmentError::Wheel { .. } | EnvironmentError::Path { .. } => {
+                Self::of(Exit::Untrusted, &error)
+            }
+            EnvironmentError::NoInterpreter(_) => Self::of(Exit::Spec, &error)
+                .hint("install the interpreter first, or set `interpreter` of the source to the one that is there"),
+            EnvironmentError::Interpreter { .. } => Self::of(Exit::Spec, &error)
+                .hint("set `interpreter` as exactly as it matters: `\"3.11\"` means 3.11.0"),
+            EnvironmentError::Meets { .. } => Self::of(Exit::Spec, &error)
+                .hint("install first, and copy over it afterwards"),
+            EnvironmentError::Root(_) => Self::of(Exit::Spec, &error),
         }
     }
 }

@@ -11,6 +11,7 @@ use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
+use super::libraries;
 use super::packages::Archives;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
@@ -23,10 +24,12 @@ use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::install::{InstallOp, PackagePin};
+use crate::graph::libraries::{Layout, LibrariesOp};
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::image::{BaseImage, ManifestDigest};
 use crate::lock::model as lock;
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
+use crate::python::environment;
 use crate::resolve::{git, http, image, unpack};
 use crate::spec::model::DebianSource;
 
@@ -290,6 +293,12 @@ impl Provider<'_> {
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
+            (Pin::Libraries(language, _), Fetch::Libraries(wanted)) => {
+                let tree = libraries::assemble(self.session, *language, wanted, progress)?;
+                let tree = store.put_tree(&tree)?;
+                self.keep(pin, tree, Vec::new())?;
+                Ok(plain(tree))
+            }
             _ => unreachable!("a pin and where to fetch it are made together"),
         }
     }
@@ -457,5 +466,25 @@ impl Sources for Provider<'_> {
         let blobs = self.pinned.blobs(store);
         let installed = install(op, root, packages, store, &blobs)?;
         Ok((installed.tree, installed.warnings))
+    }
+
+    fn libraries(
+        &self,
+        op: &LibrariesOp,
+        root: &Tree,
+        libraries: &Tree,
+    ) -> Result<(Tree, Vec<String>), Failure> {
+        let store = &self.session.store;
+        let blobs = self.pinned.blobs(store);
+        match &op.layout {
+            Layout::Environment(environment) => Ok(environment::install(
+                environment,
+                &op.to,
+                root,
+                libraries,
+                store,
+                &blobs,
+            )?),
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
+use crate::python::places::IndexPlaces;
 use crate::resolve::git;
 
 /// What a process was started with.
@@ -43,6 +44,8 @@ pub struct Host {
     pub keyrings: PathBuf,
     /// Where the user says archives are.
     pub mirrors: UserMirrors,
+    /// Where packages of Python are.
+    pub python: IndexPlaces,
 }
 
 impl Default for Host {
@@ -51,6 +54,7 @@ impl Default for Host {
             apt: "/etc/apt".into(),
             keyrings: "/usr/share/keyrings".into(),
             mirrors: UserMirrors::new(),
+            python: IndexPlaces::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use immbuild_cas::digest::Digest;
 
 use super::file_op::{FileOp, Owner};
 use super::install::{InstallOp, configuration};
+use super::libraries::{Environment, Layout, LibrariesOp};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
 use crate::epoch::Epoch;
@@ -200,11 +201,22 @@ impl Planner<'_> {
             return vec![self.step(stage, step, base, env)];
         };
         let name = install.origin.name();
-        let SourceKind::Debian(debian) = &self.spec.sources[name].kind else {
-            unreachable!("a spec that is read installs packages only");
-        };
-        let packages = self.source(name, stage.platform);
-        self.install(debian, stage.platform, packages, base)
+        let source = self.source(name, stage.platform);
+        match (&self.spec.sources[name].kind, &install.to) {
+            (SourceKind::Debian(debian), _) => self.install(debian, stage.platform, source, base),
+            (SourceKind::Python(python), Some(to)) => {
+                let environment = Environment::new(python.interpreter, stage.platform);
+                let libraries = LibrariesOp {
+                    to: to.clone(),
+                    layout: Layout::Environment(environment),
+                };
+                vec![Op {
+                    kind: OpKind::Libraries(libraries),
+                    inputs: vec![base, source],
+                }]
+            }
+            _ => unreachable!("a spec that is read installs packages, and libraries somewhere"),
+        }
     }
 
     /// Packages onto a root, and their scripts.
@@ -376,7 +388,10 @@ pub fn step_text(step: &Step) -> String {
         Verb::Copy(copy) => format!("copy {} to {}", reference(&copy.from), copy.to),
         Verb::Unpack(unpack) => format!("unpack {} to {}", reference(&unpack.from), unpack.to),
         Verb::Write(write) => format!("write {}", write.path),
-        Verb::Install(install) => format!("install {}", install.origin.name()),
+        Verb::Install(install) => match &install.to {
+            None => format!("install {}", install.origin.name()),
+            Some(to) => format!("install {} to {to}", install.origin.name()),
+        },
         Verb::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
         Verb::Link(link) => format!("link {} to {}", link.path, link.target),
         Verb::Remove(remove) => format!("remove {}", remove.path),
