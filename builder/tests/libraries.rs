@@ -705,6 +705,7 @@ fn a_lock_of_uv_is_walked_from_the_project() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "what is tried, one after the other")]
 fn hostile_wheels_are_refused() {
     let good = || {
         vec![
