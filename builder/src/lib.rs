@@ -26,6 +26,7 @@ pub mod sbom;
 // floor 4
 pub mod ports;
 // floor 5
+pub mod cargo;
 pub mod debian;
 pub mod exec;
 pub mod hostfs;

@@ -1,19 +1,20 @@
 //! Libraries by the project's own lock: the program against an index on this machine, and beside pip.
 #![allow(clippy::disallowed_methods, reason = "a test lists what it made")]
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Cursor, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::io::{Cursor, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 
 use immbuild_cas::digest::Digest;
 use zip::write::SimpleFileOptions;
+
+#[path = "common/place.rs"]
+mod place;
+
+use place::{Index, Ran, World, listing};
 
 /// Wheels that others made: as they are on the index of the community.
 const REAL: [&str; 3] = [
@@ -139,194 +140,45 @@ fn everything() -> Vec<u8> {
     wheel("every", members)
 }
 
-/// Serves files by path until the test ends, and counts what was asked for.
-struct Index {
-    url: String,
-    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Index {
-    fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let files: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let index = Self {
-            url,
-            files: Arc::clone(&files),
-            asked: Arc::clone(&asked),
-        };
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (files, asked) = (Arc::clone(&files), Arc::clone(&asked));
-                thread::spawn(move || answer(stream.expect("a connection"), &files, &asked));
-            }
-        });
-        index
-    }
-
-    /// The page of a package with these files, and the files.
-    fn package(&self, name: &str, wheels: &[(&str, Vec<u8>)], as_json: bool) {
-        let mut files = self.files.lock().expect("no test panics with it");
-        let mut entries = Vec::new();
-        for (file, bytes) in wheels {
-            let digest = Digest::of(bytes).to_hex();
-            entries.push(if as_json {
-                format!(
-                    r#"{{"filename":"{file}","url":"../../files/{file}","hashes":{{"sha256":"{digest}"}},"size":{}}}"#,
-                    bytes.len()
-                )
-            } else {
-                format!("<a href=\"../../files/{file}#sha256={digest}\">{file}</a><br>")
-            });
-            files.insert(format!("/files/{file}"), bytes.clone());
-        }
-        let page = if as_json {
+/// The page of a package with these files, and the files.
+fn package(index: &Index, name: &str, wheels: &[(&str, Vec<u8>)], as_json: bool) {
+    let mut files = index.files.lock().expect("no test panics with it");
+    let mut entries = Vec::new();
+    for (file, bytes) in wheels {
+        let digest = Digest::of(bytes).to_hex();
+        entries.push(if as_json {
             format!(
-                r#"{{"meta":{{"api-version":"1.0"}},"name":"{name}","files":[{}]}}"#,
-                entries.join(",")
+                r#"{{"filename":"{file}","url":"../../files/{file}","hashes":{{"sha256":"{digest}"}},"size":{}}}"#,
+                bytes.len()
             )
         } else {
-            format!("<html><body>{}</body></html>", entries.join("\n"))
-        };
-        files.insert(format!("/simple/{name}/"), page.into_bytes());
+            format!("<a href=\"../../files/{file}#sha256={digest}\">{file}</a><br>")
+        });
+        files.insert(format!("/files/{file}"), bytes.clone());
     }
-
-    fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().expect("no test panics with it"))
-    }
+    let page = if as_json {
+        format!(
+            r#"{{"meta":{{"api-version":"1.0"}},"name":"{name}","files":[{}]}}"#,
+            entries.join(",")
+        )
+    } else {
+        format!("<html><body>{}</body></html>", entries.join("\n"))
+    };
+    files.insert(format!("/simple/{name}/"), page.into_bytes());
 }
 
-fn answer(stream: TcpStream, files: &Mutex<BTreeMap<String, Vec<u8>>>, asked: &Mutex<Vec<String>>) {
-    let mut reader = BufReader::new(stream.try_clone().expect("a stream"));
-    let mut stream = stream;
-    loop {
-        let mut first = String::new();
-        if reader.read_line(&mut first).unwrap_or(0) == 0 {
-            return;
-        }
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line).unwrap_or(0) == 0 || line.trim().is_empty() {
-                break;
-            }
-        }
-        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        let found = files
-            .lock()
-            .expect("no test panics with it")
-            .get(&path)
-            .cloned();
-        asked.lock().expect("no test panics with it").push(path);
-        let (status, body) = match found {
-            Some(body) => ("200 OK", body),
-            None => ("404 Not Found", Vec::new()),
-        };
-        let head = format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        let sent = stream
-            .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(&body));
-        if sent.is_err() {
-            return;
-        }
-    }
-}
-
-/// A directory with a spec, a home and a store.
-struct World {
-    place: tempfile::TempDir,
-    index: Index,
-}
-
-/// What a run of the program gave.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn of(output: &Output) -> Self {
-        Self {
-            code: output.status.code().expect("an exit status"),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-
-    fn good(self) -> String {
-        assert_eq!(self.code, 0, "{}", self.err);
-        self.out
-    }
-
-    /// It failed so, with these words.
-    fn fails(&self, code: i32, says: &[&str]) {
-        assert_eq!(self.code, code, "{}", self.err);
-        for it in says {
-            assert!(self.err.contains(it), "no `{it}` in:\n{}", self.err);
-        }
-    }
-}
-
-impl World {
-    fn new() -> Self {
-        let world = Self {
-            place: tempfile::tempdir().expect("a directory"),
-            index: Index::new(),
-        };
-        fs::create_dir(world.path("home")).expect("made");
-        world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("a directory")).expect("made");
-        fs::write(path, text).expect("written");
-    }
-
-    /// A spec that installs what `file` says into `to`, onto a root with an interpreter.
-    fn spec(&self, file: &str, to: &Path, series: &str, more: &str) {
-        self.write(
-            "spec.toml",
-            &format!(
-                "immbuild = 1\n[source.deps]\npython = \"{file}\"\ninterpreter = \"{series}\"\n{more}\n\
-                 [image]\nsteps = [\n  {{ write = \"/usr/bin/python{series}\", text = \"\", mode = \"0755\" }},\n\
-                 \x20 {{ install = \"deps\", to = \"{}\" }},\n]\nentrypoint = [\"/a\"]\n\
-                 [[output]]\nkind = \"dir\"\ndir = \"out\"\n",
-                to.display()
-            ),
-        );
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_immbuild"));
-        command
-            .args(args)
-            .current_dir(self.place.path())
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.path("home"))
-            .env("PIP_INDEX_URL", format!("{}/simple", self.index.url))
-            .env("XDG_CACHE_HOME", self.path("cache"));
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Ran {
-        Ran::of(&self.command(args).output().expect("it runs"))
-    }
-
-    fn build(&self) -> String {
-        let _ = fs::remove_dir_all(self.path("out"));
-        self.run(&["build"]).good()
-    }
+/// A spec that installs what `file` says into `to`, onto a root with an interpreter.
+fn spec(world: &World, file: &str, to: &Path, series: &str, more: &str) {
+    world.write(
+        "spec.toml",
+        &format!(
+            "immbuild = 1\n[source.deps]\npython = \"{file}\"\ninterpreter = \"{series}\"\n{more}\n\
+             [image]\nsteps = [\n  {{ write = \"/usr/bin/python{series}\", text = \"\", mode = \"0755\" }},\n\
+             \x20 {{ install = \"deps\", to = \"{}\" }},\n]\nentrypoint = [\"/a\"]\n\
+             [[output]]\nkind = \"dir\"\ndir = \"out\"\n",
+            to.display()
+        ),
+    );
 }
 
 /// Requirements with the hashes of these wheels.
@@ -357,38 +209,8 @@ fn all() -> Vec<(&'static str, Vec<u8>)> {
 fn serve(index: &Index, wheels: &[(&str, Vec<u8>)]) {
     for (nth, (file, bytes)) in wheels.iter().enumerate() {
         let name = file.split('-').next().expect("a name");
-        index.package(name, &[(file, bytes.clone())], nth % 2 == 0);
+        package(index, name, &[(file, bytes.clone())], nth % 2 == 0);
     }
-}
-
-/// Every file below a directory: what it is, and its mode.
-fn listing(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            let status = path.symlink_metadata().expect("a status");
-            let content = if status.is_dir() {
-                open.push(path.clone());
-                Vec::new()
-            } else if status.is_symlink() {
-                fs::read_link(&path)
-                    .expect("a link")
-                    .into_os_string()
-                    .into_encoded_bytes()
-            } else {
-                fs::read(&path).expect("a file")
-            };
-            let below = path
-                .strip_prefix(root)
-                .expect("below")
-                .to_string_lossy()
-                .into_owned();
-            found.insert(below, (status.mode() & 0o170_777, content));
-        }
-    }
-    found
 }
 
 fn python(args: &[&str], more: &[&Path]) -> String {
@@ -440,7 +262,7 @@ fn an_environment_is_what_pip_makes() {
             &world.path("requirements.txt"),
         ],
     );
-    world.spec("requirements.txt", &venv, &series, "");
+    spec(&world, "requirements.txt", &venv, &series, "");
     world.build();
     let below = venv.strip_prefix("/").expect("absolute");
     let mut ours = listing(&world.path("out").join(below));
@@ -504,7 +326,13 @@ fn the_same_wheels_give_the_same_image_wherever_they_are_installed() {
     let (world, wheels) = (World::new(), all());
     serve(&world.index, &wheels);
     world.write("requirements.txt", &requirements(&wheels));
-    world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+    spec(
+        &world,
+        "requirements.txt",
+        Path::new("/opt/venv"),
+        "3.11",
+        "",
+    );
     let first = world.build();
     assert_eq!(world.build(), first, "warm");
     // Without the network and with another mask.
@@ -537,7 +365,7 @@ fn the_same_wheels_give_the_same_image_wherever_they_are_installed() {
         );
     }
     other.write("pylock.toml", &lock);
-    other.spec("pylock.toml", Path::new("/opt/venv"), "3.11", "");
+    spec(&other, "pylock.toml", Path::new("/opt/venv"), "3.11", "");
     assert_eq!(other.build(), first);
     assert!(!other.path("spec.lock").exists(), "its lock is the lock");
 }
@@ -547,7 +375,13 @@ fn requirements_are_locked_once_and_told_when_they_change() {
     let (world, wheels) = (World::new(), all());
     serve(&world.index, &wheels);
     world.write("requirements.txt", &requirements(&wheels));
-    world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+    spec(
+        &world,
+        "requirements.txt",
+        Path::new("/opt/venv"),
+        "3.11",
+        "",
+    );
     world
         .run(&["lock", "--check"])
         .fails(4, &["there is no lock"]);
@@ -596,7 +430,13 @@ fn everything_can_be_vendored_and_what_is_missing_is_told_at_once() {
     let (world, wheels) = (World::new(), all());
     serve(&world.index, &wheels);
     world.write("requirements.txt", &requirements(&wheels));
-    world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+    spec(
+        &world,
+        "requirements.txt",
+        Path::new("/opt/venv"),
+        "3.11",
+        "",
+    );
     world.run(&["lock"]).good();
     let offline = world.run(&["build", "--offline"]);
     offline.fails(
@@ -653,7 +493,7 @@ fn a_lock_of_uv_is_walked_from_the_project() {
     serve(&world.index, &all());
     world.write("uv.lock", &uv_lock(&world.index.url));
     let installed = |more: &str| -> Vec<String> {
-        world.spec("uv.lock", Path::new("/opt/venv"), "3.11", more);
+        spec(&world, "uv.lock", Path::new("/opt/venv"), "3.11", more);
         world.build();
         let site = world.path("out/opt/venv/lib/python3.11/site-packages");
         let names = listing(&site).into_keys().filter_map(|path| {
@@ -676,7 +516,8 @@ fn a_lock_of_uv_is_walked_from_the_project() {
     world.run(&["lock", "--check"]).good();
     world.run(&["vendor", "-o", "vendored"]).good();
 
-    world.spec(
+    spec(
+        &world,
         "uv.lock",
         Path::new("/opt/venv"),
         "3.11",
@@ -685,7 +526,7 @@ fn a_lock_of_uv_is_walked_from_the_project() {
     world
         .run(&["build"])
         .fails(4, &["uv.lock", "no group `devel`", "did you mean `dev`?"]);
-    world.spec("uv.lock", Path::new("/opt/venv"), "3.8", "");
+    spec(&world, "uv.lock", Path::new("/opt/venv"), "3.8", "");
     world
         .run(&["build"])
         .fails(4, &["the lock is for Python >=3.9"]);
@@ -694,7 +535,7 @@ fn a_lock_of_uv_is_walked_from_the_project() {
     let at = lock.find("wheels = [").expect("wheels");
     let end = lock[at..].find("]\n").expect("an end") + at + 2;
     world.write("uv.lock", &format!("{}{}", &lock[..at], &lock[end..]));
-    world.spec("uv.lock", Path::new("/opt/venv"), "3.11", "");
+    spec(&world, "uv.lock", Path::new("/opt/venv"), "3.11", "");
     world.run(&["build"]).fails(
         4,
         &["no wheel of `every` 1.0", "there is only `every.tar.gz`"],
@@ -839,7 +680,13 @@ fn hostile_wheels_are_refused() {
         let wheels = [("bad-1.0-py3-none-any.whl", bytes)];
         serve(&world.index, &wheels);
         world.write("requirements.txt", &requirements(&wheels));
-        world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+        spec(
+            &world,
+            "requirements.txt",
+            Path::new("/opt/venv"),
+            "3.11",
+            "",
+        );
         let ran = world.run(&["build"]);
         assert_eq!(ran.code, 6, "{case}: {}", ran.err);
         assert!(
@@ -856,7 +703,13 @@ fn what_an_index_serves_is_checked() {
     let (world, wheels) = (World::new(), all());
     serve(&world.index, &wheels);
     world.write("requirements.txt", &requirements(&wheels));
-    world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+    spec(
+        &world,
+        "requirements.txt",
+        Path::new("/opt/venv"),
+        "3.11",
+        "",
+    );
     // The page says one thing, the file is another.
     let path = format!("/files/{}", REAL[0]);
     let mut files = world.index.files.lock().expect("no test panics with it");
@@ -876,12 +729,14 @@ fn what_an_index_serves_is_checked() {
             "pip config set global.index-url",
         ],
     );
-    world.index.package(
+    package(
+        &world.index,
         "every",
         &[("every-2.0-py3-none-any.whl", everything())],
         true,
     );
-    world.index.package(
+    package(
+        &world.index,
         "tabulate",
         &[("tabulate-0.10.0-cp39-cp39-win32.whl", real(REAL[2]))],
         true,
@@ -896,7 +751,13 @@ fn a_root_without_the_interpreter_is_told() {
     let (world, wheels) = (World::new(), all());
     serve(&world.index, &wheels);
     world.write("requirements.txt", &requirements(&wheels));
-    world.spec("requirements.txt", Path::new("/opt/venv"), "3.11", "");
+    spec(
+        &world,
+        "requirements.txt",
+        Path::new("/opt/venv"),
+        "3.11",
+        "",
+    );
     let spec = fs::read_to_string(world.path("spec.toml")).expect("a spec");
     world.write(
         "spec.toml",

@@ -17,17 +17,20 @@ const FLOORS: [&[&str]; 8] = [
     &["graph"],
     &["layer", "image", "compare", "sbom"],
     &["ports"],
-    &["hostfs", "resolve", "debian", "exec", "output", "python"],
+    &[
+        "hostfs", "resolve", "debian", "exec", "output", "python", "cargo",
+    ],
     &["app"],
     &["ui", "cli"],
 ];
 
 /// What may be used on the same floor: the user, then what it uses. No two use each other.
-const SIDEWAYS: [(&str, &str); 10] = [
+const SIDEWAYS: [(&str, &str); 11] = [
     ("lock", "spec"),
     ("image", "layer"),
     ("compare", "image"),
     ("sbom", "image"),
+    ("cargo", "resolve"),
     ("debian", "resolve"),
     ("exec", "hostfs"),
     ("output", "hostfs"),

@@ -6,6 +6,7 @@ use std::io;
 use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
+use crate::cargo::vendored::VendoredError;
 use crate::debian::fetch::FetchError;
 use crate::debian::install::InstallError;
 use crate::debian::set::SetError;
@@ -471,6 +472,21 @@ impl From<EnvironmentError> for Failure {
             EnvironmentError::Meets { .. } => Self::of(Exit::Spec, &error)
                 .hint("install first, and copy over it afterwards"),
             EnvironmentError::Root(_) => Self::of(Exit::Spec, &error),
+        }
+    }
+}
+
+impl From<VendoredError> for Failure {
+    fn from(error: VendoredError) -> Self {
+        match error {
+            VendoredError::Store(error)
+            | VendoredError::Root(FileOpError::Keep { source: error, .. }) => error.into(),
+            VendoredError::Tree(error) => error.into(),
+            VendoredError::Configuration { .. } => Self::of(Exit::Spec, &error)
+                .hint("take `[source]` out of it, or remove the file in a step before this one"),
+            VendoredError::Meets(_) | VendoredError::Path(_) | VendoredError::Root(_) => {
+                Self::of(Exit::Spec, &error)
+            }
         }
     }
 }

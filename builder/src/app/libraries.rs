@@ -1,5 +1,6 @@
 //! Libraries of a language: which ones a project's own lock means, and bringing them here.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use immbuild_cas::digest::BlobId;
 use immbuild_cas::path::RelPath;
-use immbuild_cas::store::Store as _;
+use immbuild_cas::store::{BlobSource as _, Store as _};
 use immbuild_cas::tree::{Meta, Mode, Tree, TreeBuilder, TreeError};
 
 use super::failure::{Exit, Failure};
 use super::project::{Project, io_failure, read_text};
 use super::session::Session;
+use crate::cargo::lock;
+use crate::cargo::package::{self, CrateError};
+use crate::cargo::places::{self, Places};
 use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::graph::libraries::{Language, LibraryPin};
 use crate::lock::model::{Lock, Pin, PythonPin, WheelPin};
@@ -29,7 +33,7 @@ use crate::python::wheel::{self, WheelError};
 use crate::python::{pylock, uv};
 use crate::resolve::http::{self, Fetcher, Policy};
 use crate::resolve::several::{self, SeveralError};
-use crate::spec::model::{PythonSource, Source, SourceKind};
+use crate::spec::model::{CargoSource, PythonSource, Source, SourceKind};
 
 /// A library that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub enum At {
     File(PathBuf),
     /// An index knows.
     Index,
+    /// This machine's cargo knows.
+    Registry,
 }
 
 impl Library {
@@ -67,6 +73,7 @@ impl Library {
 pub fn language(source: &Source) -> Option<Language> {
     match &source.kind {
         SourceKind::Python(_) => Some(Language::Python),
+        SourceKind::Cargo(_) => Some(Language::Rust),
         _ => None,
     }
 }
@@ -104,6 +111,9 @@ pub fn of(
             }
             Ok(wheels)
         }
+        SourceKind::Cargo(cargo) => {
+            crates(project, cargo).map_err(|failure| failure.at(place, &source.name))
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -125,6 +135,7 @@ fn of_lock(wheel: &WheelPin, python: &PythonSource) -> Library {
             version: wheel.version.clone(),
             file: wheel.file.clone(),
             sha256: wheel.sha256,
+            registry: None,
         },
         size: wheel.size,
         at: At::Index,
@@ -198,6 +209,7 @@ fn library(chosen: Chosen, directory: &Path) -> Library {
             version: chosen.version,
             file: chosen.file,
             sha256: chosen.sha256,
+            registry: None,
         },
         size: chosen.size,
         at: match chosen.from {
@@ -210,6 +222,26 @@ fn library(chosen: Chosen, directory: &Path) -> Library {
     }
 }
 
+/// What `Cargo.lock` means.
+fn crates(project: &Project, cargo: &CargoSource) -> Result<Vec<Library>, Failure> {
+    let file = foreign(project, &cargo.file)?;
+    let crates = lock::read(&file).map_err(|errors| Failure::all(Exit::Lock, errors))?;
+    let library = |one: lock::Crate| Library {
+        pin: LibraryPin {
+            file: format!("{}-{}.crate", one.name, one.version),
+            name: one.name,
+            version: one.version,
+            sha256: one.sha256,
+            registry: one.registry,
+        },
+        size: None,
+        at: At::Registry,
+        depends: one.depends,
+        reason: one.reason,
+    };
+    Ok(crates.into_iter().map(library).collect())
+}
+
 /// What requirements say.
 pub fn requirements(project: &Project, python: &PythonSource) -> Result<Requirements, Failure> {
     let file = foreign(project, &python.file)?;
@@ -217,7 +249,7 @@ pub fn requirements(project: &Project, python: &PythonSource) -> Result<Requirem
 }
 
 /// Finds the wheels that requirements mean on these platforms.
-pub fn lock(
+pub fn lock_python(
     session: &Session<'_>,
     project: &Project,
     variants: &[(&PythonSource, Vec<Platform>)],
@@ -309,10 +341,12 @@ fn index_of<'a>(session: &'a Session<'_>, fetcher: &'a Fetcher) -> Index<'a> {
 /// Brings libraries into the store.
 pub fn fetch(
     session: &Session<'_>,
+    project: &Project,
     libraries: &[&Library],
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), Failure> {
     let mut wanted = Vec::new();
+    let registries = Registries::new(session, project);
     for library in libraries {
         if session.store.has(&BlobId::new(library.pin.sha256))? {
             continue;
@@ -321,7 +355,10 @@ pub fn fetch(
             label: library.label(),
             sha256: library.pin.sha256,
             size: library.size,
-            urls: urls(session, library)?,
+            urls: match library.at {
+                At::Registry => registries.urls(&library.pin)?,
+                _ => urls(session, library)?,
+            },
         });
     }
     let fetcher = Fetcher::new(Policy::default());
@@ -338,6 +375,7 @@ pub fn fetch(
 
 fn urls(session: &Session<'_>, library: &Library) -> Result<Vec<String>, Failure> {
     match &library.at {
+        At::Registry => unreachable!("registries are asked once for all"),
         At::Url(url) => Ok(vec![url.clone()]),
         At::File(path) => {
             let path = std::fs::canonicalize(path)
@@ -366,9 +404,92 @@ fn urls(session: &Session<'_>, library: &Library) -> Result<Vec<String>, Failure
     }
 }
 
+/// The registries of a source, each looked at once.
+struct Registries<'a> {
+    session: &'a Session<'a>,
+    project: &'a Project,
+    fetcher: Fetcher,
+    known: RefCell<BTreeMap<Option<String>, Places>>,
+}
+
+impl<'a> Registries<'a> {
+    fn new(session: &'a Session<'a>, project: &'a Project) -> Self {
+        Self {
+            session,
+            project,
+            fetcher: Fetcher::new(Policy {
+                limit: 1 << 20,
+                ..Policy::default()
+            }),
+            known: RefCell::default(),
+        }
+    }
+
+    /// Where a crate is: what cargo has here, then what its registry says.
+    fn urls(&self, pin: &LibraryPin) -> Result<Vec<String>, Failure> {
+        if !self.known.borrow().contains_key(&pin.registry) {
+            let places = self.places(pin.registry.as_deref())?;
+            self.known.borrow_mut().insert(pin.registry.clone(), places);
+        }
+        let known = self.known.borrow();
+        let places = &known[&pin.registry];
+        let here = places.file(&pin.name, &pin.version);
+        let mut urls: Vec<String> = here
+            .and_then(|path| http::file_url(&path))
+            .into_iter()
+            .collect();
+        let downloads = places.downloads.iter();
+        urls.extend(downloads.map(|it| places::url(it, &pin.name, &pin.version, &pin.sha256)));
+        if urls.is_empty() && !self.session.settings.offline {
+            let of = pin.registry.as_deref().unwrap_or("crates-io");
+            return Err(Failure::new(
+                Exit::Unreachable,
+                Diagnostic::error(format!("nothing says where crates of `{of}` are"))
+                    .because(format!("`{}` {} is not in the store", pin.name, pin.version))
+                    .hint("let cargo fetch them once: `cargo fetch --locked`; or say it to immbuild, in its `config.toml`: `cargo.downloads = [\"URL\"]`"),
+            ));
+        }
+        Ok(urls)
+    }
+
+    fn places(&self, registry: Option<&str>) -> Result<Places, Failure> {
+        let machine = &self.session.settings.host.cargo;
+        let mut places = places::places(machine, &self.project.directory, registry);
+        for index in &places.indexes {
+            let Some(url) = places::config_of(index) else {
+                continue;
+            };
+            let request = http::Request {
+                url: &url,
+                mirrors: &[],
+                expected: None,
+                size: None,
+                offline: self.session.settings.offline,
+            };
+            let store = &self.session.store;
+            let fetched = match self.fetcher.fetch(&request, store, &|_, _| {}) {
+                Ok(fetched) => fetched,
+                // All that is missing is told at once.
+                Err(http::HttpError::Offline { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let config = store.read(&fetched.blob)?;
+            let download = places::download_of(&config).ok_or_else(|| {
+                Failure::new(
+                    Exit::Untrusted,
+                    Diagnostic::error(format!("`{url}` does not say where crates are")),
+                )
+            })?;
+            places.downloads.push(download);
+        }
+        Ok(places)
+    }
+}
+
 /// Libraries, decoded, as one tree: a directory for each. One that was decoded before is not fetched again.
 pub fn assemble(
     session: &Session<'_>,
+    project: &Project,
     language: Language,
     libraries: &[Library],
     progress: &(dyn Fn(u64) + Sync),
@@ -379,13 +500,15 @@ pub fn assemble(
         let blob = BlobId::new(library.pin.sha256);
         let is_here = match language {
             Language::Python => wheel::is_decoded(&blob, store)?,
-            Language::Rust => false,
+            Language::Rust => {
+                package::is_decoded(&blob, &library.pin.name, &library.pin.version, store)?
+            }
         };
         if !is_here {
             missing.push(library);
         }
     }
-    fetch(session, &missing, progress)?;
+    fetch(session, project, &missing, progress)?;
     let decoded = decode(session, language, libraries)?;
     let mut tree = TreeBuilder::new(store, Meta::root(Mode::DIRECTORY));
     for (library, decoded) in libraries.iter().zip(decoded) {
@@ -455,7 +578,20 @@ fn one(session: &Session<'_>, language: Language, library: &Library) -> Result<T
                 }
             })
         }
-        Language::Rust => unreachable!("no source of this version has crates"),
+        Language::Rust => {
+            let decoded = package::decode(&blob, &pin.name, &pin.version, store);
+            decoded.map_err(|error| match error {
+                CrateError::Store(error) => error.into(),
+                error => {
+                    let mut failure = Failure::of(Exit::Untrusted, &error);
+                    refuse(
+                        &mut failure,
+                        &format!("the crate `{}` is refused", pin.file),
+                    );
+                    failure
+                }
+            })
+        }
     }
 }
 

@@ -464,7 +464,7 @@ impl<'a> Finder<'a> {
             SourceKind::Git(_) => self.git(&variants),
             SourceKind::Debian(_) => self.debian(name, &variants, moving),
             SourceKind::Python(_) => self.python(name, &variants).map(|pin| (pin, None)),
-            SourceKind::Path(_) => unreachable!("a path has no request"),
+            SourceKind::Path(_) | SourceKind::Cargo(_) => unreachable!("it has no request"),
         };
         found.map_err(at)
     }
@@ -505,7 +505,7 @@ impl<'a> Finder<'a> {
                 (source, self.image_platforms(name, *platform))
             })
             .collect();
-        libraries::lock(self.session, self.project, &variants).map(Pin::Python)
+        libraries::lock_python(self.session, self.project, &variants).map(Pin::Python)
     }
 
     fn http(&self, variants: &[(Option<Platform>, &Source)]) -> Result<Pin, Failure> {

@@ -166,6 +166,7 @@ impl Pinner<'_> {
             SourceKind::Image(image) => self.image(source, image, used_on),
             SourceKind::Debian(debian) => self.debian(source, debian, used_on),
             SourceKind::Python(_) => self.libraries(source, Language::Python, used_on),
+            SourceKind::Cargo(_) => self.libraries(source, Language::Rust, used_on),
         }
     }
 

@@ -16,6 +16,7 @@ use super::packages::Archives;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::cargo::vendored;
 use crate::debian::deb;
 use crate::debian::install::install;
 use crate::debian::set::Assembly;
@@ -294,7 +295,8 @@ impl Provider<'_> {
                 Ok(plain(tree))
             }
             (Pin::Libraries(language, _), Fetch::Libraries(wanted)) => {
-                let tree = libraries::assemble(self.session, *language, wanted, progress)?;
+                let tree =
+                    libraries::assemble(self.session, self.project, *language, wanted, progress)?;
                 let tree = store.put_tree(&tree)?;
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
@@ -485,6 +487,10 @@ impl Sources for Provider<'_> {
                 store,
                 &blobs,
             )?),
+            Layout::Vendored(registries) => {
+                let tree = vendored::install(registries, &op.to, root, libraries, store, &blobs)?;
+                Ok((tree, Vec::new()))
+            }
         }
     }
 }

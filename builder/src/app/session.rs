@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
+use crate::cargo::places::CargoPlaces;
 use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
@@ -46,6 +47,8 @@ pub struct Host {
     pub mirrors: UserMirrors,
     /// Where packages of Python are.
     pub python: IndexPlaces,
+    /// Where crates are.
+    pub cargo: CargoPlaces,
 }
 
 impl Default for Host {
@@ -55,6 +58,7 @@ impl Default for Host {
             keyrings: "/usr/share/keyrings".into(),
             mirrors: UserMirrors::new(),
             python: IndexPlaces::default(),
+            cargo: CargoPlaces::default(),
         }
     }
 }

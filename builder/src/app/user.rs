@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<User, Failure> {
         .map_err(|diagnostics| Failure::all(Exit::Usage, diagnostics))
 }
 
-/// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`.
+/// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`; `[cargo]` with `downloads`.
 fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
     let document = document::parse(&file)?;
@@ -32,7 +32,7 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
         diagnostics: Vec::new(),
     };
     let mut mirrors = UserMirrors::new();
-    reader.known(&document, &["archive", "python"]);
+    reader.known(&document, &["archive", "python", "cargo"]);
     if let Some(entry) = document.get("archive") {
         let archives = reader.table(&entry.value, "archive");
         for entry in archives.iter().flat_map(|table| &table.entries) {
@@ -45,8 +45,16 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
         .get("python")
         .and_then(|entry| reader.table(&entry.value, "python"))
         .map(|table| reader.python(table));
+    let cargo = document
+        .get("cargo")
+        .and_then(|entry| reader.table(&entry.value, "cargo"));
+    let downloads = cargo.map_or_else(Vec::new, |table| reader.cargo(table));
     if reader.diagnostics.is_empty() {
-        Ok(User { mirrors, python })
+        Ok(User {
+            mirrors,
+            python,
+            downloads,
+        })
     } else {
         Err(reader.diagnostics)
     }
@@ -59,6 +67,8 @@ pub struct User {
     pub mirrors: UserMirrors,
     /// Where packages of Python are, in place of what pip would go by.
     pub python: Option<IndexPlaces>,
+    /// Where crates are, as `dl` of a registry has it.
+    pub downloads: Vec<String>,
 }
 
 struct Reader<'f> {
@@ -143,6 +153,21 @@ impl Reader<'_> {
         places
     }
 
+    fn cargo(&mut self, table: &Table) -> Vec<String> {
+        self.known(table, &["downloads"]);
+        match table.get("downloads").map(|entry| &entry.value) {
+            None => Vec::new(),
+            Some(Value {
+                data: Data::Array(values),
+                ..
+            }) => values.iter().filter_map(|value| self.url(value)).collect(),
+            Some(value) => {
+                self.error(value.span, "`downloads` must be an array".into());
+                Vec::new()
+            }
+        }
+    }
+
     fn url(&mut self, value: &Value) -> Option<String> {
         match &value.data {
             Data::String(text)
@@ -177,6 +202,7 @@ mod tests {
             Ok(User {
                 mirrors: UserMirrors::from([("main".to_owned(), expected)]),
                 python: None,
+                downloads: Vec::new(),
             })
         );
         assert_eq!(parse("", "config.toml"), Ok(User::default()));
@@ -187,6 +213,9 @@ mod tests {
         };
         let read = parse(text, "config.toml").expect("a configuration");
         assert_eq!(read.python, Some(expected));
+        let text = "[cargo]\ndownloads = [\"https://c.example.com/{crate}/{version}\"]\n";
+        let read = parse(text, "config.toml").expect("a configuration");
+        assert_eq!(read.downloads, ["https://c.example.com/{crate}/{version}"]);
     }
 
     #[test]
@@ -201,6 +230,9 @@ mod tests {
             "[archive.main]\nsnapshot = \"https://s.example.com\"",
             "x = ",
             "python = []",
+            "cargo = []",
+            "[cargo]\ndownloads = 1",
+            "[cargo]\ndownload = []",
             "[python]\nindex = []",
             "[python]\nindexes = [\"i.example.com\"]",
             "[python]\ndirectories = [\"wheels\"]",

@@ -97,7 +97,7 @@ fn libraries_of(
                 };
                 let wanted = libraries::of(project, source, platform, lock)?;
                 let all: Vec<&Library> = wanted.iter().collect();
-                libraries::fetch(session, &all, &|_| {})
+                libraries::fetch(session, project, &all, &|_| {})
                     .map_err(|failure| failure.at(place, &source.name))?;
                 for library in &wanted {
                     files.push(Vendored {

@@ -19,6 +19,7 @@ use crate::app::realise::Options;
 use crate::app::session::Host;
 use crate::app::user::{self, User};
 use crate::app::{Exit, Failure, Project, Session, Settings, sbom, vendor, why};
+use crate::cargo::places::CargoPlaces;
 use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
 use crate::exec::sandbox::{IdMap, enter_if_needed};
@@ -394,6 +395,12 @@ fn host() -> Result<Host, Failure> {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     Ok(Host {
         mirrors: user.mirrors,
+        cargo: CargoPlaces {
+            home: variable("CARGO_HOME")
+                .map(PathBuf::from)
+                .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo"))),
+            downloads: user.downloads,
+        },
         python: user
             .python
             .unwrap_or_else(|| places::of_pip(&variable, &read)),

@@ -29,6 +29,8 @@ pub struct LibraryPin {
     pub file: String,
     /// Digest of that file.
     pub sha256: Digest,
+    /// The registry it is from, where that is not the language's own.
+    pub registry: Option<String>,
 }
 
 impl LibraryPin {
@@ -37,6 +39,7 @@ impl LibraryPin {
         out.str(&self.version);
         out.str(&self.file);
         out.digest(&self.sha256);
+        out.option(self.registry.as_deref(), Encoder::str);
     }
 }
 
@@ -54,6 +57,8 @@ pub struct LibrariesOp {
 pub enum Layout {
     /// A virtual environment of Python.
     Environment(Environment),
+    /// A directory of crates, which cargo takes in place of these registries besides the language's own.
+    Vendored(Vec<String>),
 }
 
 /// A virtual environment.
@@ -105,6 +110,10 @@ impl Canonical for LibrariesOp {
                 out.u8(0);
                 out.str(&environment.version());
                 out.bool(environment.lib64);
+            }
+            Layout::Vendored(registries) => {
+                out.u8(1);
+                out.sequence(registries.iter(), |out, registry| out.str(registry));
             }
         }
     }

@@ -202,21 +202,37 @@ impl Planner<'_> {
         };
         let name = install.origin.name();
         let source = self.source(name, stage.platform);
-        match (&self.spec.sources[name].kind, &install.to) {
-            (SourceKind::Debian(debian), _) => self.install(debian, stage.platform, source, base),
-            (SourceKind::Python(python), Some(to)) => {
-                let environment = Environment::new(python.interpreter, stage.platform);
-                let libraries = LibrariesOp {
-                    to: to.clone(),
-                    layout: Layout::Environment(environment),
-                };
-                vec![Op {
-                    kind: OpKind::Libraries(libraries),
-                    inputs: vec![base, source],
-                }]
+        let layout = match &self.spec.sources[name].kind {
+            SourceKind::Debian(debian) => {
+                return self.install(debian, stage.platform, source, base);
             }
-            _ => unreachable!("a spec that is read installs packages, and libraries somewhere"),
-        }
+            SourceKind::Python(python) => {
+                Layout::Environment(Environment::new(python.interpreter, stage.platform))
+            }
+            SourceKind::Cargo(_) => Layout::Vendored(self.registries(name, stage.platform)),
+            _ => unreachable!("a spec that is read installs packages and libraries only"),
+        };
+        let to = install.to.clone();
+        let libraries = LibrariesOp {
+            to: to.expect("a spec that is read says where libraries go"),
+            layout,
+        };
+        vec![Op {
+            kind: OpKind::Libraries(libraries),
+            inputs: vec![base, source],
+        }]
+    }
+
+    /// The registries that libraries are from, besides their language's own. Sorted.
+    fn registries(&self, name: &Ident, platform: Platform) -> Vec<String> {
+        let Pin::Libraries(_, libraries) = &self.pins[&(name.clone(), platform)] else {
+            unreachable!("libraries are pinned as such");
+        };
+        let all: BTreeSet<&String> = libraries
+            .iter()
+            .filter_map(|library| library.registry.as_ref())
+            .collect();
+        all.into_iter().cloned().collect()
     }
 
     /// Packages onto a root, and their scripts.

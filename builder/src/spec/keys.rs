@@ -110,7 +110,7 @@ impl PartialEq for Keys {
 
 impl Eq for Keys {}
 
-static SOURCES: [&Keys; 6] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN, &PYTHON];
+static SOURCES: [&Keys; 7] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN, &PYTHON, &CARGO];
 static VERBS: [&Keys; 10] = [
     &COPY, &WRITE, &INSTALL, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
 ];
@@ -129,14 +129,6 @@ impl Set {
             Self::Outputs => &OUTPUTS,
             Self::Archives => &ARCHIVES,
             Self::Dirs => &DIRS,
-        }
-    }
-
-    /// Choosing keys that come with a later version, and what each is.
-    pub(crate) fn later(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Sources => &[("cargo", "Rust crates")],
-            Self::Steps | Self::Stages | Self::Outputs | Self::Archives | Self::Dirs => &[],
         }
     }
 }
@@ -468,6 +460,18 @@ pub(crate) static PYTHON: Keys = Keys {
             "Extras of the project that are wanted.",
         ),
     ],
+};
+
+/// `cargo` sources.
+pub(crate) static CARGO: Keys = Keys {
+    name: "a `cargo` source",
+    doc: "Crates by the project's own lock, laid out as `cargo vendor` lays them.",
+    keys: &[key(
+        "cargo",
+        LocalPath,
+        Required,
+        "A `Cargo.lock`, relative to the spec.",
+    )],
 };
 
 /// `[[source.N.archive]]`
@@ -926,13 +930,13 @@ pub(crate) static INSTALL: Keys = Keys {
             "install",
             Name,
             Required,
-            "The name of a `debian` or `python` source.",
+            "The name of a `debian`, `python` or `cargo` source.",
         ),
         key(
             "to",
             ImagePath,
             Optional("none"),
-            "With a `python` source, and only there: the directory that becomes a virtual environment.",
+            "With a `python` or `cargo` source, and only there: the directory that becomes a virtual environment, or holds the crates.",
         ),
     ],
 };

@@ -1,7 +1,7 @@
-//! `python` sources: their tables read into typed values.
+//! `python` and `cargo` sources: their tables read into typed values.
 
 use super::fields::{Fields, Text};
-use super::model::{Libc, PythonSource};
+use super::model::{CargoSource, Libc, PythonSource};
 
 pub(super) fn read_python(fields: &mut Fields<'_, '_, '_>) -> Option<PythonSource> {
     let file = fields.local_path("python");
@@ -50,6 +50,11 @@ pub(super) fn read_python(fields: &mut Fields<'_, '_, '_>) -> Option<PythonSourc
         }
     }
     Some(source)
+}
+
+pub(super) fn read_cargo(fields: &mut Fields<'_, '_, '_>) -> Option<CargoSource> {
+    let file = fields.local_path("cargo")?;
+    Some(CargoSource { file: file.value })
 }
 
 /// Names as packages have them (PEP 503), as written.

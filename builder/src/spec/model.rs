@@ -91,13 +91,16 @@ impl Resolved {
         order
     }
 
-    /// The platforms each source of programs, an image, packages or wheels, is wanted for: it is taken for the platform of the
+    /// The platforms each source of programs, an image, packages or libraries, is wanted for: it is taken for the platform of the
     /// stage that uses it, and for the image's own when no stage does.
     pub fn image_platforms(&self) -> BTreeMap<&Ident, BTreeSet<Platform>> {
         let images = self.sources.iter().filter(|(_, source)| {
             matches!(
                 source.kind,
-                SourceKind::Image(_) | SourceKind::Debian(_) | SourceKind::Python(_)
+                SourceKind::Image(_)
+                    | SourceKind::Debian(_)
+                    | SourceKind::Python(_)
+                    | SourceKind::Cargo(_)
             )
         });
         images
@@ -227,6 +230,8 @@ pub enum SourceKind {
     Debian(DebianSource),
     /// `python = …`
     Python(PythonSource),
+    /// `cargo = …`
+    Cargo(CargoSource),
 }
 
 /// A file or directory of this machine.
@@ -352,6 +357,13 @@ impl PythonSource {
     pub fn is_uv(&self) -> bool {
         self.file.rsplit('/').next() == Some("uv.lock")
     }
+}
+
+/// Crates by the project's own lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CargoSource {
+    /// `Cargo.lock`, as written; relative to the spec.
+    pub file: String,
 }
 
 /// A version of `CPython`: `3.11`, or `3.11.2`.

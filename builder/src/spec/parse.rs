@@ -301,7 +301,7 @@ fn names<'t>(
             Some("http" | "git") => Shape::Directory,
             Some("image") => Shape::Image,
             Some("debian") => Shape::Packages,
-            Some("python") => Shape::Libraries,
+            Some("python" | "cargo") => Shape::Libraries,
             _ => Shape::Unknown,
         }
     };
@@ -335,12 +335,6 @@ fn choose(
     key: &str,
     table: &Table,
 ) -> Option<&'static Keys> {
-    for (name, later) in set.later() {
-        if let Some(entry) = table.get(name) {
-            reader.later(name, later, entry.key_span);
-            return None;
-        }
-    }
     let members = set.members().iter().copied();
     let found: Vec<&Keys> = members
         .filter(|keys| table.get(keys.choosing().name).is_some())
@@ -414,6 +408,7 @@ fn read_source(reader: &mut Reader<'_>, entry: &Entry, table: &Table) -> Option<
         "http" => read_http(&mut fields).map(SourceKind::Http),
         "debian" => debian::read(&mut fields).map(SourceKind::Debian),
         "python" => libraries::read_python(&mut fields).map(SourceKind::Python),
+        "cargo" => libraries::read_cargo(&mut fields).map(SourceKind::Cargo),
         _ => read_image_source(&mut fields).map(SourceKind::Image),
     };
     fields.finish();
@@ -648,7 +643,7 @@ impl Scope<'_, '_> {
                         Diagnostic::error(format!("`{name}` is not something to start from"))
                             .because("`from` takes an image or `debian` source or a stage")
                             .hint(format!(
-                                "start from what has the interpreter, and write a step: `{{ install = \"{name}\", to = \"/…\" }}`"
+                                "start from what uses them, and write a step: `{{ install = \"{name}\", to = \"/…\" }}`"
                             )),
                     );
                     return None;
@@ -929,7 +924,7 @@ impl Scope<'_, '_> {
             Shape::Unknown => None,
             Shape::Image | Shape::Local | Shape::File | Shape::Directory => {
                 let error = Diagnostic::error(format!("`{of}` is not packages"))
-                    .because("`install` takes a `debian` or a `python` source")
+                    .because("`install` takes a `debian`, `python` or `cargo` source")
                     .hint(format!("copy it: `{{ copy = \"{of}\", to = \"/…\" }}`"));
                 self.reader.report(name.span, error);
                 None

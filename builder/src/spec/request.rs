@@ -20,7 +20,7 @@ impl Source {
     /// Does it need a pin in the lock? `path` and a local `git` are what they are at each build.
     pub fn is_locked(&self) -> bool {
         match &self.kind {
-            SourceKind::Path(_) => false,
+            SourceKind::Path(_) | SourceKind::Cargo(_) => false,
             SourceKind::Git(git) => matches!(git.repository, Repository::Remote(_)),
             // A lock of its own says already which files there are.
             SourceKind::Python(python) => !python.is_lock(),
@@ -58,6 +58,10 @@ impl Canonical for Source {
             SourceKind::Python(python) => {
                 out.str("python");
                 encode_python(python, out);
+            }
+            SourceKind::Cargo(cargo) => {
+                out.str("cargo");
+                out.str(&cargo.file);
             }
         }
     }

@@ -263,6 +263,11 @@ fn everything_said_of_sources_arrives() {
         }
     );
     assert!(wheels.is_lock() && !it.sources["wheels"].is_locked());
+    let SourceKind::Cargo(crates) = kind("crates") else {
+        panic!("cargo")
+    };
+    assert_eq!(crates.file, "Cargo.lock");
+    assert!(!it.sources["crates"].is_locked());
     let per_platform: Vec<&str> = it
         .sources
         .values()
@@ -667,6 +672,7 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[source.N]` with `image`",
             "## `[source.N]` with `debian`",
             "## `[source.N]` with `python`",
+            "## `[source.N]` with `cargo`",
             "## `[[source.N.archive]]`",
             "## `[source.N.fixups]`",
             "## `[[source.N.fixups.dirs]]`",

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use immbuild::cargo;
 use immbuild::diag::SourceFile;
 use immbuild::python::locked::{Locked, Wanted};
 use immbuild::python::requirements::Requirements;
@@ -46,6 +47,13 @@ fuzz_target!(|input: &str| {
     }
     if let Ok(found) = pylock::wanted(&file, &wanted) {
         once(&found);
+    }
+    if let Ok(found) = cargo::lock::read(&file) {
+        let all: BTreeSet<(&str, &str)> = found
+            .iter()
+            .map(|it| (it.name.as_str(), it.version.as_str()))
+            .collect();
+        assert_eq!(all.len(), found.len());
     }
     let _ = index::parse(input.as_bytes(), "https://i.example.com/simple/a/");
 });
