@@ -2,7 +2,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test writes what is read")]
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use immbuild_cas::digest::Digest;
@@ -203,10 +202,7 @@ fn the_configuration_of_cargo_is_followed() {
         "[source.crates-io]\nreplace-with = \"files\"\n[source.files]\nlocal-registry = \"crates\"\n",
     );
     let files = of(None);
-    assert_eq!(
-        files.directories.last(),
-        Some(&PathBuf::from(project.join("crates")))
-    );
+    assert_eq!(files.directories.last(), Some(&project.join("crates")));
     // Another registry is its own index unless it is replaced.
     let own = of(Some("sparse+https://own.example.com/"));
     assert_eq!(own.indexes, ["https://own.example.com/"]);

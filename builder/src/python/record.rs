@@ -41,7 +41,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// The text of a record, sorted, as pip writes it. Part of format 1: changing it changes image bytes.
+/// The text of a record, sorted, as pip writes it but for the ends of lines, which are line feeds. Part of format 1: changing it changes image bytes.
 pub fn write(rows: &mut [Row]) -> Vec<u8> {
     rows.sort();
     let mut writer = csv::WriterBuilder::new()
