@@ -360,6 +360,45 @@ fn archive(entries: &[(&str, u8, &[u8])]) -> Vec<u8> {
 }
 
 #[test]
+fn what_cargo_leaves_out_is_left_out() {
+    let world = World::new();
+    let bytes = archive(&[
+        ("own-1.0.0/Cargo.toml", b'0', b"[package]\n"),
+        ("own-1.0.0/.gitignore", b'0', b"x"),
+        ("own-1.0.0/deep/.gitattributes", b'0', b"x"),
+        ("own-1.0.0/deep/er/.gitignore", b'0', b"x"),
+        ("own-1.0.0/deep/file", b'0', b"x"),
+        ("own-1.0.0/empty/", b'5', b""),
+        ("own-1.0.0/.cargo-checksum.json", b'0', b"{}"),
+        ("own-1.0.0/deep/.cargo-checksum.json", b'0', b"{}"),
+    ]);
+    let crates = [("own", "1.0.0", bytes)];
+    serve(&world, &crates);
+    project(&world, COMMUNITY, &crates);
+    spec(&world, "");
+    world.build();
+    let found = listing(&world.path("out/src/vendor/own-1.0.0"));
+    let names: Vec<&String> = found.keys().collect();
+    assert_eq!(
+        names,
+        [
+            ".cargo-checksum.json",
+            "Cargo.toml",
+            "deep",
+            "deep/.cargo-checksum.json",
+            "deep/file"
+        ]
+    );
+    let checksums: serde_json::Value =
+        serde_json::from_slice(&found[".cargo-checksum.json"].1).expect("JSON");
+    assert_eq!(checksums["package"], Digest::of(&crates[0].2).to_hex());
+    assert_eq!(
+        checksums["files"].as_object().map(serde_json::Map::len),
+        Some(3)
+    );
+}
+
+#[test]
 fn hostile_crates_are_refused() {
     let manifest = ("bad-1.0.0/Cargo.toml", b'0', &b"[package]\n"[..]);
     let zeros = vec![0; 160 << 20];

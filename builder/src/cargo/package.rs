@@ -7,10 +7,9 @@ use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{Record, Store, StoreError};
-use immbuild_cas::tree::{
-    Directory, Entry, File, Meta, Mode, Tree, TreeBuilder, TreeError, Visit, walk,
-};
+use immbuild_cas::tree::{Entry, Meta, Mode, Tree, TreeBuilder, TreeError, Visit, walk};
 
+use crate::graph::apply::{FileOpError, Root};
 use crate::resolve::unpack::{Limits, Options, UnpackError, unpack};
 
 /// Version of the decoded form. Another form is another memo.
@@ -19,7 +18,7 @@ const FORM: u32 = 1;
 const KIND: &str = "crate";
 /// The file with the checksums of a crate's files.
 pub const CHECKSUMS: &str = ".cargo-checksum.json";
-/// What cargo leaves out at the top of a crate.
+/// Names of files that cargo leaves out.
 const LEFT_OUT: [&[u8]; 4] = [b".gitattributes", b".gitignore", b".git", b".cargo-ok"];
 
 /// How much may come out of a crate: a registry takes 10 MB, some take more.
@@ -45,6 +44,9 @@ pub enum CrateError {
     /// The tree refused.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// The tree refused.
+    #[error(transparent)]
+    Root(#[from] FileOpError),
 }
 
 /// The vendored form of a crate that is in the store. What was decoded once is found by the crate's digest.
@@ -125,53 +127,45 @@ fn vendored(
             return Err(CrateError::NotACrate(reason));
         }
     };
-    let tree = without(&*store.directory(&root)?, root, store)?;
+    // Made anew from its files, as cargo does: what held nothing else than what is left out is not there.
+    let mut kept = Root {
+        verb: "vendor",
+        builder: TreeBuilder::new(store, Meta::root(Mode::DIRECTORY)),
+    };
     let mut files = serde_json::Map::new();
+    let checksums = RelPath::new(CHECKSUMS.as_bytes()).expect("a constant is a path");
     walk(
         store,
-        &tree,
-        &mut |path: &RelPath, visit: Visit<'_>| match visit {
-            Visit::Directory(_) => Ok(()),
-            Visit::File(file) => {
-                let name = std::str::from_utf8(path.as_bytes())
-                    .map_err(|_| CrateError::NotACrate(format!("the name `{path}` is no UTF-8")))?;
-                files.insert(name.to_owned(), file.blob.digest().to_hex().into());
-                Ok(())
+        &Tree::new(root),
+        &mut |path: &RelPath, visit: Visit<'_>| {
+            let file = match visit {
+                Visit::Directory(_) => return Ok(()),
+                Visit::File(file) => file,
+                Visit::Symlink(_) | Visit::Special(_) => {
+                    return Err(CrateError::NotACrate(format!(
+                        "`{path}` is a link or a device, which no crate has"
+                    )));
+                }
+            };
+            if LEFT_OUT.contains(&path.file_name()) || *path == checksums {
+                return Ok(());
             }
-            Visit::Symlink(_) | Visit::Special(_) => Err(CrateError::NotACrate(format!(
-                "`{path}` is a link or a device, which no crate has"
-            ))),
+            let name = std::str::from_utf8(path.as_bytes())
+                .map_err(|_| CrateError::NotACrate(format!("the name `{path}` is no UTF-8")))?;
+            files.insert(name.to_owned(), file.blob.digest().to_hex().into());
+            let place = kept.place(path)?;
+            Ok(kept.put(&place, Entry::File(file.clone()))?)
         },
     )?;
     if !files.contains_key("Cargo.toml") {
         return Err(CrateError::NotACrate("it has no `Cargo.toml`".into()));
     }
-    let checksums = serde_json::json!({ "files": files, "package": package.digest().to_hex() });
-    let text = checksums.to_string();
-    let mut builder = TreeBuilder::from_tree(store, &tree);
-    let entry = Entry::File(File {
-        blob: store.put_bytes(text.as_bytes())?,
-        size: text.len() as u64,
-        meta: Meta::root(Mode::FILE),
-    });
-    let path = RelPath::new(CHECKSUMS.as_bytes()).expect("a constant is a path");
-    builder.insert(&path, entry)?;
-    Ok(builder.seal(store)?)
-}
-
-/// The directory of a crate without what cargo leaves out, and without checksums that it may bring itself.
-fn without(
-    directory: &Directory,
-    root: immbuild_cas::digest::DirectoryId,
-    store: &dyn Store,
-) -> Result<Tree, CrateError> {
-    let mut builder = TreeBuilder::from_tree(store, &Tree::new(root));
-    for (name, entry) in directory.entries() {
-        let is_file = !matches!(entry, Entry::Directory(_));
-        let bytes = name.as_bytes();
-        if is_file && (LEFT_OUT.contains(&bytes) || bytes == CHECKSUMS.as_bytes()) {
-            builder.remove(&RelPath::new(bytes).expect("a name is a path"))?;
-        }
-    }
-    Ok(builder.seal(store)?)
+    let text = serde_json::json!({ "files": files, "package": package.digest().to_hex() });
+    kept.put_file(
+        &checksums,
+        text.to_string().as_bytes(),
+        Meta::root(Mode::FILE),
+        store,
+    )?;
+    Ok(kept.builder.seal(store)?)
 }
