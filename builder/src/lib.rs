@@ -26,10 +26,12 @@ pub mod sbom;
 // floor 4
 pub mod ports;
 // floor 5
+pub mod cargo;
 pub mod debian;
 pub mod exec;
 pub mod hostfs;
 pub mod output;
+pub mod python;
 pub mod resolve;
 // floor 6
 pub mod app;

@@ -8,6 +8,7 @@ use immbuild_cas::tree::Tree;
 
 use crate::graph::action::{ActionId, BaseTimes, CacheState};
 use crate::graph::install::InstallOp;
+use crate::graph::libraries::LibrariesOp;
 use crate::graph::op::{ExecOp, OpId, Pin, Unpack};
 use crate::graph::{Graph, Origin};
 use crate::spec::model::Tier;
@@ -158,6 +159,14 @@ pub trait Sources: Send + Sync {
         op: &InstallOp,
         root: &Tree,
         packages: &Tree,
+    ) -> Result<(Tree, Vec<String>), Self::Error>;
+
+    /// A root with libraries in it, which are a tree of [`Pin::Libraries`], and what a person should know about it.
+    fn libraries(
+        &self,
+        op: &LibrariesOp,
+        root: &Tree,
+        libraries: &Tree,
     ) -> Result<(Tree, Vec<String>), Self::Error>;
 }
 

@@ -17,31 +17,36 @@ const FLOORS: [&[&str]; 8] = [
     &["graph"],
     &["layer", "image", "compare", "sbom"],
     &["ports"],
-    &["hostfs", "resolve", "debian", "exec", "output"],
+    &[
+        "hostfs", "resolve", "debian", "exec", "output", "python", "cargo",
+    ],
     &["app"],
     &["ui", "cli"],
 ];
 
 /// What may be used on the same floor: the user, then what it uses. No two use each other.
-const SIDEWAYS: [(&str, &str); 9] = [
+const SIDEWAYS: [(&str, &str); 11] = [
     ("lock", "spec"),
     ("image", "layer"),
     ("compare", "image"),
     ("sbom", "image"),
+    ("cargo", "resolve"),
     ("debian", "resolve"),
     ("exec", "hostfs"),
     ("output", "hostfs"),
+    ("python", "resolve"),
     ("resolve", "hostfs"),
     ("cli", "ui"),
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 25] = [
+const HOMES: [(&str, &str); 27] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
     ("clap_complete", "builder/src/cli/"),
     ("clap_mangen", "builder/src/cli/"),
+    ("csv", "builder/src/python/record.rs"),
     ("flate2", "builder/src/layer/codec.rs"),
     ("gix", "builder/src/resolve/git/"),
     ("indicatif", "builder/src/ui/"),
@@ -50,6 +55,7 @@ const HOMES: [(&str, &str); 25] = [
     ("liblzma", "builder/src/resolve/unpack"),
     ("md5", "builder/src/debian/sums.rs"),
     ("memchr", "builder/src/debian/control.rs"),
+    ("pep440_rs", "builder/src/python/version.rs"),
     ("pgp", "builder/src/debian/openpgp"),
     ("reqwest", "builder/src/resolve/http"),
     ("rustls", "builder/src/resolve/http"),

@@ -574,7 +574,6 @@ pub fn resolve_platforms(
     args: &BTreeMap<String, String>,
     only: &[String],
 ) -> Result<BTreeMap<Platform, Resolved>, Failure> {
-    let spec_error = |diagnostics| Failure::all(Exit::Spec, diagnostics);
     let declared = project.spec.platforms().to_vec();
     let arguments = project.arguments(args)?;
     let mut wanted = Vec::new();
@@ -596,10 +595,7 @@ pub fn resolve_platforms(
     if wanted.is_empty() {
         wanted = declared;
     }
-    project
-        .spec
-        .resolve_each(&wanted, &arguments)
-        .map_err(spec_error)
+    project.resolve_each(&wanted, &arguments)
 }
 
 /// The stage that is built: `image`, or the one asked for.

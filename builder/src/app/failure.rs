@@ -6,6 +6,7 @@ use std::io;
 use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::TreeError;
 
+use crate::cargo::vendored::VendoredError;
 use crate::debian::fetch::FetchError;
 use crate::debian::install::InstallError;
 use crate::debian::set::SetError;
@@ -16,6 +17,8 @@ use crate::hostfs::HostFsError;
 use crate::image::{BaseError, ReadError};
 use crate::layer::LayerError;
 use crate::output::OutputError;
+use crate::python::environment::EnvironmentError;
+use crate::python::wheel::WheelError;
 use crate::resolve::git::GitError;
 use crate::resolve::http::HttpError;
 use crate::resolve::image::{ImportError, LocalImageError};
@@ -442,6 +445,45 @@ impl From<InstallError> for Failure {
                 "what is in the root stays as it is: take a root with other versions, or lock packages that fit it",
             ),
             error => Self::of(Exit::Spec, &error),
+        }
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        match error {
+            EnvironmentError::Store(error)
+            | EnvironmentError::Root(FileOpError::Keep { source: error, .. })
+            | EnvironmentError::Wheel {
+                source: WheelError::Store(error),
+                ..
+            } => error.into(),
+            EnvironmentError::Tree(error) => error.into(),
+            EnvironmentError::Wheel { .. } | EnvironmentError::Path { .. } => {
+                Self::of(Exit::Untrusted, &error)
+            }
+            EnvironmentError::NoInterpreter(_) => Self::of(Exit::Spec, &error)
+                .hint("install the interpreter first, or set `interpreter` of the source to the one that is there"),
+            EnvironmentError::Interpreter { .. } => Self::of(Exit::Spec, &error)
+                .hint("set `interpreter` as exactly as it matters: `\"3.11\"` means 3.11.0"),
+            EnvironmentError::Meets { .. } => Self::of(Exit::Spec, &error)
+                .hint("install first, and copy over it afterwards"),
+            EnvironmentError::Root(_) => Self::of(Exit::Spec, &error),
+        }
+    }
+}
+
+impl From<VendoredError> for Failure {
+    fn from(error: VendoredError) -> Self {
+        match error {
+            VendoredError::Store(error)
+            | VendoredError::Root(FileOpError::Keep { source: error, .. }) => error.into(),
+            VendoredError::Tree(error) => error.into(),
+            VendoredError::Configuration { .. } => Self::of(Exit::Spec, &error)
+                .hint("take `[source]` out of it, or remove the file in a step before this one"),
+            VendoredError::Meets(_) | VendoredError::Path(_) | VendoredError::Root(_) => {
+                Self::of(Exit::Spec, &error)
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::store::Store as _;
 
 use super::failure::{Exit, Failure};
+use super::libraries;
 use super::packages::{self, Archives, Moving};
 use super::project::Project;
 use super::session::Session;
@@ -18,7 +19,8 @@ use crate::lock::{self, Check, Why};
 use crate::platform::Platform;
 use crate::resolve::{git, http, image};
 use crate::spec::model::{
-    DebianSource, GitSource, Ident, ImageSource, Repository, Resolved, Source, SourceKind,
+    DebianSource, GitSource, Ident, ImageSource, PythonSource, Repository, Resolved, Source,
+    SourceKind,
 };
 
 /// What became of the pins.
@@ -113,6 +115,7 @@ pub fn lock(
 /// `immbuild lock --check`: says whether the lock is complete and up to date, and touches nothing.
 pub fn check(project: &Project) -> Result<(), Failure> {
     let resolved = project.resolve_defaults()?;
+    own_locks(project, &resolved)?;
     let Some(existing) = project.read_lock()? else {
         if lock::requests(&resolved).is_empty() {
             return Ok(());
@@ -132,6 +135,21 @@ pub fn check(project: &Project) -> Result<(), Failure> {
     } else {
         Err(outdated(project, &check))
     }
+}
+
+/// Do the project's own locks have what is wanted of them on every platform?
+fn own_locks(project: &Project, resolved: &ByPlatform) -> Result<(), Failure> {
+    for spec in resolved.values() {
+        let platforms = spec.image_platforms();
+        for source in spec.sources.values().filter(|source| !source.is_locked()) {
+            if libraries::language(source).is_some() {
+                for platform in platforms.get(&source.name).into_iter().flatten() {
+                    libraries::of(project, source, *platform, None)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What `update` is asked to move.
@@ -445,7 +463,8 @@ impl<'a> Finder<'a> {
             SourceKind::Http(_) => self.http(&variants).map(|pin| (pin, None)),
             SourceKind::Git(_) => self.git(&variants),
             SourceKind::Debian(_) => self.debian(name, &variants, moving),
-            SourceKind::Path(_) => unreachable!("a path has no request"),
+            SourceKind::Python(_) => self.python(name, &variants).map(|pin| (pin, None)),
+            SourceKind::Path(_) | SourceKind::Cargo(_) => unreachable!("it has no request"),
         };
         found.map_err(at)
     }
@@ -470,6 +489,23 @@ impl<'a> Finder<'a> {
             .get_or_init(|| Archives::new(self.session, self.project, self.options.allow_expired));
         let (pin, date) = archives.find(&variants, moving)?;
         Ok((Pin::Debian(pin), date.map(Epoch::seconds)))
+    }
+
+    fn python(
+        &self,
+        name: &Ident,
+        variants: &[(Option<Platform>, &Source)],
+    ) -> Result<Pin, Failure> {
+        let variants: Vec<(&PythonSource, Vec<Platform>)> = variants
+            .iter()
+            .map(|(platform, source)| {
+                let SourceKind::Python(source) = &source.kind else {
+                    unreachable!("a source has one kind on all platforms");
+                };
+                (source, self.image_platforms(name, *platform))
+            })
+            .collect();
+        libraries::lock_python(self.session, self.project, &variants).map(Pin::Python)
     }
 
     fn http(&self, variants: &[(Option<Platform>, &Source)]) -> Result<Pin, Failure> {
@@ -657,6 +693,10 @@ fn describe(pin: &Pin) -> String {
             let newest = newest.map(|date| format!(" of {date}")).unwrap_or_default();
             format!("{} packages{newest}", pin.packages.len())
         }
+        Pin::Python(pin) => match pin.wheels.len() {
+            1 => "1 wheel".to_owned(),
+            wheels => format!("{wheels} wheels"),
+        },
     }
 }
 

@@ -10,6 +10,7 @@ pub mod graph;
 pub mod init;
 pub mod inspect;
 pub mod layers;
+pub mod libraries;
 pub mod load;
 pub mod locate;
 pub mod lock;

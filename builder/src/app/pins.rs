@@ -8,6 +8,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::store::{BlobSource, LocalStore, Store as _};
 
 use super::failure::{Exit, Failure};
+use super::libraries::{self, Library};
 use super::outputs::PlannedOutput;
 use super::project::Project;
 use super::realise::Options;
@@ -15,6 +16,7 @@ use super::session::Session;
 use super::until::Until;
 use crate::diag::{Diagnostic, Place, Span};
 use crate::graph::install::PackagePin;
+use crate::graph::libraries::Language;
 use crate::graph::op::Pin;
 use crate::graph::plan::{sources_in_use, unpacking};
 use crate::hostfs::origins::{Chain, Origins};
@@ -59,6 +61,8 @@ pub enum Fetch {
         Vec<lock::ReleasePin>,
         Vec<lock::PackagePin>,
     ),
+    /// By the project's own lock.
+    Libraries(Vec<Library>),
 }
 
 impl Pinned {
@@ -121,10 +125,7 @@ fn leave_out(
     paths.extend_from_slice(session.stores());
     // What the spec declares, also where it is not written now: for other platforms, or for no output at all.
     let arguments = project.arguments(&options.args)?;
-    let everywhere = project
-        .spec
-        .resolve_each(project.spec.platforms(), &arguments)
-        .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))?;
+    let everywhere = project.resolve_each(project.spec.platforms(), &arguments)?;
     let declared = everywhere.values().flat_map(|spec| &spec.outputs);
     paths.extend(declared.map(|output| project.directory.join(&output.path)));
     paths.extend(outputs.iter().map(|output| output.path.clone()));
@@ -164,6 +165,8 @@ impl Pinner<'_> {
             SourceKind::Http(http) => self.http(source, http, platform),
             SourceKind::Image(image) => self.image(source, image, used_on),
             SourceKind::Debian(debian) => self.debian(source, debian, used_on),
+            SourceKind::Python(_) => self.libraries(source, Language::Python, used_on),
+            SourceKind::Cargo(_) => self.libraries(source, Language::Rust, used_on),
         }
     }
 
@@ -329,6 +332,20 @@ impl Pinner<'_> {
         });
         let pin = Pin::Packages(pins.collect());
         let fetch = Fetch::Packages(Box::new(debian.clone()), locked.releases.clone(), packages);
+        self.pinned.fetches.push((pin.clone(), fetch));
+        Ok(pin)
+    }
+
+    fn libraries(
+        &mut self,
+        source: &Source,
+        language: Language,
+        platform: Platform,
+    ) -> Result<Pin, Failure> {
+        let libraries = libraries::of(self.project, source, platform, self.lock)?;
+        let pins = libraries.iter().map(|library| library.pin.clone());
+        let pin = Pin::Libraries(language, pins.collect());
+        let fetch = Fetch::Libraries(libraries);
         self.pinned.fetches.push((pin.clone(), fetch));
         Ok(pin)
     }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
-use crate::diag::{Diagnostic, SourceFile};
+use super::libraries;
+use crate::diag::{Diagnostic, Place, SourceFile};
 use crate::lock::{self, model::Lock};
 use crate::platform::Platform;
 use crate::spec::model::{Configure, Resolved, SourceKind, Verb};
@@ -90,9 +91,37 @@ impl Project {
     /// The spec for each of its platforms, with the defaults of its arguments: what the lock speaks of.
     pub fn resolve_defaults(&self) -> Result<BTreeMap<Platform, Resolved>, Failure> {
         let arguments = self.arguments(&BTreeMap::new())?;
-        self.spec
-            .resolve_each(self.spec.platforms(), &arguments)
-            .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))
+        self.resolve_each(self.spec.platforms(), &arguments)
+    }
+
+    /// The spec for each of these platforms, with what its requirements say.
+    pub fn resolve_each(
+        &self,
+        platforms: &[Platform],
+        arguments: &Arguments,
+    ) -> Result<BTreeMap<Platform, Resolved>, Failure> {
+        let mut resolved = self
+            .spec
+            .resolve_each(platforms, arguments)
+            .map_err(|diagnostics| Failure::all(Exit::Spec, diagnostics))?;
+        for spec in resolved.values_mut() {
+            for source in spec.sources.values_mut() {
+                let SourceKind::Python(python) = &mut source.kind else {
+                    continue;
+                };
+                if python.is_lock() {
+                    continue;
+                }
+                let place = Place {
+                    file: Arc::clone(&self.file),
+                    span: source.span,
+                };
+                let requirements = libraries::requirements(self, python)
+                    .map_err(|failure| failure.at(place, &source.name))?;
+                python.content = Some(requirements.digest());
+            }
+        }
+        Ok(resolved)
     }
 
     /// Does any stage execute anything, on any platform?
@@ -132,7 +161,8 @@ impl Project {
     }
 }
 
-fn read_text(path: &Path) -> Result<Option<String>, Failure> {
+/// The text of a file; nothing when there is none.
+pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -11,10 +11,12 @@ use immbuild_cas::store::{BlobSource, Record, Store as _};
 use immbuild_cas::tree::Tree;
 
 use super::failure::Failure;
+use super::libraries;
 use super::packages::Archives;
 use super::pins::{Fetch, Pinned};
 use super::project::Project;
 use super::session::Session;
+use crate::cargo::vendored;
 use crate::debian::deb;
 use crate::debian::install::install;
 use crate::debian::set::Assembly;
@@ -23,10 +25,12 @@ use crate::exec::scheduler::{ExecError, Scheduler};
 use crate::graph::Graph;
 use crate::graph::action::BaseTimes;
 use crate::graph::install::{InstallOp, PackagePin};
+use crate::graph::libraries::{Layout, LibrariesOp};
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::image::{BaseImage, ManifestDigest};
 use crate::lock::model as lock;
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
+use crate::python::environment;
 use crate::resolve::{git, http, image, unpack};
 use crate::spec::model::DebianSource;
 
@@ -290,6 +294,13 @@ impl Provider<'_> {
                 self.keep(pin, tree, Vec::new())?;
                 Ok(plain(tree))
             }
+            (Pin::Libraries(language, _), Fetch::Libraries(wanted)) => {
+                let tree =
+                    libraries::assemble(self.session, self.project, *language, wanted, progress)?;
+                let tree = store.put_tree(&tree)?;
+                self.keep(pin, tree, Vec::new())?;
+                Ok(plain(tree))
+            }
             _ => unreachable!("a pin and where to fetch it are made together"),
         }
     }
@@ -457,5 +468,29 @@ impl Sources for Provider<'_> {
         let blobs = self.pinned.blobs(store);
         let installed = install(op, root, packages, store, &blobs)?;
         Ok((installed.tree, installed.warnings))
+    }
+
+    fn libraries(
+        &self,
+        op: &LibrariesOp,
+        root: &Tree,
+        libraries: &Tree,
+    ) -> Result<(Tree, Vec<String>), Failure> {
+        let store = &self.session.store;
+        let blobs = self.pinned.blobs(store);
+        match &op.layout {
+            Layout::Environment(environment) => Ok(environment::install(
+                environment,
+                &op.to,
+                root,
+                libraries,
+                store,
+                &blobs,
+            )?),
+            Layout::Vendored(registries) => {
+                let tree = vendored::install(registries, &op.to, root, libraries, store, &blobs)?;
+                Ok((tree, Vec::new()))
+            }
+        }
     }
 }

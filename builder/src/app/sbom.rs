@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::failure::Failure;
+use super::libraries;
 use super::project::Project;
 use crate::epoch::Epoch;
+use crate::graph::libraries::LibraryPin;
 use crate::image::CanonicalJson;
-use crate::lock::model::{Locked, Pin};
+use crate::lock::model::{Lock, Locked, Pin};
 use crate::platform::Platform;
 use crate::sbom::{Bill, Distribution, Form};
 use crate::spec::model::{Ident, Origin, Resolved, SourceKind, Verb};
@@ -28,6 +30,10 @@ pub fn sbom(project: &Project, form: Form) -> Result<CanonicalJson, Failure> {
     let mut bill = Bill::new(&name, epoch.unwrap_or(Epoch::DEFAULT));
     for (platform, spec) in &resolved {
         for source in shipped(spec) {
+            if libraries::language(&spec.sources[source]).is_some() {
+                add_libraries(&mut bill, project, spec, lock.as_ref(), source)?;
+                continue;
+            }
             let locked = lock.as_ref().and_then(|lock| lock.sources.get(source));
             // What is local is no part of a lock.
             if let Some(locked) = locked {
@@ -65,6 +71,26 @@ fn shipped(spec: &Resolved) -> BTreeSet<&Ident> {
     sources
 }
 
+fn add_libraries(
+    bill: &mut Bill,
+    project: &Project,
+    spec: &Resolved,
+    lock: Option<&Lock>,
+    name: &Ident,
+) -> Result<(), Failure> {
+    let source = &spec.sources[name];
+    let Some(language) = libraries::language(source) else {
+        return Ok(());
+    };
+    for platform in spec.image_platforms().remove(name).unwrap_or_default() {
+        let found = libraries::of(project, source, platform, lock)?;
+        let all: Vec<(LibraryPin, Vec<String>)> =
+            found.into_iter().map(|it| (it.pin, it.depends)).collect();
+        bill.add_libraries(language, &all);
+    }
+    Ok(())
+}
+
 fn add(bill: &mut Bill, spec: &Resolved, locked: &Locked, name: &Ident, platform: Platform) {
     match (&locked.pin, &spec.sources[name].kind) {
         (Pin::Debian(pin), SourceKind::Debian(debian)) => {
@@ -91,6 +117,6 @@ fn add(bill: &mut Bill, spec: &Resolved, locked: &Locked, name: &Ident, platform
                 bill.add(name.as_str(), Some(commit.commit.clone()), None);
             }
         }
-        (Pin::Debian(_), _) => {}
+        (Pin::Debian(_) | Pin::Python(_), _) => {}
     }
 }

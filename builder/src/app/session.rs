@@ -7,9 +7,11 @@ use std::sync::atomic::AtomicBool;
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
+use crate::cargo::places::CargoPlaces;
 use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
+use crate::python::places::IndexPlaces;
 use crate::resolve::git;
 
 /// What a process was started with.
@@ -43,6 +45,10 @@ pub struct Host {
     pub keyrings: PathBuf,
     /// Where the user says archives are.
     pub mirrors: UserMirrors,
+    /// Where packages of Python are.
+    pub python: IndexPlaces,
+    /// Where crates are.
+    pub cargo: CargoPlaces,
 }
 
 impl Default for Host {
@@ -51,6 +57,8 @@ impl Default for Host {
             apt: "/etc/apt".into(),
             keyrings: "/usr/share/keyrings".into(),
             mirrors: UserMirrors::new(),
+            python: IndexPlaces::default(),
+            cargo: CargoPlaces::default(),
         }
     }
 }

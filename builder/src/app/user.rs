@@ -9,21 +9,22 @@ use super::failure::{Exit, Failure};
 use super::project::io_failure;
 use crate::debian::sources::{Places, UserMirrors};
 use crate::diag::{Diagnostic, Place, SourceFile, Span};
+use crate::python::places::IndexPlaces;
 use crate::spec::document::{self, Data, Table, Value};
 
 /// Reads the file; none is nothing said.
-pub fn read(path: &Path) -> Result<UserMirrors, Failure> {
+pub fn read(path: &Path) -> Result<User, Failure> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(UserMirrors::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(User::default()),
         Err(error) => return Err(io_failure("read", path, &error)),
     };
     parse(&text, &path.display().to_string())
         .map_err(|diagnostics| Failure::all(Exit::Usage, diagnostics))
 }
 
-/// `[archive.NAME]` with `mirrors` and `snapshot`.
-fn parse(text: &str, name: &str) -> Result<UserMirrors, Vec<Diagnostic>> {
+/// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`; `[cargo]` with `downloads`.
+fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
     let document = document::parse(&file)?;
     let mut reader = Reader {
@@ -31,7 +32,7 @@ fn parse(text: &str, name: &str) -> Result<UserMirrors, Vec<Diagnostic>> {
         diagnostics: Vec::new(),
     };
     let mut mirrors = UserMirrors::new();
-    reader.known(&document, &["archive"]);
+    reader.known(&document, &["archive", "python", "cargo"]);
     if let Some(entry) = document.get("archive") {
         let archives = reader.table(&entry.value, "archive");
         for entry in archives.iter().flat_map(|table| &table.entries) {
@@ -40,11 +41,34 @@ fn parse(text: &str, name: &str) -> Result<UserMirrors, Vec<Diagnostic>> {
             }
         }
     }
+    let python = document
+        .get("python")
+        .and_then(|entry| reader.table(&entry.value, "python"))
+        .map(|table| reader.python(table));
+    let cargo = document
+        .get("cargo")
+        .and_then(|entry| reader.table(&entry.value, "cargo"));
+    let downloads = cargo.map_or_else(Vec::new, |table| reader.cargo(table));
     if reader.diagnostics.is_empty() {
-        Ok(mirrors)
+        Ok(User {
+            mirrors,
+            python,
+            downloads,
+        })
     } else {
         Err(reader.diagnostics)
     }
+}
+
+/// What a user says for this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// Where archives of packages are.
+    pub mirrors: UserMirrors,
+    /// Where packages of Python are, in place of what pip would go by.
+    pub python: Option<IndexPlaces>,
+    /// Where crates are, as `dl` of a registry has it.
+    pub downloads: Vec<String>,
 }
 
 struct Reader<'f> {
@@ -104,6 +128,46 @@ impl Reader<'_> {
         places
     }
 
+    fn python(&mut self, table: &Table) -> IndexPlaces {
+        self.known(table, &["indexes", "directories"]);
+        let mut places = IndexPlaces::default();
+        for entry in &table.entries {
+            let Data::Array(values) = &entry.value.data else {
+                let message = format!("`{}` must be an array", entry.key.escape_debug());
+                self.error(entry.value.span, message);
+                continue;
+            };
+            for value in values {
+                if entry.key == "indexes" {
+                    places.indexes.extend(self.url(value));
+                    continue;
+                }
+                match &value.data {
+                    Data::String(text) if text.starts_with('/') => {
+                        places.directories.push(text.into());
+                    }
+                    _ => self.error(value.span, "this must be an absolute path".into()),
+                }
+            }
+        }
+        places
+    }
+
+    fn cargo(&mut self, table: &Table) -> Vec<String> {
+        self.known(table, &["downloads"]);
+        match table.get("downloads").map(|entry| &entry.value) {
+            None => Vec::new(),
+            Some(Value {
+                data: Data::Array(values),
+                ..
+            }) => values.iter().filter_map(|value| self.url(value)).collect(),
+            Some(value) => {
+                self.error(value.span, "`downloads` must be an array".into());
+                Vec::new()
+            }
+        }
+    }
+
     fn url(&mut self, value: &Value) -> Option<String> {
         match &value.data {
             Data::String(text)
@@ -135,9 +199,23 @@ mod tests {
         };
         assert_eq!(
             parse(text, "config.toml"),
-            Ok(UserMirrors::from([("main".to_owned(), expected)]))
+            Ok(User {
+                mirrors: UserMirrors::from([("main".to_owned(), expected)]),
+                python: None,
+                downloads: Vec::new(),
+            })
         );
-        assert_eq!(parse("", "config.toml"), Ok(UserMirrors::new()));
+        assert_eq!(parse("", "config.toml"), Ok(User::default()));
+        let text = "[python]\nindexes = [\"https://i.example.com/simple\"]\ndirectories = [\"/opt/wheels\"]\n";
+        let expected = IndexPlaces {
+            indexes: vec!["https://i.example.com/simple".into()],
+            directories: vec!["/opt/wheels".into()],
+        };
+        let read = parse(text, "config.toml").expect("a configuration");
+        assert_eq!(read.python, Some(expected));
+        let text = "[cargo]\ndownloads = [\"https://c.example.com/{crate}/{version}\"]\n";
+        let read = parse(text, "config.toml").expect("a configuration");
+        assert_eq!(read.downloads, ["https://c.example.com/{crate}/{version}"]);
     }
 
     #[test]
@@ -151,6 +229,13 @@ mod tests {
             "[archive.main]\nmirrors = [\"m.example.com\"]",
             "[archive.main]\nsnapshot = \"https://s.example.com\"",
             "x = ",
+            "python = []",
+            "cargo = []",
+            "[cargo]\ndownloads = 1",
+            "[cargo]\ndownload = []",
+            "[python]\nindex = []",
+            "[python]\nindexes = [\"i.example.com\"]",
+            "[python]\ndirectories = [\"wheels\"]",
         ] {
             assert!(parse(text, "config.toml").is_err(), "{text}");
         }

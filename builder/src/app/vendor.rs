@@ -1,23 +1,31 @@
 //! All locked inputs of a spec in one artifact, and back into a store.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use immbuild_cas::digest::Digest;
-use immbuild_cas::store::LocalStore;
+use immbuild_cas::digest::{BlobId, Digest};
+use immbuild_cas::store::{BlobSource as _, LocalStore, read_error};
 
 use super::failure::{Exit, Failure};
+use super::libraries::{self, Library};
 use super::packages::Archives;
 use super::project::{Project, io_failure};
 use super::session::Session;
 use crate::diag::{Diagnostic, Place};
-use crate::lock::model::Pin;
+use crate::graph::libraries::Language;
+use crate::lock::model::{Lock, Pin};
 use crate::output::{VendorLayout, Vendored, write_vendor};
+use crate::platform::Platform;
 use crate::resolve::http;
-use crate::spec::model::{Source, SourceKind};
+use crate::spec::model::{Resolved, Source, SourceKind};
 
 /// What a `.deb` is called.
 const MEDIA_PACKAGE: &str = "application/vnd.debian.binary-package";
+/// What a wheel is: a zip.
+const MEDIA_WHEEL: &str = "application/zip";
+/// What a crate is: a tar by gzip.
+const MEDIA_CRATE: &str = "application/gzip";
 /// Any other file.
 const MEDIA_FILE: &str = "application/octet-stream";
 
@@ -57,6 +65,7 @@ pub fn vendor(
         let found = one(session, project, &sources, &locked.pin);
         files.extend(found.map_err(|failure| failure.at(place, name))?);
     }
+    files.extend(libraries_of(session, project, &resolved, lock.as_ref())?);
     files.sort();
     files.dedup_by(|a, b| a.digest == b.digest);
     let manifest = write_vendor(out, &files, &session.store)?;
@@ -65,6 +74,57 @@ pub fn vendor(
         bytes: files.iter().map(|file| file.size).sum(),
         manifest: Some(manifest),
     })
+}
+
+/// Libraries by the project's own locks, in the store.
+fn libraries_of(
+    session: &Session<'_>,
+    project: &Project,
+    resolved: &BTreeMap<Platform, Resolved>,
+    lock: Option<&Lock>,
+) -> Result<Vec<Vendored>, Failure> {
+    let mut files = Vec::new();
+    for spec in resolved.values() {
+        for source in spec.sources.values() {
+            let Some(language) = libraries::language(source) else {
+                continue;
+            };
+            let platforms = spec.image_platforms().remove(&source.name);
+            for platform in platforms.unwrap_or_else(|| [spec.platform].into()) {
+                let place = Place {
+                    file: project.file.clone(),
+                    span: source.span,
+                };
+                let wanted = libraries::of(project, source, platform, lock)?;
+                let all: Vec<&Library> = wanted.iter().collect();
+                libraries::fetch(session, project, &all, &|_| {})
+                    .map_err(|failure| failure.at(place, &source.name))?;
+                for library in &wanted {
+                    files.push(Vendored {
+                        digest: library.pin.sha256,
+                        size: size(session, library)?,
+                        title: library.pin.file.clone(),
+                        media_type: match language {
+                            Language::Python => MEDIA_WHEEL.into(),
+                            Language::Rust => MEDIA_CRATE.into(),
+                        },
+                    });
+                }
+            }
+        }
+    }
+    Ok(files)
+}
+
+/// The bytes of a file that is in the store.
+fn size(session: &Session<'_>, library: &Library) -> Result<u64, Failure> {
+    if let Some(size) = library.size {
+        return Ok(size);
+    }
+    let blob = BlobId::new(library.pin.sha256);
+    let mut reader = session.store.open(&blob)?;
+    std::io::copy(&mut reader, &mut std::io::sink())
+        .map_err(|error| read_error(blob.digest(), error).into())
 }
 
 /// The locked files of one source, in the store.
@@ -126,8 +186,8 @@ fn one(
             }
             Ok(vendored)
         }
-        // A file of this machine already.
-        Pin::Image { .. } => Ok(Vec::new()),
+        // A file of this machine already; and what is told with other libraries.
+        Pin::Image { .. } | Pin::Python(_) => Ok(Vec::new()),
         Pin::Git { .. } => Err(Failure::new(
             Exit::Usage,
             Diagnostic::error("`vendor` does not take `git` sources yet")

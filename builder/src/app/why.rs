@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::failure::{Exit, Failure};
+use super::libraries::{self, Library};
 use super::project::Project;
 use crate::diag::{Diagnostic, nearest};
-use crate::lock::model::{DebianPin, PackagePin, Pin};
+use crate::lock::model::{DebianPin, Lock, PackagePin, Pin};
+use crate::platform::Platform;
 use crate::spec::model::Ident;
 
 /// One package of one source on one architecture.
@@ -38,6 +40,11 @@ pub fn why(project: &Project, package: &str) -> Result<Vec<Why>, Failure> {
             found.extend(one(source, pin, architecture, package));
         }
     }
+    let libraries = libraries(project, lock.as_ref())?;
+    for (source, platform, libraries) in &libraries {
+        names.extend(libraries.iter().map(|it| it.pin.name.as_str()));
+        found.extend(library(source, *platform, libraries, package));
+    }
     if found.is_empty() {
         let failure = Failure::new(
             Exit::Usage,
@@ -49,6 +56,57 @@ pub fn why(project: &Project, package: &str) -> Result<Vec<Why>, Failure> {
         });
     }
     Ok(found)
+}
+
+/// The libraries of each source on each platform.
+fn libraries(
+    project: &Project,
+    lock: Option<&Lock>,
+) -> Result<Vec<(Ident, Platform, Vec<Library>)>, Failure> {
+    let mut found: Vec<(Ident, Platform, Vec<Library>)> = Vec::new();
+    for spec in project.resolve_defaults()?.values() {
+        for source in spec.sources.values() {
+            if libraries::language(source).is_none() {
+                continue;
+            }
+            let platforms = spec.image_platforms().remove(&source.name);
+            for platform in platforms.unwrap_or_else(|| [spec.platform].into()) {
+                let is_known = |it: &(Ident, Platform, _)| it.0 == source.name && it.1 == platform;
+                if !found.iter().any(is_known) {
+                    let all = libraries::of(project, source, platform, lock)?;
+                    found.push((source.name.clone(), platform, all));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn library(source: &Ident, platform: Platform, all: &[Library], package: &str) -> Option<Why> {
+    let get = |name: &str| all.iter().find(|it| it.pin.name == name);
+    let wanted = get(package)?;
+    let mut chain = vec![(wanted.pin.name.clone(), wanted.reason.clone())];
+    let mut seen = BTreeSet::from([wanted.pin.name.as_str()]);
+    let mut at = wanted;
+    while let Some(parent) = parent(&at.reason).and_then(get) {
+        if !seen.insert(&parent.pin.name) {
+            break;
+        }
+        chain.insert(0, (parent.pin.name.clone(), parent.reason.clone()));
+        at = parent;
+    }
+    let needs = |it: &&Library| it.depends.iter().any(|name| name == package);
+    Some(Why {
+        source: source.clone(),
+        architecture: platform.arch().to_owned(),
+        version: wanted.pin.version.clone(),
+        chain,
+        needed_by: all
+            .iter()
+            .filter(needs)
+            .map(|it| it.pin.name.clone())
+            .collect(),
+    })
 }
 
 fn one(source: &Ident, pin: &DebianPin, architecture: &str, package: &str) -> Option<Why> {

@@ -17,11 +17,13 @@ use crate::app::outputs::OutputRequest;
 use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
 use crate::app::session::Host;
-use crate::app::{Exit, Failure, Project, Session, Settings, sbom, user, vendor, why};
-use crate::debian::sources::UserMirrors;
+use crate::app::user::{self, User};
+use crate::app::{Exit, Failure, Project, Session, Settings, sbom, vendor, why};
+use crate::cargo::places::CargoPlaces;
 use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
 use crate::exec::sandbox::{IdMap, enter_if_needed};
+use crate::python::places;
 use crate::sbom::Form;
 use crate::ui::{Progress, Show};
 
@@ -385,12 +387,23 @@ fn host() -> Result<Host, Failure> {
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    let mirrors = match configuration {
+    let user = match configuration {
         Some(path) => user::read(&path.join("immbuild/config.toml"))?,
-        None => UserMirrors::new(),
+        None => User::default(),
     };
+    let variable = |name: &str| std::env::var(name).ok();
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
     Ok(Host {
-        mirrors,
+        mirrors: user.mirrors,
+        cargo: CargoPlaces {
+            home: variable("CARGO_HOME")
+                .map(PathBuf::from)
+                .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo"))),
+            downloads: user.downloads,
+        },
+        python: user
+            .python
+            .unwrap_or_else(|| places::of_pip(&variable, &read)),
         ..Host::default()
     })
 }

@@ -17,7 +17,6 @@ use crate::epoch::Epoch;
 use crate::graph::action::{Action, ActionId, ActionInput, CacheState, Surroundings};
 use crate::graph::apply::{FileOpError, apply_file_op};
 use crate::graph::file_op::FileOp;
-use crate::graph::install::InstallOp;
 use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
@@ -265,7 +264,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             OpKind::Source(pin) => self.source(id, pin, origin),
             OpKind::File(_) | OpKind::Unpack { .. } => self.file(graph, op, origin, inputs),
             OpKind::Exec(exec) => self.exec(op, exec, origin, &inputs[0], roots),
-            OpKind::Install(install) => self.install(op, install, origin, inputs),
+            OpKind::Install(_) | OpKind::Libraries(_) => self.install(op, origin, inputs),
         }
     }
 
@@ -372,7 +371,11 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 };
                 self.apply(&copy, &base, Some(&unpacked), false, origin)?
             }
-            OpKind::Empty | OpKind::Source(_) | OpKind::Exec(_) | OpKind::Install(_) => {
+            OpKind::Empty
+            | OpKind::Source(_)
+            | OpKind::Exec(_)
+            | OpKind::Install(_)
+            | OpKind::Libraries(_) => {
                 unreachable!("realise_op sends only file ops here")
             }
         };
@@ -380,14 +383,8 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         Ok(inputs[0].followed_by(id, action, None, false, taint))
     }
 
-    /// Packages onto a root. Scripts are an op of their own.
-    fn install(
-        &self,
-        op: &Op,
-        install: &InstallOp,
-        origin: &Origin,
-        inputs: &[Known],
-    ) -> Result<Known, Failure<B, S>> {
+    /// Packages onto a root, or libraries into it. Scripts are an op of their own.
+    fn install(&self, op: &Op, origin: &Origin, inputs: &[Known]) -> Result<Known, Failure<B, S>> {
         let action = action_of(op, inputs, None);
         let taint = inputs.iter().fold(Taint::default(), |taint, input| {
             taint.and(input.realised.taint)
@@ -403,7 +400,11 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         }
         let root = self.store.tree(&inputs[0].realised.tree)?;
         let packages = self.store.tree(&inputs[1].realised.tree)?;
-        let installed = self.sources.install(install, &root, &packages);
+        let installed = match &op.kind {
+            OpKind::Install(install) => self.sources.install(install, &root, &packages),
+            OpKind::Libraries(libraries) => self.sources.libraries(libraries, &root, &packages),
+            _ => unreachable!("realise_op sends only these here"),
+        };
         let (tree, warnings) = installed.map_err(|source| ExecError::Install {
             origin: origin.clone(),
             source,

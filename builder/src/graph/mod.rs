@@ -4,6 +4,7 @@ pub mod action;
 pub mod apply;
 pub mod file_op;
 pub mod install;
+pub mod libraries;
 pub mod op;
 pub mod plan;
 

@@ -11,6 +11,7 @@ use immbuild_cas::path::RelPath;
 
 use super::file_op::{FileOp, Owner};
 use super::install::{InstallOp, PackagePin};
+use super::libraries::{Language, LibrariesOp, LibraryPin};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::platform::Platform;
 use crate::spec::model::{Metadata, Tier};
@@ -44,6 +45,8 @@ pub enum Pin {
     },
     /// Packages for one architecture: a directory with one for each of them. By name and architecture.
     Packages(Vec<PackagePin>),
+    /// Libraries of a language: a directory with one for each of them. By name.
+    Libraries(Language, Vec<LibraryPin>),
 }
 
 /// How an archive becomes a tree.
@@ -136,6 +139,8 @@ pub enum OpKind {
     Exec(ExecOp),
     /// Packages put onto a root. Inputs: the root, and the packages.
     Install(InstallOp),
+    /// Libraries put into a directory of a root. Inputs: the root, and the libraries.
+    Libraries(LibrariesOp),
 }
 
 /// A vertex of the build graph.
@@ -200,6 +205,10 @@ impl Canonical for OpKind {
                 out.u8(5);
                 out.bytes(&op.to_canonical());
             }
+            Self::Libraries(op) => {
+                out.u8(6);
+                out.bytes(&op.to_canonical());
+            }
         }
     }
 }
@@ -223,6 +232,14 @@ fn encode_pin(pin: &Pin, out: &mut Encoder) {
         Pin::Packages(packages) => {
             out.u8(3);
             out.sequence(packages.iter(), |out, package| package.encode(out));
+        }
+        Pin::Libraries(language, libraries) => {
+            out.u8(4);
+            out.u8(match language {
+                Language::Python => 0,
+                Language::Rust => 1,
+            });
+            out.sequence(libraries.iter(), |out, library| library.encode(out));
         }
     }
 }

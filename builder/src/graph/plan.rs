@@ -9,6 +9,7 @@ use immbuild_cas::digest::Digest;
 
 use super::file_op::{FileOp, Owner};
 use super::install::{InstallOp, configuration};
+use super::libraries::{Environment, Layout, LibrariesOp};
 use super::op::{ExecOp, Op, OpId, OpKind, Pin, Unpack};
 use super::{Graph, Origin};
 use crate::epoch::Epoch;
@@ -200,11 +201,38 @@ impl Planner<'_> {
             return vec![self.step(stage, step, base, env)];
         };
         let name = install.origin.name();
-        let SourceKind::Debian(debian) = &self.spec.sources[name].kind else {
-            unreachable!("a spec that is read installs packages only");
+        let source = self.source(name, stage.platform);
+        let layout = match &self.spec.sources[name].kind {
+            SourceKind::Debian(debian) => {
+                return self.install(debian, stage.platform, source, base);
+            }
+            SourceKind::Python(python) => {
+                Layout::Environment(Environment::new(python.interpreter, stage.platform))
+            }
+            SourceKind::Cargo(_) => Layout::Vendored(self.registries(name, stage.platform)),
+            _ => unreachable!("a spec that is read installs packages and libraries only"),
         };
-        let packages = self.source(name, stage.platform);
-        self.install(debian, stage.platform, packages, base)
+        let to = install.to.clone();
+        let libraries = LibrariesOp {
+            to: to.expect("a spec that is read says where libraries go"),
+            layout,
+        };
+        vec![Op {
+            kind: OpKind::Libraries(libraries),
+            inputs: vec![base, source],
+        }]
+    }
+
+    /// The registries that libraries are from, besides their language's own. Sorted.
+    fn registries(&self, name: &Ident, platform: Platform) -> Vec<String> {
+        let Pin::Libraries(_, libraries) = &self.pins[&(name.clone(), platform)] else {
+            unreachable!("libraries are pinned as such");
+        };
+        let all: BTreeSet<&String> = libraries
+            .iter()
+            .filter_map(|library| library.registry.as_ref())
+            .collect();
+        all.into_iter().cloned().collect()
     }
 
     /// Packages onto a root, and their scripts.
@@ -376,7 +404,10 @@ pub fn step_text(step: &Step) -> String {
         Verb::Copy(copy) => format!("copy {} to {}", reference(&copy.from), copy.to),
         Verb::Unpack(unpack) => format!("unpack {} to {}", reference(&unpack.from), unpack.to),
         Verb::Write(write) => format!("write {}", write.path),
-        Verb::Install(install) => format!("install {}", install.origin.name()),
+        Verb::Install(install) => match &install.to {
+            None => format!("install {}", install.origin.name()),
+            Some(to) => format!("install {} to {to}", install.origin.name()),
+        },
         Verb::Mkdir(mkdir) => format!("mkdir {}", mkdir.path),
         Verb::Link(link) => format!("link {} to {}", link.path, link.target),
         Verb::Remove(remove) => format!("remove {}", remove.path),

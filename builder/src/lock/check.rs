@@ -129,16 +129,18 @@ fn outdated(
                     | (SourceKind::Http(_), Pin::Http { .. })
                     | (SourceKind::Git(_), Pin::Git { .. })
                     | (SourceKind::Debian(_), Pin::Debian(_))
+                    | (SourceKind::Python(_), Pin::Python(_))
             )
         });
     if !same_kind || request != locked.request {
         return vec![outdated(Why::Request)];
     }
-    // What asks for the same on every platform has one pin; else the request says the platforms already. Only images and
-    // packages are one request with a pin for each.
+    // What asks for the same on every platform has one pin; else the request says the platforms already. Only images,
+    // packages and wheels are one request with a pin for each.
     let is_locked_for: &dyn Fn(Platform) -> bool = match &locked.pin {
         Pin::Image { manifests, .. } => &|platform| manifests.contains_key(&platform),
         Pin::Debian(pin) => &|platform| pin.architectures().contains(platform.debian()),
+        Pin::Python(pin) => &|platform| pin.wheels_for(platform).next().is_some(),
         Pin::Http { .. } | Pin::Git { .. } => return Vec::new(),
     };
     let wanted: BTreeSet<Platform> = resolved

@@ -8,7 +8,7 @@ use immbuild_cas::digest::{Digest, TreeId};
 
 use super::model::{
     ALL, CommitPin, DebianPin, Expect, FilePin, Lock, Locked, ManifestPin, PackagePin, Pin,
-    ReleasePin, Target,
+    PythonPin, ReleasePin, Target, WheelPin,
 };
 use crate::diag::{Diagnostic, Place, SourceFile, Span, nearest};
 use crate::epoch::Epoch;
@@ -84,6 +84,20 @@ fn write_source(out: &mut String, name: &Ident, locked: &Locked) {
         Pin::Debian(pin) => {
             head("debian");
             write_debian(out, name, pin);
+        }
+        Pin::Python(pin) => {
+            head("python");
+            for wheel in &pin.wheels {
+                line(out, format_args!("\n[[source.{name}.wheel]]"));
+                string(out, "platform", &wheel.platform);
+                string(out, "name", &wheel.name);
+                string(out, "version", &wheel.version);
+                string(out, "file", &wheel.file);
+                string(out, "sha256", &wheel.sha256.to_hex());
+                if let Some(size) = wheel.size {
+                    line(out, format_args!("size = {size}"));
+                }
+            }
         }
     }
 }
@@ -345,6 +359,7 @@ impl Reader<'_> {
             "http" => self.http(table),
             "git" => self.git(table),
             "debian" => self.debian(table),
+            "python" => self.python(table),
             _ => {
                 let span = table.get("kind")?.value.span;
                 let message = format!("`{}` is not a kind of pin", kind.escape_debug());
@@ -508,6 +523,50 @@ impl Reader<'_> {
             releases: releases.into_values().collect(),
             packages: packages.into_values().collect(),
         }))
+    }
+
+    fn python(&mut self, table: &Table) -> Option<Pin> {
+        self.keys("a pin of wheels", table, &["kind", "request", "wheel"]);
+        let mut wheels = BTreeMap::new();
+        for table in self.tables(table, "wheel", true)? {
+            let pin = self.wheel(table)?;
+            let key = (pin.platform, pin.name.clone());
+            self.insert(&mut wheels, key, pin, table.span);
+        }
+        let wheels = wheels.into_values().collect();
+        Some(Pin::Python(PythonPin { wheels }))
+    }
+
+    fn wheel(&mut self, table: &Table) -> Option<WheelPin> {
+        let known = ["platform", "name", "version", "file", "sha256", "size"];
+        self.keys("a wheel", table, &known);
+        let platform = self.platform(table);
+        let name = self.read(table, "name", "a name of a package", |text| {
+            let is_mark =
+                |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (!text.is_empty() && text.bytes().all(is_mark)).then(|| text.to_owned())
+        });
+        let version = self.read(table, "version", "a version", |text| {
+            plain(text, b"+.-_!").map(str::to_owned)
+        });
+        let file = self.read(table, "file", "a name of a wheel", |text| {
+            let stem = text.strip_suffix(".whl")?;
+            plain(stem, b"+.-_!").map(|_| text.to_owned())
+        });
+        let hex = |text: &str| Digest::from_hex(text).ok();
+        let sha256 = self.read(table, "sha256", "64 digits of `0-9a-f`", hex);
+        let size = match table.get("size") {
+            None => None,
+            Some(_) => Some(self.size(table)?),
+        };
+        Some(WheelPin {
+            platform: platform?,
+            name: name?,
+            version: version?,
+            file: file?,
+            sha256: sha256?,
+            size,
+        })
     }
 
     fn release(&mut self, table: &Table) -> Option<ReleasePin> {

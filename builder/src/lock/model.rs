@@ -51,6 +51,8 @@ pub enum Pin {
     },
     /// Packages.
     Debian(DebianPin),
+    /// Wheels.
+    Python(PythonPin),
 }
 
 /// One manifest of an image.
@@ -107,6 +109,39 @@ impl DebianPin {
             .iter()
             .filter(move |package| package.architectures().any(|it| it == architecture))
     }
+}
+
+/// The wheels of a `python` source that are chosen, for all platforms it is locked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonPin {
+    /// By platform and name. Each once.
+    pub wheels: Vec<WheelPin>,
+}
+
+impl PythonPin {
+    /// The wheels for one platform, by name.
+    pub fn wheels_for(&self, platform: Platform) -> impl Iterator<Item = &WheelPin> {
+        self.wheels
+            .iter()
+            .filter(move |wheel| wheel.platform == platform)
+    }
+}
+
+/// One wheel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WheelPin {
+    /// What it is installed for.
+    pub platform: Platform,
+    /// `flask`, normalised.
+    pub name: String,
+    /// `3.0.0`, as the requirements have it.
+    pub version: String,
+    /// The name of its file.
+    pub file: String,
+    /// Digest of its bytes.
+    pub sha256: Digest,
+    /// How many, where an index said so.
+    pub size: Option<u64>,
 }
 
 /// One signed list of an archive.

@@ -106,6 +106,25 @@ request = \"sha256:4a5b6c7d8e9f00a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6071
 commit = \"9f8e7d6c5b4a39281706f5e4d3c2b1a09f8e7d6c\"
 tree = \"sha256:5b6c7d8e9f00a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a\"
 
+[source.wheels]
+kind = \"python\"
+request = \"sha256:5a5b6c7d8e9f00a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f6071829\"
+
+[[source.wheels.wheel]]
+platform = \"linux/amd64\"
+name = \"itsdangerous\"
+version = \"2.2.0\"
+file = \"itsdangerous-2.2.0-py3-none-any.whl\"
+sha256 = \"a7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4\"
+size = 16234
+
+[[source.wheels.wheel]]
+platform = \"linux/arm64\"
+name = \"pyyaml\"
+version = \"6.0+local.1\"
+file = \"PyYAML-6.0+local.1-cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64.whl\"
+sha256 = \"b7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4\"
+
 [[expect]]
 platform = \"linux/amd64\"
 image-id = \"sha256:6c7d8e9f00a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b\"
@@ -141,7 +160,10 @@ fn every_field_is_read() {
     let lock = read(LOCK);
     assert_eq!(lock.epoch.to_string(), "2026-11-21T00:53:02Z");
     let names: Vec<&str> = lock.sources.keys().map(Ident::as_str).collect();
-    assert_eq!(names, ["base", "each", "notes", "os", "tool", "vendor"]);
+    assert_eq!(
+        names,
+        ["base", "each", "notes", "os", "tool", "vendor", "wheels"]
+    );
     let hex = "3f4a5b6c7d8e9f00a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718";
     let file = FilePin {
         sha256: Digest::from_hex(hex).expect("hex"),
@@ -178,9 +200,14 @@ fn no_line_can_go_missing_unnoticed() {
             // Comments and blank lines say nothing; an index is optional; a file without platform is for all.
             Ok(same) if same == lock => assert!(gone.is_empty() || gone.starts_with('#'), "{gone}"),
             Ok(_) => assert!(
-                ["index", "source-version", "platform = \"linux/amd64\""]
-                    .iter()
-                    .any(|optional| gone.starts_with(optional)),
+                [
+                    "index",
+                    "source-version",
+                    "platform = \"linux/amd64\"",
+                    "size = 16234"
+                ]
+                .iter()
+                .any(|optional| gone.starts_with(optional)),
                 "{gone}"
             ),
         }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use immbuild_cas::digest::{BlobId, Digest, Hasher};
 use immbuild_cas::store::{Store, StoreError};
 use reqwest::blocking::{Client, ClientBuilder, Response};
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, RETRY_AFTER};
+use reqwest::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, RETRY_AFTER};
 use reqwest::{StatusCode, Url, redirect};
 
 /// Most redirects followed for one URL.
@@ -52,6 +52,8 @@ pub struct Policy {
     pub idle: Duration,
     /// Most bytes of one file.
     pub limit: u64,
+    /// The forms of an answer that are wanted, as `Accept` has them.
+    pub accept: &'static str,
 }
 
 impl Default for Policy {
@@ -62,6 +64,7 @@ impl Default for Policy {
             connect: Duration::from_secs(20),
             idle: Duration::from_secs(60),
             limit: 64 << 30,
+            accept: "*/*",
         }
     }
 }
@@ -373,6 +376,12 @@ pub(super) fn parse(text: &str) -> Result<Url, HttpError> {
     }
 }
 
+/// The URL that a reference in a document means, where the document came from `base`.
+pub fn join(base: &str, reference: &str) -> Option<String> {
+    let url = Url::parse(base).ok()?.join(reference).ok()?;
+    Some(url.into())
+}
+
 /// The `file` URL of an absolute path.
 pub fn file_url(path: &Path) -> Option<String> {
     Url::from_file_path(path).ok().map(String::from)
@@ -459,7 +468,7 @@ fn fetch_patiently(
 ) -> Result<Fetched, Fault> {
     let mut wait = policy.first_wait;
     for attempt in 1.. {
-        let (cause, asked) = match answer(client, url) {
+        let (cause, asked) = match answer(client, url, policy.accept) {
             Ok(response) => {
                 let total = response.content_length();
                 match put(response, total, expected, policy, store, progress) {
@@ -479,9 +488,14 @@ fn fetch_patiently(
 }
 
 /// The answer, if it is the file; else why not, and how long the server asks to wait.
-fn answer(client: &Client, url: &Url) -> Result<Response, (Cause, Option<Duration>)> {
+fn answer(
+    client: &Client,
+    url: &Url,
+    accept: &'static str,
+) -> Result<Response, (Cause, Option<Duration>)> {
     let response = client
         .get(url.clone())
+        .header(ACCEPT, accept)
         .header(ACCEPT_ENCODING, "identity")
         .send()
         .map_err(|error| (cause_of(&error), None))?;

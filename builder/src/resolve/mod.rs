@@ -5,6 +5,7 @@
 pub mod git;
 pub mod http;
 pub mod image;
+pub mod several;
 pub mod unpack;
 
 use immbuild_cas::path::RelPath;

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use immbuild_cas::digest::Digest;
 
 use crate::epoch::Epoch;
+use crate::graph::libraries::{Language, LibraryPin};
 use crate::image::CanonicalJson;
 use crate::lock::model::DebianPin;
 
@@ -113,6 +114,31 @@ impl Bill {
                 .components
                 .entry(purl::deb(package, of))
                 .or_insert(component.clone());
+            known.depends.extend(component.depends);
+        }
+    }
+
+    /// Adds libraries of a language, each with the names of those that it needs.
+    pub fn add_libraries(&mut self, language: Language, libraries: &[(LibraryPin, Vec<String>)]) {
+        let references: BTreeMap<&str, String> = libraries
+            .iter()
+            .map(|(library, _)| (library.name.as_str(), purl::library(library, language)))
+            .collect();
+        for (library, depends) in libraries {
+            let purl = purl::library(library, language);
+            let depends = depends.iter();
+            let component = Component {
+                name: library.name.clone(),
+                version: Some(library.version.clone()),
+                sha256: Some(library.sha256),
+                purl: Some(purl.clone()),
+                source: None,
+                provenance: Vec::new(),
+                depends: depends
+                    .filter_map(|name| references.get(name.as_str()).cloned())
+                    .collect(),
+            };
+            let known = self.components.entry(purl).or_insert(component.clone());
             known.depends.extend(component.depends);
         }
     }

@@ -1,6 +1,7 @@
 //! Package URLs (ECMA-427): how scanners name a package.
 
 use super::Distribution;
+use crate::graph::libraries::{Language, LibraryPin};
 use crate::lock::model::PackagePin;
 
 /// `pkg:deb/debian/nginx@1.22.1-9%2Bdeb12u1?arch=amd64&distro=bookworm&upstream=…`: `upstream` is the source package, where it
@@ -22,6 +23,18 @@ pub fn deb(package: &PackagePin, of: Distribution<'_>) -> String {
         url.push_str(&encoded(&upstream));
     }
     url
+}
+
+/// `pkg:pypi/flask@3.0.0?file_name=flask-3.0.0-py3-none-any.whl`, since wheels of one version differ; `pkg:cargo/serde@1.0.0`.
+pub(super) fn library(library: &LibraryPin, language: Language) -> String {
+    let (name, version) = (encoded(&library.name), encoded(&library.version));
+    match language {
+        Language::Python => {
+            let file = encoded(&library.file);
+            format!("pkg:pypi/{name}@{version}?file_name={file}")
+        }
+        Language::Rust => format!("pkg:cargo/{name}@{version}"),
+    }
 }
 
 /// Percent-encoded but for what needs it nowhere, and `:`, which the standard leaves as it is.

@@ -67,6 +67,49 @@ impl Table {
     pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
+
+    /// The string of a key; nothing when there is none. For files of other tools, whose form they check themselves.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        match &self.get(key)?.value.data {
+            Data::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The table of a key; nothing when there is none.
+    pub(crate) fn table(&self, key: &str) -> Option<&Table> {
+        match &self.get(key)?.value.data {
+            Data::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The tables of an array; none when there is no such array.
+    pub(crate) fn tables(&self, key: &str) -> impl Iterator<Item = &Table> {
+        self.array(key)
+            .iter()
+            .filter_map(|value| match &value.data {
+                Data::Table(table) => Some(table),
+                _ => None,
+            })
+    }
+
+    /// The strings of an array; none when there is no such array.
+    pub(crate) fn texts(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.array(key)
+            .iter()
+            .filter_map(|value| match &value.data {
+                Data::String(text) => Some(text.as_str()),
+                _ => None,
+            })
+    }
+
+    fn array(&self, key: &str) -> &[Value] {
+        match self.get(key).map(|entry| &entry.value.data) {
+            Some(Data::Array(values)) => values,
+            _ => &[],
+        }
+    }
 }
 
 /// The file with line ends as `\n` and without a byte order mark, so that a checkout that rewrites line ends builds

@@ -110,7 +110,7 @@ impl PartialEq for Keys {
 
 impl Eq for Keys {}
 
-static SOURCES: [&Keys; 5] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN];
+static SOURCES: [&Keys; 7] = [&PATH, &GIT, &HTTP, &IMAGE_SOURCE, &DEBIAN, &PYTHON, &CARGO];
 static VERBS: [&Keys; 10] = [
     &COPY, &WRITE, &INSTALL, &RUN, &SHELL, &MKDIR, &LINK, &REMOVE, &USER, &UNPACK,
 ];
@@ -129,14 +129,6 @@ impl Set {
             Self::Outputs => &OUTPUTS,
             Self::Archives => &ARCHIVES,
             Self::Dirs => &DIRS,
-        }
-    }
-
-    /// Choosing keys that come with a later version, and what each is.
-    pub(crate) fn later(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Sources => &[("python", "Python packages"), ("cargo", "Rust crates")],
-            Self::Steps | Self::Stages | Self::Outputs | Self::Archives | Self::Dirs => &[],
         }
     }
 }
@@ -430,6 +422,56 @@ pub(crate) static DEBIAN: Keys = Keys {
             "With `configure = \"none\"`: what is done in place of scripts.",
         ),
     ],
+};
+
+/// `python` sources.
+pub(crate) static PYTHON: Keys = Keys {
+    name: "a `python` source",
+    doc: "Wheels by the project's own lock: nothing is solved and nothing of them is executed.",
+    keys: &[
+        key(
+            "python",
+            LocalPath,
+            Required,
+            "A `uv.lock`, a `pylock.toml`, or requirements with hashes, relative to the spec. Requirements are locked.",
+        ),
+        key(
+            "interpreter",
+            TEXT,
+            Required,
+            "The version of CPython that the root has: `\"3.11\"`, or `\"3.11.2\"` where that matters.",
+        ),
+        key(
+            "libc",
+            TEXT,
+            Optional("\"glibc-2.28\""),
+            "The C library that the root has, or an older one: `\"glibc-2.36\"`, `\"musl-1.2\"`.",
+        ),
+        key(
+            "groups",
+            List(&TEXT),
+            Optional("[]"),
+            "Groups of dependencies that are wanted besides the project's own.",
+        ),
+        key(
+            "extras",
+            List(&TEXT),
+            Optional("[]"),
+            "Extras of the project that are wanted.",
+        ),
+    ],
+};
+
+/// `cargo` sources.
+pub(crate) static CARGO: Keys = Keys {
+    name: "a `cargo` source",
+    doc: "Crates by the project's own lock, laid out as `cargo vendor` lays them.",
+    keys: &[key(
+        "cargo",
+        LocalPath,
+        Required,
+        "A `Cargo.lock`, relative to the spec.",
+    )],
 };
 
 /// `[[source.N.archive]]`
@@ -882,13 +924,21 @@ pub(crate) static USER: Keys = Keys {
 /// `install`
 pub(crate) static INSTALL: Keys = Keys {
     name: "an `install` step",
-    doc: "Packages onto this root.",
-    keys: &[key(
-        "install",
-        Name,
-        Required,
-        "The name of a `debian` source.",
-    )],
+    doc: "Packages onto this root, or libraries into a directory of it.",
+    keys: &[
+        key(
+            "install",
+            Name,
+            Required,
+            "The name of a `debian`, `python` or `cargo` source.",
+        ),
+        key(
+            "to",
+            ImagePath,
+            Optional("none"),
+            "With a `python` or `cargo` source, and only there: the directory that becomes a virtual environment, or holds the crates.",
+        ),
+    ],
 };
 
 /// `unpack`

@@ -10,6 +10,7 @@ mod debian;
 pub(crate) mod document;
 mod fields;
 mod keys;
+mod libraries;
 pub mod model;
 mod parse;
 mod request;

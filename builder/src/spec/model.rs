@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use immbuild_cas::digest::Digest;
@@ -90,11 +91,17 @@ impl Resolved {
         order
     }
 
-    /// The platforms each source of programs, an image or packages, is wanted for: it is taken for the platform of the
+    /// The platforms each source of programs, an image, packages or libraries, is wanted for: it is taken for the platform of the
     /// stage that uses it, and for the image's own when no stage does.
     pub fn image_platforms(&self) -> BTreeMap<&Ident, BTreeSet<Platform>> {
         let images = self.sources.iter().filter(|(_, source)| {
-            matches!(source.kind, SourceKind::Image(_) | SourceKind::Debian(_))
+            matches!(
+                source.kind,
+                SourceKind::Image(_)
+                    | SourceKind::Debian(_)
+                    | SourceKind::Python(_)
+                    | SourceKind::Cargo(_)
+            )
         });
         images
             .map(|(name, _)| {
@@ -221,6 +228,10 @@ pub enum SourceKind {
     Image(ImageSource),
     /// `debian = …`
     Debian(DebianSource),
+    /// `python = …`
+    Python(PythonSource),
+    /// `cargo = …`
+    Cargo(CargoSource),
 }
 
 /// A file or directory of this machine.
@@ -314,6 +325,147 @@ pub struct DebianSource {
     pub archives: Vec<DebianArchive>,
     /// What is done in place of scripts.
     pub fixups: Fixups,
+}
+
+/// Packages of Python by the project's own lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PythonSource {
+    /// The lock: `uv.lock`, `pylock.toml` or hashed requirements, as written; relative to the spec.
+    pub file: String,
+    /// The interpreter that they are for.
+    pub interpreter: Interpreter,
+    /// The C library that they are for, or an older one.
+    pub libc: Libc,
+    /// Groups of dependencies that are wanted.
+    pub groups: Vec<String>,
+    /// Extras of the project that are wanted.
+    pub extras: Vec<String>,
+    /// Digest of what requirements say, once they were read. A lock is read when a build is planned.
+    pub content: Option<Digest>,
+}
+
+impl PythonSource {
+    /// Does the file say itself which files there are? Requirements do not, and are locked.
+    pub fn is_lock(&self) -> bool {
+        let name = self.file.rsplit('/').next().unwrap_or_default();
+        // PEP 751: `pylock.toml`, or `pylock.NAME.toml`.
+        let pylock = name.strip_prefix("pylock.");
+        self.is_uv() || pylock.is_some_and(|rest| rest.rsplit('.').next() == Some("toml"))
+    }
+
+    /// Is it a `uv.lock`?
+    pub fn is_uv(&self) -> bool {
+        self.file.rsplit('/').next() == Some("uv.lock")
+    }
+}
+
+/// Crates by the project's own lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CargoSource {
+    /// `Cargo.lock`, as written; relative to the spec.
+    pub file: String,
+}
+
+/// A version of `CPython`: `3.11`, or `3.11.2`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interpreter {
+    /// 3.
+    pub major: u32,
+    /// 11.
+    pub minor: u32,
+    /// 2, where it is said.
+    pub patch: Option<u32>,
+}
+
+impl FromStr for Interpreter {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let number = |text: &str| -> Option<u32> {
+            let plain =
+                !text.is_empty() && text.len() <= 3 && text.bytes().all(|it| it.is_ascii_digit());
+            text.parse()
+                .ok()
+                .filter(|it: &u32| plain && it.to_string() == text)
+        };
+        let parts: Option<Vec<u32>> = text.split('.').map(number).collect();
+        match parts.as_deref() {
+            Some([major @ 3, minor]) => Ok(Self {
+                major: *major,
+                minor: *minor,
+                patch: None,
+            }),
+            Some([major @ 3, minor, patch]) => Ok(Self {
+                major: *major,
+                minor: *minor,
+                patch: Some(*patch),
+            }),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Interpreter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)?;
+        match self.patch {
+            Some(patch) => write!(f, ".{patch}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A C library: wheels of an older one run on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Libc {
+    /// glibc 2.
+    Glibc {
+        /// The number after `2.`.
+        minor: u32,
+    },
+    /// musl 1.
+    Musl {
+        /// The number after `1.`.
+        minor: u32,
+    },
+}
+
+/// What every distribution in use has. Part of format 1: changing it changes which wheels are chosen.
+impl Default for Libc {
+    fn default() -> Self {
+        Self::Glibc { minor: 28 }
+    }
+}
+
+impl FromStr for Libc {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let number = |text: &str| {
+            let found = text.parse().ok();
+            found
+                .filter(|it: &u32| *it < 1000 && it.to_string() == text)
+                .ok_or(())
+        };
+        match (text.strip_prefix("glibc-2."), text.strip_prefix("musl-1.")) {
+            (Some(minor), _) => Ok(Self::Glibc {
+                minor: number(minor)?,
+            }),
+            (None, Some(minor)) => Ok(Self::Musl {
+                minor: number(minor)?,
+            }),
+            (None, None) => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Libc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Glibc { minor } => write!(f, "glibc-2.{minor}"),
+            Self::Musl { minor } => write!(f, "musl-1.{minor}"),
+        }
+    }
 }
 
 /// What becomes of maintainer scripts.
@@ -432,7 +584,7 @@ impl Origin {
     }
 }
 
-/// `from`: an image source, packages or a stage; `install`: packages.
+/// `from`: an image source, packages or a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Base {
     /// What it names.
@@ -457,8 +609,8 @@ pub enum Verb {
     Copy(Copy),
     /// `write`
     Write(Write),
-    /// `install`: a `debian` source.
-    Install(Base),
+    /// `install`
+    Install(Install),
     /// `run` and `shell`
     Run(Run),
     /// `mkdir`
@@ -471,6 +623,17 @@ pub enum Verb {
     User(User),
     /// `unpack`
     Unpack(Unpack),
+}
+
+/// Packages onto a root, or libraries into a directory of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// The source.
+    pub origin: Origin,
+    /// The value.
+    pub span: Span,
+    /// The directory that libraries become; absent for packages.
+    pub to: Option<RelPath>,
 }
 
 /// What a step reads from elsewhere: `"name"` or `"name:path"`.

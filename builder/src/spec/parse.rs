@@ -13,11 +13,12 @@ use super::keys::{
     COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP,
     UNPACK, USER, WRITE,
 };
+use super::libraries;
 use super::model::{
     Base, Command, Compression, Config, Copy, GitSource, HttpSource, Ident, Image, ImageSource,
-    Layers, Link, Metadata, Mkdir, Origin, Output, OutputKind, Owner, PathSource, Reference,
-    Remove, Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack, Unpacking,
-    User, Verb, Write,
+    Install, Layers, Link, Metadata, Mkdir, Origin, Output, OutputKind, Owner, PathSource,
+    Reference, Remove, Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack,
+    Unpacking, User, Verb, Write,
 };
 use super::substitute::Variables;
 use super::validate::{self, Use};
@@ -136,6 +137,8 @@ enum Shape {
     Image,
     /// Packages: something to start from.
     Packages,
+    /// Libraries of a language.
+    Libraries,
     /// Something that has already been complained about.
     Unknown,
 }
@@ -298,6 +301,7 @@ fn names<'t>(
             Some("http" | "git") => Shape::Directory,
             Some("image") => Shape::Image,
             Some("debian") => Shape::Packages,
+            Some("python" | "cargo") => Shape::Libraries,
             _ => Shape::Unknown,
         }
     };
@@ -331,12 +335,6 @@ fn choose(
     key: &str,
     table: &Table,
 ) -> Option<&'static Keys> {
-    for (name, later) in set.later() {
-        if let Some(entry) = table.get(name) {
-            reader.later(name, later, entry.key_span);
-            return None;
-        }
-    }
     let members = set.members().iter().copied();
     let found: Vec<&Keys> = members
         .filter(|keys| table.get(keys.choosing().name).is_some())
@@ -409,6 +407,8 @@ fn read_source(reader: &mut Reader<'_>, entry: &Entry, table: &Table) -> Option<
         "git" => read_git(&mut fields).map(SourceKind::Git),
         "http" => read_http(&mut fields).map(SourceKind::Http),
         "debian" => debian::read(&mut fields).map(SourceKind::Debian),
+        "python" => libraries::read_python(&mut fields).map(SourceKind::Python),
+        "cargo" => libraries::read_cargo(&mut fields).map(SourceKind::Cargo),
         _ => read_image_source(&mut fields).map(SourceKind::Image),
     };
     fields.finish();
@@ -637,6 +637,17 @@ impl Scope<'_, '_> {
                 Some(Shape::Image | Shape::Packages) => {}
                 // Complained about where it is declared.
                 Some(Shape::Unknown) | None => return None,
+                Some(Shape::Libraries) => {
+                    self.reader.report(
+                        text.span,
+                        Diagnostic::error(format!("`{name}` is not something to start from"))
+                            .because("`from` takes an image or `debian` source or a stage")
+                            .hint(format!(
+                                "start from what uses them, and write a step: `{{ install = \"{name}\", to = \"/…\" }}`"
+                            )),
+                    );
+                    return None;
+                }
                 Some(Shape::Local | Shape::File | Shape::Directory) => {
                     self.reader.report(
                         text.span,
@@ -795,6 +806,20 @@ impl Scope<'_, '_> {
             );
             return None;
         }
+        if form == Shape::Libraries {
+            self.reader.report(
+                name.span,
+                Diagnostic::error(format!(
+                    "`{}` is libraries, which `{verb}` cannot read",
+                    name.value
+                ))
+                .hint(format!(
+                    "write `{{ install = \"{}\", to = \"/…\" }}`",
+                    name.value
+                )),
+            );
+            return None;
+        }
         if form == Shape::Packages {
             self.reader.report(
                 name.span,
@@ -843,9 +868,11 @@ impl Scope<'_, '_> {
         })
     }
 
-    fn install(&mut self, stage: &str, table: &Table) -> Option<Base> {
+    fn install(&mut self, stage: &str, table: &Table) -> Option<Install> {
         let mut fields = self.reader.open(&INSTALL, Some(Set::Steps), table);
         let name = fields.literal("install");
+        let to = fields.image_path("to");
+        let has_to = fields.has("to");
         fields.finish();
         let name = name?;
         let origin = self.origin(&name)?;
@@ -859,17 +886,45 @@ impl Scope<'_, '_> {
             Origin::Source(name) => *self.names.sources.get(name.as_str())?,
             Origin::Stage(_) => Shape::Directory,
         };
+        let of = &name.value;
         match shape {
-            Shape::Packages => Some(Base {
+            Shape::Packages if has_to => {
+                let span = to.map_or(table.span, |(_, span)| span);
+                let message = format!("`{of}` is packages, which have their places");
+                let hint = format!("write `{{ install = \"{of}\" }}`");
+                self.reader.error(span, message, hint);
+                None
+            }
+            Shape::Packages => Some(Install {
                 origin,
                 span: name.span,
+                to: None,
             }),
+            Shape::Libraries if !has_to => {
+                let message = format!("`{of}` is libraries, and nothing says where to");
+                let hint = format!("write `{{ install = \"{of}\", to = \"/opt/venv\" }}`");
+                self.reader.error(name.span, message, hint);
+                None
+            }
+            Shape::Libraries => {
+                let (to, span) = self.not_root(to, "install")?;
+                // It becomes the first line of scripts and a line of a configuration.
+                if to.as_bytes().contains(&b'\n') {
+                    let message = "`to` holds a line feed";
+                    self.reader.report(span, Diagnostic::error(message));
+                    return None;
+                }
+                Some(Install {
+                    origin,
+                    span: name.span,
+                    to: Some(to),
+                })
+            }
             // Complained about where it is declared.
             Shape::Unknown => None,
             Shape::Image | Shape::Local | Shape::File | Shape::Directory => {
-                let of = &name.value;
                 let error = Diagnostic::error(format!("`{of}` is not packages"))
-                    .because("`install` takes a `debian` source")
+                    .because("`install` takes a `debian`, `python` or `cargo` source")
                     .hint(format!("copy it: `{{ copy = \"{of}\", to = \"/…\" }}`"));
                 self.reader.report(name.span, error);
                 None

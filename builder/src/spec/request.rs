@@ -6,7 +6,8 @@ use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::Digest;
 
 use super::model::{
-    DebianSource, GitSource, HttpSource, ImageSource, PathSource, Repository, Source, SourceKind,
+    DebianSource, GitSource, HttpSource, ImageSource, PathSource, PythonSource, Repository, Source,
+    SourceKind,
 };
 
 impl Source {
@@ -19,8 +20,10 @@ impl Source {
     /// Does it need a pin in the lock? `path` and a local `git` are what they are at each build.
     pub fn is_locked(&self) -> bool {
         match &self.kind {
-            SourceKind::Path(_) => false,
+            SourceKind::Path(_) | SourceKind::Cargo(_) => false,
             SourceKind::Git(git) => matches!(git.repository, Repository::Remote(_)),
+            // A lock of its own says already which files there are.
+            SourceKind::Python(python) => !python.is_lock(),
             SourceKind::Http(_) | SourceKind::Image(_) | SourceKind::Debian(_) => true,
         }
     }
@@ -51,6 +54,14 @@ impl Canonical for Source {
             SourceKind::Debian(debian) => {
                 out.str("debian");
                 encode_debian(debian, out);
+            }
+            SourceKind::Python(python) => {
+                out.str("python");
+                encode_python(python, out);
+            }
+            SourceKind::Cargo(cargo) => {
+                out.str("cargo");
+                out.str(&cargo.file);
             }
         }
     }
@@ -89,6 +100,17 @@ fn encode_http(http: &HttpSource, out: &mut Encoder) {
 fn encode_image(image: &ImageSource, out: &mut Encoder) {
     out.str(&image.path);
     out.option(image.tag.as_deref(), Encoder::str);
+}
+
+/// What decides which wheels are locked: what the requirements say and what for, not how their file is called.
+fn encode_python(python: &PythonSource, out: &mut Encoder) {
+    out.option(python.content.as_ref(), Encoder::digest);
+    out.str(&python.interpreter.to_string());
+    out.str(&python.libc.to_string());
+    for names in [&python.groups, &python.extras] {
+        let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        out.sequence(names.iter(), |out, name| out.str(name));
+    }
 }
 
 /// What decides which packages are locked and by whose word. Not where they are fetched from (`mirrors`, `snapshot`), not

@@ -244,6 +244,30 @@ fn everything_said_of_sources_arrives() {
     };
     assert_eq!(here.repository, Repository::Local(".".into()));
     assert_eq!(here.rev.as_deref(), Some("v1.4.0"));
+    let SourceKind::Python(wheels) = kind("wheels") else {
+        panic!("python")
+    };
+    assert_eq!(
+        *wheels,
+        PythonSource {
+            file: "locks/uv.lock".into(),
+            interpreter: Interpreter {
+                major: 3,
+                minor: 11,
+                patch: Some(2),
+            },
+            libc: Libc::Musl { minor: 2 },
+            groups: vec!["prod".into()],
+            extras: vec!["Async_IO".into()],
+            content: None,
+        }
+    );
+    assert!(wheels.is_lock() && !it.sources["wheels"].is_locked());
+    let SourceKind::Cargo(crates) = kind("crates") else {
+        panic!("cargo")
+    };
+    assert_eq!(crates.file, "Cargo.lock");
+    assert!(!it.sources["crates"].is_locked());
     let per_platform: Vec<&str> = it
         .sources
         .values()
@@ -647,6 +671,8 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[source.N]` with `http`",
             "## `[source.N]` with `image`",
             "## `[source.N]` with `debian`",
+            "## `[source.N]` with `python`",
+            "## `[source.N]` with `cargo`",
             "## `[[source.N.archive]]`",
             "## `[source.N.fixups]`",
             "## `[[source.N.fixups.dirs]]`",

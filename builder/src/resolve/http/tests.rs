@@ -76,6 +76,7 @@ fn hurried() -> Policy {
         connect: Duration::from_secs(5),
         idle: Duration::from_millis(500),
         limit: 1 << 20,
+        accept: "*/*",
     }
 }
 
