@@ -19,6 +19,8 @@ const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "podman",
     "python3",
+    "python3-pip",
+    "python3-venv",
     "skopeo",
     "sudo",
     "uidmap",
