@@ -148,7 +148,7 @@ const fn policy(tier: Tier) -> &'static str {
     match tier {
         Tier::Isolated => "isolated/2",
         Tier::Deterministic => "deterministic/3",
-        Tier::Strict => "strict/2",
+        Tier::Strict => "strict/3",
     }
 }
 
