@@ -3,6 +3,8 @@
 //! A binary search over call numbers, then at most a few instructions on the arguments: what is not
 //! named costs about as much as without a filter.
 
+use std::collections::BTreeSet;
+
 use seccompiler::sock_filter;
 
 use super::arch;
@@ -271,6 +273,20 @@ fn rules(what: &Virtual) -> Vec<Rule> {
     rules
 }
 
+/// The calls that stop a thread only because users and owners are emulated: where they are not, nobody sees them.
+pub(super) fn only_for_owners(what: &Virtual) -> BTreeSet<i64> {
+    let without = Virtual {
+        owners: false,
+        ..*what
+    };
+    let numbers =
+        |what: &Virtual| -> BTreeSet<i64> { rules(what).iter().map(|rule| rule.number).collect() };
+    numbers(what)
+        .difference(&numbers(&without))
+        .copied()
+        .collect()
+}
+
 const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
@@ -442,3 +458,34 @@ pub(super) const NO_MODE: u32 = 0x696d_6d62;
 const NO_DEVICE: u32 = 0o200_000 | 0o400_000 | 0o10_000_000;
 #[cfg(target_arch = "aarch64")]
 const NO_DEVICE: u32 = 0o40_000 | 0o100_000 | 0o10_000_000;
+
+#[cfg(test)]
+mod tests {
+    use immbuild_cas::digest::Digest;
+
+    use super::*;
+
+    #[test]
+    fn what_stops_for_owners_alone_is_known() {
+        let what = |metadata, owners| Virtual {
+            epoch: 0,
+            seed: Digest::of(b""),
+            metadata,
+            strict: false,
+            owners,
+        };
+        let unseen = only_for_owners(&what(Metadata::Virtual, true));
+        for (number, is_unseen) in [
+            (libc::SYS_getuid, true),
+            (libc::SYS_fchownat, true),
+            (libc::SYS_statx, false),
+            (libc::SYS_clock_gettime, false),
+        ] {
+            assert_eq!(unseen.contains(&number), is_unseen, "{number}");
+        }
+        // Where times are those of the file system, questions about files stop for their owners alone.
+        let clamped = only_for_owners(&what(Metadata::Clamp, true));
+        assert!(clamped.contains(&libc::SYS_statx) && clamped.is_superset(&unseen));
+        assert!(only_for_owners(&what(Metadata::Virtual, false)).is_empty());
+    }
+}

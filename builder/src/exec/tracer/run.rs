@@ -24,7 +24,7 @@ use super::streams::Pieces;
 use super::strict::Turns;
 use super::sys::{self, Event, Resume, Started, Tid};
 use super::waits::{Alarm, Deadline, Due, Timer, TimerFile};
-use super::{Names, Virtual, vdso};
+use super::{Names, Virtual, filter, vdso};
 
 /// What is left of the time of a process with several threads when its parent has waited for it.
 const GRID: Time = SECOND / 100;
@@ -197,6 +197,8 @@ pub struct Tracer {
     pub(super) owners: Option<owners::Table>,
     /// What the step began as.
     pub(super) first: Tid,
+    /// Calls that stop a thread only where users and owners are emulated.
+    unseen: BTreeSet<i64>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -233,6 +235,7 @@ impl Tracer {
             place: Place::new(first, what.strict)?,
             owners: None,
             first,
+            unseen: filter::only_for_owners(&what),
             last: first,
             evidence: Evidence::default(),
             started: Instant::now(),
@@ -715,7 +718,10 @@ impl Tracer {
         let arguments = registers.arguments();
         let answer = match call::decode(number, &arguments) {
             Some(call) => {
-                self.process(tid).rest_unless_clock(&call);
+                // What stops a thread of one user and not of another says nothing.
+                if !self.unseen.contains(&number) {
+                    self.process(tid).rest_unless_clock(&call);
+                }
                 match self.answer(tid, call, &mut registers) {
                     Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
                         Answer::Gives(-i64::from(libc::EFAULT))
