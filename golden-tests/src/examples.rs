@@ -81,6 +81,7 @@ pub const EXAMPLES: &[Example] = &[
             "/a?b=1",
             r#"{"path": "/a", "query": {"b": ["1"]}}"#,
         )),
+        is_long: true,
         ..PLAIN
     },
     Example {
@@ -157,7 +158,7 @@ impl Example {
         self.name.rsplit('/').next().unwrap_or(self.name)
     }
 
-    /// Lets [`Example::locked`] ask the archive again.
+    /// Lets `locked` ask the archive again.
     pub fn forget(&self) {
         let _ = std::fs::remove_dir_all(scratch().join("locked").join(self.leaf()));
     }

@@ -28,8 +28,10 @@ pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> 
         b"timens_offsets" => {
             b"monotonic           0         0\nboottime            0         0\n".to_vec()
         }
-        // As where nobody gave users other numbers: which they have outside is the machine's.
-        b"uid_map" | b"gid_map" => b"         0          0 4294967295\n".to_vec(),
+        // As with a range of sub-uids: who has none, or no users of its own, shows no other.
+        b"uid_map" | b"gid_map" => {
+            b"         0          0          1\n         1          1      65535\n".to_vec()
+        }
         b"loginuid" | b"sessionid" => b"4294967295".to_vec(),
         b"oom_score" | b"oom_score_adj" | b"oom_adj" => b"0\n".to_vec(),
         b"cgroup" => b"0::/\n".to_vec(),
