@@ -19,7 +19,7 @@ pub enum Material {
     Debian,
     /// That, and [`roots::release`]: here the machine's own copy is what the URL names.
     Release,
-    /// Packages of the archive that the machine's own apt uses. It is built from what [`Example::locked`] locked there, and
+    /// Packages of the archive that the machine's own apt uses. It is built from what `locked` locked there, and
     /// from the committed lock where its packages can still be had.
     Archive,
 }
