@@ -30,8 +30,7 @@ enum Special {
     Denied,
 }
 
-/// libgcrypt draws random numbers from the processor itself unless this file of its own forbids it (libgcrypt manual, 2.8
-/// "Hardware features").
+/// libgcrypt draws random numbers from the processor itself unless this file of its own, `hwf.deny`, forbids it.
 const DENIED: &[u8] = b"intel-rdrand\n";
 
 /// What a file is by whatever name.
