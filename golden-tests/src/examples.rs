@@ -230,6 +230,7 @@ fn plain(place: &Path) -> World<'_> {
         user: User::Root,
         place,
         cpus: 2,
+        first_cpu: 0,
         threads: None,
         environment: Environment::Plain,
     }

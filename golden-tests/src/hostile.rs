@@ -8,8 +8,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,6 +15,7 @@ use immbuild_cas::digest::TreeId;
 use immbuild_cas::store::{LocalStore, Store as _};
 use immbuild_cas::tree::{Delta, Tree, delta};
 
+use crate::abreast::{abreast, processors};
 use crate::machine::{Mounted, User, run};
 use crate::matrix::open_to_all;
 use crate::world::World;
@@ -123,6 +122,7 @@ pub fn run_corpus<'a>(
                 user,
                 place: mount.path(),
                 cpus: surroundings.cpus,
+                first_cpu: 0,
                 threads: None,
                 environment: surroundings.environment,
             };
@@ -177,8 +177,7 @@ fn build_in(
     let store = world.place.join(format!("store-{}", world.user.name()));
     let mut trees = BTreeMap::new();
     for tier in tiers {
-        let build = |stage: &str| build_stage(world, &project, &store, *tier, stage);
-        let base = match build("root")? {
+        let base = match build_stage(world, &project, &store, *tier, "root")? {
             Ok(base) => base,
             Err(why) => {
                 // A tier that this version does not know: every recipe says so.
@@ -186,7 +185,10 @@ fn build_in(
                 continue;
             }
         };
-        let found = side_by_side(world.cpus, recipes.len(), |at| build(&recipes[at].name))?;
+        let found = abreast(processors(), recipes.len(), |at, thread| {
+            let world = world.on(thread);
+            build_stage(&world, &project, &store, *tier, &recipes[at].name)
+        })?;
         for (at, tree) in found.into_iter().enumerate() {
             trees.insert((at, *tier), (Some(base), tree));
         }
@@ -210,33 +212,6 @@ fn build_in(
             Ok((key, built))
         })
         .collect()
-}
-
-/// Does `count` things, `threads` at a time; results in order.
-fn side_by_side<T: Send>(
-    threads: usize,
-    count: usize,
-    job: impl Fn(usize) -> Result<T> + Sync,
-) -> Result<Vec<T>> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(BTreeMap::new());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    if at >= count {
-                        return;
-                    }
-                    let result = job(at);
-                    let mut results = results.lock().expect("no job panics with the lock");
-                    results.insert(at, result);
-                }
-            });
-        }
-    });
-    let results = results.into_inner().expect("no job panics with the lock");
-    results.into_values().collect()
 }
 
 fn spec_name(tier: Tier) -> String {

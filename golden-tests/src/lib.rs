@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+pub mod abreast;
 pub mod apt;
 pub mod containers;
 pub mod debs;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::abreast::{abreast, processors};
 use crate::examples::{EXAMPLES, Example, Material, PLAIN, unlay};
 use crate::machine::{FileSystem, Mounted, User, run};
 use crate::pairwise::{product, rows};
@@ -38,11 +39,9 @@ pub fn run_matrix(full: bool) -> Result<()> {
             }
             (false, _) => rows(&LEVELS),
         };
-        let digests = cells
-            .iter()
-            .enumerate()
-            .map(|(at, cell)| build_cell(example, cell, at, &mounts))
-            .collect::<Result<Vec<_>>>()?;
+        let digests = abreast(processors(), cells.len(), |at, thread| {
+            build_cell(example, &cells[at], at, thread, &mounts)
+        })?;
         let distinct: BTreeSet<&String> = digests.iter().flatten().collect();
         let refused = digests.iter().filter(|digest| digest.is_none()).count();
         println!(
@@ -70,15 +69,18 @@ fn build_cell(
     example: &Example,
     cell: &[usize],
     at: usize,
+    thread: usize,
     mounts: &[Mounted],
 ) -> Result<Option<String>> {
     let world = World {
         user: USERS[cell[0]],
         place: mounts[cell[1]].path(),
         cpus: cell[2] + 1,
+        first_cpu: 0,
         environment: ENVIRONMENTS[cell[4]],
         threads: (cell[5] == 1).then_some(8),
     };
+    let world = world.on(thread);
     let name = format!("{}-{at}", example.name);
     let directory = example.lay(&world, &name)?;
     let store = world.place.join(format!("store-{name}"));
@@ -118,6 +120,7 @@ fn control(mount: &Mounted) -> Result<()> {
         user: User::Root,
         place: mount.path(),
         cpus: 2,
+        first_cpu: 0,
         threads: None,
         environment: Environment::Plain,
     };
@@ -152,6 +155,7 @@ fn thirteen_years_ahead(mount: &Mounted) -> Result<()> {
         user: User::Root,
         place: mount.path(),
         cpus: 2,
+        first_cpu: 0,
         threads: None,
         environment: Environment::Plain,
     };

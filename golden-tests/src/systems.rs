@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
+use crate::abreast::{abreast, processors};
 use crate::examples::{Example, Material, PLAIN, unlay};
 use crate::machine::{User, run};
 use crate::matrix::open_to_all;
@@ -41,11 +42,11 @@ pub fn check() -> Result<()> {
     let mut several = Vec::new();
     for system in &SYSTEMS {
         system.forget();
-        let digests = worlds(&place)
-            .iter()
-            .enumerate()
-            .map(|(at, world)| build(system, world, at))
-            .collect::<Result<BTreeSet<_>>>()?;
+        let worlds = worlds(&place);
+        let digests = abreast(processors(), worlds.len(), |at, thread| {
+            build(system, &worlds[at].on(thread), at)
+        })?;
+        let digests: BTreeSet<String> = digests.into_iter().collect();
         println!("{:24} {digests:?}", system.leaf());
         if digests.len() > 1 {
             several.push(system.leaf());
@@ -60,6 +61,7 @@ fn worlds(place: &Path) -> [World<'_>; 3] {
         user,
         place,
         cpus,
+        first_cpu: 0,
         threads,
         environment,
     };

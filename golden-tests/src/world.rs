@@ -27,6 +27,8 @@ pub struct World<'a> {
     pub place: &'a Path,
     /// On how many CPUs.
     pub cpus: usize,
+    /// The first of them.
+    pub first_cpu: usize,
     /// With how many threads; none: the default.
     pub threads: Option<usize>,
     /// What the process sees.
@@ -34,6 +36,16 @@ pub struct World<'a> {
 }
 
 impl World<'_> {
+    /// The same, for the build that this thread of several runs: what has one CPU gets the thread's own.
+    #[must_use]
+    pub fn on(&self, thread: usize) -> Self {
+        let first_cpu = if self.cpus == 1 { thread } else { 0 };
+        Self {
+            first_cpu,
+            ..self.clone()
+        }
+    }
+
     /// Lays a copy of `example` under a new directory `name`, owned by the user, with the modes that the environment's
     /// umask gives and times of now.
     pub fn lay(&self, example: &Path, name: &str) -> Result<PathBuf> {
@@ -80,11 +92,8 @@ impl World<'_> {
             .arg("[ -z \"$1\" ] || hostname \"$1\"; umask \"$2\"; cd \"$3\"; shift 3; exec \"$@\"");
         command.args(["sh", host, umask]).arg(cwd);
         command.args(["taskset", "--cpu-list"]);
-        command.arg(if self.cpus == 1 {
-            "0".to_owned()
-        } else {
-            format!("0-{}", self.cpus - 1)
-        });
+        let last = self.first_cpu + self.cpus - 1;
+        command.arg(format!("{}-{last}", self.first_cpu));
         if self.environment == Environment::Odd {
             command.args(["nice", "-n", "5", "prlimit", "--nofile=777:"]);
         }

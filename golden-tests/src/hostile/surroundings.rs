@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -40,6 +41,9 @@ const PLAIN: Surroundings = Surroundings {
     processes: 0,
     ahead: 0,
 };
+
+/// How long a thread that keeps the machine busy does so, and then does not.
+const SPURT: Duration = Duration::from_millis(5);
 
 const YEAR: i64 = 365 * 86_400;
 
@@ -112,8 +116,13 @@ impl Surroundings {
             .map(|_| {
                 let stop = Arc::clone(&stop);
                 std::thread::spawn(move || {
+                    // In spurts: what gives way to it at odd moments is disturbed more than what never runs beside it.
                     while !stop.load(Ordering::Relaxed) {
-                        std::hint::spin_loop();
+                        let start = Instant::now();
+                        while start.elapsed() < SPURT {
+                            std::hint::spin_loop();
+                        }
+                        std::thread::sleep(SPURT);
                     }
                 })
             })
