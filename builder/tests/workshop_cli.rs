@@ -883,3 +883,55 @@ fn completions_and_manual_know_every_command() {
         assert!(manual.contains(&section), "{command}: {manual}");
     }
 }
+
+#[test]
+fn a_vendored_commit_builds_where_its_repository_is_not() {
+    let desk = Desk::new();
+    desk.write("there/code/main.c", "int main(void) { return 0; }\n");
+    let git = |words: &[&str]| {
+        let status = Command::new("git")
+            .args(["-c", "user.email=a@example.com", "-c", "user.name=a"])
+            .args(words)
+            .current_dir(desk.path("there"))
+            .status();
+        assert!(status.expect("git is installed").success());
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "one"]);
+    let spec = format!(
+        "immbuild = 1\n[source.code]\ngit = \"file://{}\"\nrev = \"HEAD\"\n\n\
+         [image]\nsteps = [{{ copy = \"code\", to = \"/src\" }}]\n",
+        desk.path("there").display()
+    );
+    desk.write("spec.toml", spec);
+    desk.run(&["lock"]).out();
+    let artifact = desk.run(&["vendor", "-o", "vendor"]).out();
+    assert_eq!(desk.run(&["vendor", "-o", "again"]).out(), artifact);
+    let digest = desk.run(&["build", "--locked"]).out();
+
+    fs::remove_dir_all(desk.path("there")).unwrap();
+    fs::remove_dir_all(desk.directory.join("store")).unwrap();
+    let offline = ["build", "--locked", "--offline"];
+    assert_eq!(desk.run(&offline).code, 5);
+    // One changed byte, wherever it is, and the store has nothing of it.
+    let manifest = fs::read_to_string(desk.path("vendor/index.json")).unwrap();
+    assert!(manifest.contains(artifact.trim()), "{manifest}");
+    let blobs = desk.path("vendor/blobs/sha256");
+    let bundle = fs::read_dir(&blobs)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| fs::read(path).unwrap().starts_with(b"immbuild-bundle 1\n"))
+        .expect("the commit");
+    let good = fs::read(&bundle).unwrap();
+    let mut bad = good.clone();
+    bad[good.len() / 2] ^= 1;
+    fs::write(&bundle, bad).unwrap();
+    let refused = desk.run(&["vendor", "--read", "vendor"]);
+    assert_eq!(refused.code, 6, "{}", refused.err);
+    assert_eq!(desk.run(&offline).code, 5);
+
+    fs::write(&bundle, good).unwrap();
+    desk.run(&["vendor", "--read", "vendor"]).out();
+    assert_eq!(desk.run(&offline).out(), digest);
+}

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use golden_tests::debs::{Deb, Reference, dpkg_query, lock, reference};
 use golden_tests::lab::Lab;
@@ -375,4 +376,102 @@ fn an_installation_that_is_killed_at_any_moment_goes_on() {
         assert_eq!(lab.run(&BUILD).digest(), digest, "{moment}/{moments}");
     }
     assert!(killed >= moments / 2, "only {killed} before their end");
+}
+
+/// The same command line where there is no network, not even loopback.
+fn without_network(lab: &Lab, arguments: &[&str]) -> Command {
+    let inner = lab.immbuild(arguments);
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg(inner.get_program());
+    command.args(inner.get_args());
+    command.current_dir(lab.project()).env_clear();
+    command.envs(
+        inner
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    command
+}
+
+#[test]
+fn what_is_locked_needs_no_network_and_is_the_same_everywhere() {
+    let lab = locked("\"python3-minimal\"", "none", "");
+    let lock = lab.read("spec.lock");
+    let ended = lab.end(&mut without_network(&lab, &["lock", "--check"]));
+    assert!(ended.status().success(), "{}", ended.said());
+    let ended = lab.run(&["lock"]);
+    assert!(ended.status().success(), "{}", ended.said());
+    assert_eq!(lab.read("spec.lock"), lock, "locking again moves nothing");
+
+    // Everything is brought once; from then on no network is needed.
+    let digest = lab.run(&BUILD).digest();
+    let offline = [&BUILD[..], &["--offline", "--threads"]].concat();
+    for (threads, mask, zone) in [("1", "022", "UTC"), ("8", "077", "Pacific/Kiritimati")] {
+        let elsewhere = Lab::new("");
+        for name in ["spec.toml", "spec.lock"] {
+            elsewhere.write(name, lab.read(name));
+        }
+        let vendor = lab.beside("vendor").display().to_string();
+        if !Path::new(&vendor).exists() {
+            let ended = lab.run(&["vendor", "-o", &vendor]);
+            assert!(ended.status().success(), "{}", ended.said());
+        }
+        let ended = elsewhere.run(&["vendor", "--read", &vendor]);
+        assert!(ended.status().success(), "{}", ended.said());
+        let arguments = [&offline[..], &[threads]].concat();
+        // Cold, then warm.
+        for _ in 0..2 {
+            let inner = without_network(&elsewhere, &arguments);
+            let mut command = Command::new("sh");
+            command.args(["-c", "umask \"$1\"; shift; exec \"$@\"", "sh", mask]);
+            command.arg(inner.get_program()).args(inner.get_args());
+            command.current_dir(elsewhere.project()).env_clear();
+            command.envs(
+                inner
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            );
+            command.env("TZ", zone).env("LANG", "tr_TR.UTF-8");
+            assert_eq!(elsewhere.end(&mut command).digest(), digest);
+        }
+    }
+
+    // One package is not there: it is named before anything is written.
+    let empty = Lab::new("");
+    for name in ["spec.toml", "spec.lock"] {
+        empty.write(name, lab.read(name));
+    }
+    let vendor = lab.beside("vendor").display().to_string();
+    assert!(empty.run(&["vendor", "--read", &vendor]).status().success());
+    let text = String::from_utf8(lock).expect("text");
+    let package = text
+        .split("[[source.os.package]]")
+        .find(|part| part.contains("name = \"libc6\""))
+        .expect("it is locked");
+    let value = |key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key));
+        line.expect("a lock says it").trim_matches('"').to_owned()
+    };
+    let (version, sha256) = (value("version = "), value("sha256 = "));
+    let hexadecimal = sha256.trim_start_matches("sha256:");
+    // As the store keeps what is large.
+    let blob = empty
+        .store
+        .join("blobs")
+        .join(&hexadecimal[..2])
+        .join(hexadecimal);
+    std::fs::remove_file(blob).expect("removed");
+    let arguments = [&offline[..], &["1"]].concat();
+    let ended = empty.end(&mut without_network(&empty, &arguments));
+    ended.refused_with(5, &["libc6", &version, &hexadecimal[..12]]);
+}
+
+#[test]
+fn two_that_exclude_each_other_are_named_with_the_field_that_says_so() {
+    let lab = Lab::new(&spec("\"exim4-daemon-light\", \"postfix\"", "none", ""));
+    let says = [
+        "`exim4-config` cannot be there beside `postfix`",
+        "`exim4-config` says `Conflicts: postfix`",
+    ];
+    lab.run(&["lock"]).refused_with(3, &says);
 }

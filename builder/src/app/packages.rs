@@ -685,7 +685,13 @@ fn unsolved(error: &SolveError, source: &DebianSource, architecture: &str) -> Fa
                 _ => Exit::Spec,
             };
             let message = format!("these packages cannot be had together for {architecture}");
-            Failure::new(exit, Diagnostic::error(message).because(error.to_string()))
+            let failure = Failure::new(exit, Diagnostic::error(message).because(error.to_string()));
+            match error {
+                SolveError::Unsatisfiable { .. } => {
+                    failure.hint("leave one of them out of `packages`, or say in `prefer` or `exclude` what to take instead")
+                }
+                _ => failure,
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! All locked inputs of a spec in one artifact, and back into a store.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter};
 use std::path::Path;
 
-use immbuild_cas::digest::{BlobId, Digest};
-use immbuild_cas::store::{BlobSource as _, LocalStore, read_error};
+use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::store::{BlobSource as _, LocalStore, Store as _, read_error};
+use immbuild_cas::tree::bundle::{self, BundleError};
 
 use super::failure::{Exit, Failure};
 use super::libraries::{self, Library};
@@ -14,11 +16,11 @@ use super::project::{Project, io_failure};
 use super::session::Session;
 use crate::diag::{Diagnostic, Place};
 use crate::graph::libraries::Language;
-use crate::lock::model::{Lock, Pin};
+use crate::lock::model::{CommitPin, Lock, Pin};
 use crate::output::{VendorLayout, Vendored, write_vendor};
 use crate::platform::Platform;
-use crate::resolve::http;
-use crate::spec::model::{Resolved, Source, SourceKind};
+use crate::resolve::{git, http};
+use crate::spec::model::{GitSource, Resolved, Source, SourceKind};
 
 /// What a `.deb` is called.
 const MEDIA_PACKAGE: &str = "application/vnd.debian.binary-package";
@@ -26,6 +28,8 @@ const MEDIA_PACKAGE: &str = "application/vnd.debian.binary-package";
 const MEDIA_WHEEL: &str = "application/zip";
 /// What a crate is: a tar by gzip.
 const MEDIA_CRATE: &str = "application/gzip";
+/// What a commit holds: see [`bundle`]. Its title is the tree.
+const MEDIA_BUNDLE: &str = "application/vnd.immbuild.bundle.v1";
 /// Any other file.
 const MEDIA_FILE: &str = "application/octet-stream";
 
@@ -51,11 +55,11 @@ pub fn vendor(
     let lock = project.read_lock()?;
     let mut files = Vec::new();
     for (name, locked) in lock.iter().flat_map(|lock| &lock.sources) {
-        let sources: Vec<&Source> = resolved
-            .values()
-            .filter_map(|spec| spec.sources.get(name))
+        let sources: BTreeMap<Platform, &Source> = resolved
+            .iter()
+            .filter_map(|(platform, spec)| Some((*platform, spec.sources.get(name)?)))
             .collect();
-        let Some(first) = sources.first() else {
+        let Some(first) = sources.values().next() else {
             continue;
         };
         let place = Place {
@@ -131,12 +135,13 @@ fn size(session: &Session<'_>, library: &Library) -> Result<u64, Failure> {
 fn one(
     session: &Session<'_>,
     project: &Project,
-    sources: &[&Source],
+    sources: &BTreeMap<Platform, &Source>,
     pin: &Pin,
 ) -> Result<Vec<Vendored>, Failure> {
     match pin {
         Pin::Debian(pin) => {
-            let Some(SourceKind::Debian(source)) = sources.first().map(|it| &it.kind) else {
+            let Some(SourceKind::Debian(source)) = sources.values().next().map(|it| &it.kind)
+            else {
                 unreachable!("the lock was checked against the spec");
             };
             let archives = Archives::new(session, project, false);
@@ -151,10 +156,12 @@ fn one(
         }
         Pin::Http { files } => {
             let mut vendored = Vec::new();
+            let name = sources.values().next().map(|it| it.name.to_string());
+            let name = name.unwrap_or_default();
             // With a pin for each platform, each asks for another URL.
             for file in files.values() {
                 let mut last = None;
-                for source in sources {
+                for source in sources.values() {
                     let SourceKind::Http(http) = &source.kind else {
                         unreachable!("the lock was checked against the spec");
                     };
@@ -180,7 +187,7 @@ fn one(
                 vendored.push(Vendored {
                     digest: file.sha256,
                     size: file.size,
-                    title: sources[0].name.to_string(),
+                    title: name.clone(),
                     media_type: MEDIA_FILE.into(),
                 });
             }
@@ -188,12 +195,68 @@ fn one(
         }
         // A file of this machine already; and what is told with other libraries.
         Pin::Image { .. } | Pin::Python(_) => Ok(Vec::new()),
-        Pin::Git { .. } => Err(Failure::new(
-            Exit::Usage,
-            Diagnostic::error("`vendor` does not take `git` sources yet")
-                .because("they are locked as trees, not as files")
-                .hint("build once with the network: the store keeps what was fetched"),
-        )),
+        Pin::Git { commits } => commits
+            .iter()
+            .map(|(platform, commit)| {
+                let source = match platform {
+                    Some(platform) => sources.get(platform),
+                    None => sources.values().next(),
+                };
+                let Some(SourceKind::Git(git)) = source.map(|it| &it.kind) else {
+                    unreachable!("the lock was checked against the spec");
+                };
+                bundled(session, git, commit)
+            })
+            .collect(),
+    }
+}
+
+/// What a locked commit holds, as one file in the store.
+fn bundled(
+    session: &Session<'_>,
+    source: &GitSource,
+    commit: &CommitPin,
+) -> Result<Vendored, Failure> {
+    let cache = session.git_cache();
+    let wanted = git::Pin {
+        commit: &commit.commit,
+        tree: commit.tree,
+    };
+    let remote = super::lock::remote(source, session);
+    let store = &session.store;
+    let tree = git::fetch_remote(&remote, &wanted, &session.git_means(&cache), store)?;
+    let scratch = store.scratch("bundle")?;
+    let path = scratch.path().join("bundle");
+    let written = File::create_new(&path)
+        .map_err(BundleError::from)
+        .and_then(|file| {
+            let mut out = BufWriter::new(file);
+            bundle::write(store, &tree, &mut out)?;
+            Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?)
+        });
+    written.map_err(|error| bundle_failure(error, &path))?;
+    let mut file = File::open(&path).map_err(|error| io_failure("read", &path, &error))?;
+    let (blob, size) = store.put(&mut file)?;
+    Ok(Vendored {
+        digest: *blob.digest(),
+        size,
+        title: commit.tree.to_string(),
+        media_type: MEDIA_BUNDLE.into(),
+    })
+}
+
+fn bundle_failure(error: BundleError, path: &Path) -> Failure {
+    match error {
+        BundleError::Store(error) => error.into(),
+        BundleError::Io(error) => io_failure("read or write", path, &error),
+        error => Failure::new(
+            Exit::Untrusted,
+            Diagnostic::error(format!(
+                "`{}` is not the tree that it is for",
+                path.display()
+            ))
+            .because(error.to_string()),
+        ),
     }
 }
 
@@ -203,6 +266,11 @@ pub fn read(store: &LocalStore, path: &Path) -> Result<VendorReport, Failure> {
     let layout = VendorLayout::open(&path)?;
     let mut bytes = 0;
     for file in &layout.files {
+        bytes += file.size;
+        if file.media_type == MEDIA_BUNDLE {
+            unbundle(store, &layout.file(file), &file.title)?;
+            continue;
+        }
         let url = http::file_url(&layout.file(file)).ok_or_else(|| {
             Failure::new(
                 Exit::Local,
@@ -218,11 +286,27 @@ pub fn read(store: &LocalStore, path: &Path) -> Result<VendorReport, Failure> {
             offline: true,
         };
         http::fetch(&request, &http::Policy::default(), store, &|_, _| {})?;
-        bytes += file.size;
     }
     Ok(VendorReport {
         files: layout.files.len(),
         bytes,
         manifest: None,
     })
+}
+
+/// Brings what a commit holds into the store, where a build that wants this tree finds it.
+fn unbundle(store: &LocalStore, path: &Path, tree: &str) -> Result<(), Failure> {
+    let tree: Digest = tree.parse().map_err(|_| {
+        let error = Diagnostic::error(format!(
+            "`{}` does not say which tree it is",
+            path.display()
+        ));
+        Failure::new(Exit::Untrusted, error)
+    })?;
+    let file = File::open(path).map_err(|error| io_failure("read", path, &error))?;
+    let tree = TreeId::new(tree);
+    bundle::read(&mut BufReader::new(file), &tree, store)
+        .map_err(|error| bundle_failure(error, path))?;
+    git::keep(&tree, store)?;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The tree: a file system as a value.
 
 mod builder;
+pub mod bundle;
 mod delta;
 mod directory;
 mod links;

@@ -22,7 +22,7 @@ use immbuild_cas::store::StoreError;
 use immbuild_cas::tree::{DirectoryError, Tree, TreeError};
 
 pub use local::{Local, local};
-pub use remote::{Means, Pin, Remote, fetch_remote, lock_remote};
+pub use remote::{Means, Pin, Remote, fetch_remote, keep, lock_remote};
 
 /// What a commit holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

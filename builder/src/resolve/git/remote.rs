@@ -14,7 +14,7 @@ use gix::url::Scheme;
 use gix::{ObjectId, Repository};
 use immbuild_cas::digest::{Digest, TreeId};
 use immbuild_cas::path::RelPath;
-use immbuild_cas::store::{Record, Store};
+use immbuild_cas::store::{Record, Store, StoreError};
 use immbuild_cas::tree::Tree;
 
 use super::import::{Import, Module, Modules, check};
@@ -98,13 +98,18 @@ pub fn fetch_remote(
         let repo = fetcher.by_id(url, id)?;
         let taken = take(request, url, &repo, id, fetcher, store)?;
         check(&taken.tree, &pin.tree, pin.commit)?;
-        let record = Record {
-            trees: vec![pin.tree],
-            ..Record::default()
-        };
-        store.put_record(RECORD, key, &record)?;
+        keep(&pin.tree, store)?;
         Ok(taken.tree)
     })
+}
+
+/// Remembers that a tree which some commit holds is in the store with all it reaches.
+pub fn keep(tree: &TreeId, store: &dyn Store) -> Result<(), StoreError> {
+    let record = Record {
+        trees: vec![*tree],
+        ..Record::default()
+    };
+    store.put_record(RECORD, tree.digest(), &record)
 }
 
 /// Tries the URL and its mirrors in order. Bytes that are not what was locked end it at once.
