@@ -5,6 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::roots;
+
 /// Runs a program to its end and wants it to succeed; gives what it printed.
 pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
@@ -48,21 +50,29 @@ impl User {
             return Ok(0);
         }
         let name = self.name();
+        let _alone = roots::alone("users")?;
         if run("id", &["-u", name]).is_err() {
             run("useradd", &["--create-home", "--shell", "/bin/sh", name])?;
         }
         // `useradd` gives a range where the machine is set up for it: what a user has is said here alone.
         for file in ["/etc/subuid", "/etc/subgid"] {
             let text = std::fs::read_to_string(file).unwrap_or_default();
+            let range = format!("{name}:700000000:65536");
             let mut lines: Vec<&str> = text
                 .lines()
                 .filter(|line| !line.starts_with(&format!("{name}:")))
                 .collect();
-            let range = format!("{name}:700000000:65536");
             if self == Self::Range {
                 lines.push(&range);
             }
-            std::fs::write(file, lines.join("\n") + "\n").with_context(|| file.to_owned())?;
+            let wanted = lines.join("\n") + "\n";
+            // At once, and only when it has to be: builds beside this one read it.
+            if wanted != text {
+                let new = format!("{file}.immbuild");
+                std::fs::write(&new, wanted)
+                    .and_then(|()| std::fs::rename(&new, file))
+                    .with_context(|| file.to_owned())?;
+            }
         }
         Ok(run("id", &["-u", name])?.trim().parse()?)
     }
