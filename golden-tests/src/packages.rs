@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "btrfs-progs",
     "bzip2",
     "crun",
+    "curl",
     "e2fsprogs",
     "gcc",
     "git",

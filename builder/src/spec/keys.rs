@@ -716,17 +716,23 @@ pub(crate) static OUTPUT: Keys = Keys {
         key(
             "kind",
             Choice(
-                &["oci-archive", "docker-archive", "oci-layout", "dir"],
-                &["function-zip"],
+                &[
+                    "oci-archive",
+                    "docker-archive",
+                    "oci-layout",
+                    "dir",
+                    "function-zip",
+                ],
+                &[],
             ),
             Required,
-            "What is written. Archives want `file`, the others `dir`.",
+            "What is written. Archives and zips want `file`, the others `dir`.",
         ),
         key(
             "file",
             LocalPath,
-            Optional("for archives"),
-            "The file, relative to the spec.",
+            Optional("for archives and `function-zip`"),
+            "The file, relative to the spec; `function-zip` writes one per platform.",
         ),
         key(
             "dir",
@@ -734,7 +740,12 @@ pub(crate) static OUTPUT: Keys = Keys {
             Optional("for `oci-layout` and `dir`"),
             "The directory, relative to the spec; `dir` writes one per platform.",
         ),
-        key("root", TEXT, Later("`kind = \"function-zip\"`"), ""),
+        key(
+            "root",
+            ImagePath,
+            Optional("\"/\""),
+            "With `function-zip`: the directory of the image that is the root of the zip.",
+        ),
     ],
 };
 

@@ -916,6 +916,8 @@ pub struct Output {
     pub kind: OutputKind,
     /// Where, as written; relative to the spec.
     pub path: String,
+    /// Of a function zip: the directory of the image that is written.
+    pub root: RelPath,
     /// The value of `file` or `dir`.
     pub span: Span,
 }
@@ -931,9 +933,33 @@ pub enum OutputKind {
     OciLayout,
     /// The root as a directory; one per platform.
     Dir,
+    /// A directory of the root as a zip for a platform for functions; one per platform.
+    FunctionZip,
 }
 
 impl OutputKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::OciArchive,
+        Self::DockerArchive,
+        Self::OciLayout,
+        Self::Dir,
+        Self::FunctionZip,
+    ];
+
+    /// The key that says where it goes.
+    pub const fn place(self) -> &'static str {
+        match self {
+            Self::OciArchive | Self::DockerArchive | Self::FunctionZip => "file",
+            Self::OciLayout | Self::Dir => "dir",
+        }
+    }
+
+    /// Is it made of the files of one platform, so that several need several places?
+    pub const fn is_of_one_platform(self) -> bool {
+        matches!(self, Self::Dir | Self::FunctionZip)
+    }
+
     /// As a spec writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -941,6 +967,7 @@ impl OutputKind {
             Self::DockerArchive => "docker-archive",
             Self::OciLayout => "oci-layout",
             Self::Dir => "dir",
+            Self::FunctionZip => "function-zip",
         }
     }
 }

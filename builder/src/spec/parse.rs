@@ -1402,21 +1402,27 @@ const TARGET_MAX: usize = 4095;
 
 fn read_output(reader: &mut Reader<'_>, table: &Table) -> Option<Output> {
     let mut fields = reader.open(&OUTPUT, None, table);
-    let kind = match fields.choice("kind") {
-        Some("oci-archive") => Some(OutputKind::OciArchive),
-        Some("docker-archive") => Some(OutputKind::DockerArchive),
-        Some("oci-layout") => Some(OutputKind::OciLayout),
-        Some("dir") => Some(OutputKind::Dir),
-        _ => None,
-    };
+    let kind = fields.choice("kind").and_then(|word| {
+        let mut all = OutputKind::ALL.into_iter();
+        all.find(|kind| kind.as_str() == word)
+    });
     let file = fields.local_path("file");
     let dir = fields.local_path("dir");
+    let root = fields.image_path("root");
     fields.finish();
     let kind = kind?;
-    let (wanted, other, path, wrong) = match kind {
-        OutputKind::OciArchive | OutputKind::DockerArchive => ("file", "dir", file, dir),
-        OutputKind::OciLayout | OutputKind::Dir => ("dir", "file", dir, file),
+    let (wanted, other, path, wrong) = match kind.place() {
+        "file" => ("file", "dir", file, dir),
+        _ => ("dir", "file", dir, file),
     };
+    if let (Some((_, span)), true) = (&root, kind != OutputKind::FunctionZip) {
+        reader.error(
+            *span,
+            format!("the output `{}` has no `root`", kind.as_str()),
+            "take it out: the whole root is written",
+        );
+        return None;
+    }
     if let Some(wrong) = wrong {
         reader.error(
             wrong.span,
@@ -1440,6 +1446,7 @@ fn read_output(reader: &mut Reader<'_>, table: &Table) -> Option<Output> {
     Some(Output {
         kind,
         path: path.value,
+        root: root.map_or_else(RelPath::root, |(root, _)| root),
         span: path.span,
     })
 }

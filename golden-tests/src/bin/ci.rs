@@ -51,6 +51,8 @@ const CHECKS: &[Check] = &[
             "--test",
             "consumers",
             "--test",
+            "function_zip",
+            "--test",
             "images",
             "--test",
             "images_cli",
