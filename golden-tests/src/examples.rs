@@ -71,6 +71,11 @@ pub const EXAMPLES: &[Example] = &[
         ..PLAIN
     },
     Example {
+        name: "readonly",
+        says: Some(Says::Prints("hello, the same bytes everywhere")),
+        ..PLAIN
+    },
+    Example {
         name: "hello",
         material: Material::Archive,
         says: Some(Says::Prints("hello, built at ")),

@@ -22,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "python3",
     "python3-pip",
     "python3-venv",
+    "python3-yaml",
     "skopeo",
     "sudo",
     "uidmap",

@@ -219,9 +219,9 @@ pub(crate) static TOP: Keys = Keys {
         ),
         key(
             "runtime",
-            Form::Table(&NOTHING),
-            Later("the contract of the running container"),
-            "",
+            Form::Table(&RUNTIME),
+            Optional("the base's"),
+            "The contract of the running container, as labels of the image.",
         ),
         key(
             "check",
@@ -708,6 +708,26 @@ pub(crate) static IMAGE: Keys = Keys {
     ],
 };
 
+/// `[runtime]`
+pub(crate) static RUNTIME: Keys = Keys {
+    name: "`[runtime]`",
+    doc: "What a container of the image may write. It becomes labels, and `immbuild manifest` makes of them what runs it so.",
+    keys: &[
+        key(
+            "readonly",
+            Boolean,
+            Optional("the base's, else false"),
+            "Its root is mounted read-only.",
+        ),
+        key(
+            "writable",
+            List(&ImagePath),
+            Optional("the base's, else none"),
+            "Directories that are writable, and empty when it starts.",
+        ),
+    ],
+};
+
 /// `[[output]]`
 pub(crate) static OUTPUT: Keys = Keys {
     name: "an output",
@@ -982,7 +1002,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Keys> {
         .chain(members(Set::Sources))
         .chain([&ARCHIVE, &FIXUPS, &FIXUP_DIR])
         .chain(members(Set::Stages))
-        .chain([&IMAGE])
+        .chain([&IMAGE, &RUNTIME])
         .chain(members(Set::Steps))
         .chain(members(Set::Outputs))
 }

@@ -78,6 +78,8 @@ pub struct Resolved {
     pub stages: BTreeMap<Ident, Stage>,
     /// The delivery keys of `[image]`.
     pub image: Image,
+    /// `[runtime]`.
+    pub runtime: Runtime,
     /// `[[output]]`, in the order written.
     pub outputs: Vec<Output>,
 }
@@ -907,6 +909,15 @@ pub enum Protocol {
     Tcp,
     /// `udp`
     Udp,
+}
+
+/// The contract of the running container. What is not said is what a base says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Is its root mounted read-only?
+    pub readonly: Option<bool>,
+    /// Directories that are writable and empty when it starts, with their place in the spec; sorted, none below another.
+    pub writable: Option<Vec<(RelPath, Span)>>,
 }
 
 /// A local file or directory that a build writes.

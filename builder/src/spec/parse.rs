@@ -10,8 +10,8 @@ use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
-    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP,
-    UNPACK, USER, WRITE,
+    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, RUNTIME, SHELL, STAGE, Set,
+    TOP, UNPACK, USER, WRITE,
 };
 use super::libraries;
 use super::model::{
@@ -20,6 +20,7 @@ use super::model::{
     Reference, Remove, Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack,
     Unpacking, User, Verb, Write,
 };
+use super::runtime;
 use super::substitute::Variables;
 use super::validate::{self, Use};
 use super::value::{self, Complaint, Fix};
@@ -166,6 +167,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
     let stages = top.named("stage");
     let outputs = top.tables("output");
     let image = top.raw("image", Form::Table(&IMAGE));
+    let runtime = top.raw("runtime", Form::Table(&RUNTIME));
     top.finish();
 
     for (entry, text) in &arguments {
@@ -197,6 +199,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
         }
     });
     let Scope { uses, caches, .. } = scope;
+    let runtime = runtime::read(reader, runtime);
     validate::cycles(reader, &uses);
     validate::caches(reader, &uses, &caches);
     let outputs: Vec<Option<Output>> = outputs
@@ -221,6 +224,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
             .map(|it| (it.name.clone(), it))
             .collect(),
         image,
+        runtime,
         outputs: outputs.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -1250,6 +1254,7 @@ impl Scope<'_, '_> {
         let annotations = fields.strings("annotations");
         fields.finish();
 
+        runtime::check_labels(self.reader, &labels);
         self.check_env(&env);
         self.check_tags(tags.as_deref().unwrap_or_default());
         if let Some(name) = &name {

@@ -677,6 +677,7 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[[source.N.fixups.dirs]]`",
             "## `[stage.N]`",
             "## `[image]`",
+            "## `[runtime]`",
             "## The step `copy`",
             "## The step `write`",
             "## The step `install`",

@@ -56,6 +56,8 @@ const CHECKS: &[Check] = &[
             "images",
             "--test",
             "images_cli",
+            "--test",
+            "manifest",
             "--",
             "--ignored",
         ])
