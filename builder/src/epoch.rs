@@ -40,12 +40,17 @@ impl Epoch {
     pub const fn seconds(self) -> i64 {
         self.0
     }
+
+    /// Its year, month and day.
+    pub fn date(self) -> (i64, i64, i64) {
+        date_of_day(self.0 / DAY)
+    }
 }
 
 /// RFC 3339 in UTC with whole seconds: `2026-11-21T00:53:02Z`.
 impl fmt::Display for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = date_of_day(self.0 / DAY);
+        let (year, month, day) = self.date();
         let second = self.0 % DAY;
         write!(
             f,

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -51,6 +52,9 @@ pub(crate) const PLAIN: Example = Example {
     is_long: false,
 };
 
+/// What `sha256sum` has to say of outputs whose bytes are committed, as those of images are in the lock.
+const SUMS: &str = "SHA256SUMS";
+
 /// Every example, smallest first.
 pub const EXAMPLES: &[Example] = &[
     Example {
@@ -60,6 +64,15 @@ pub const EXAMPLES: &[Example] = &[
     },
     Example {
         name: "static",
+        ..PLAIN
+    },
+    Example {
+        name: "function",
+        ..PLAIN
+    },
+    Example {
+        name: "readonly",
+        says: Some(Says::Prints("hello, the same bytes everywhere")),
         ..PLAIN
     },
     Example {
@@ -271,6 +284,13 @@ pub fn build_all() -> Result<()> {
             .map_err(|output| anyhow::anyhow!("{}", String::from_utf8_lossy(&output.stderr)))
             .with_context(|| format!("example {} does not build", example.name))?;
         println!("{:12} {digest}", example.name);
+        if directory.join(SUMS).exists() {
+            let sums = Command::new("sha256sum")
+                .args(["--check", "--strict", "--quiet", SUMS])
+                .current_dir(&directory)
+                .status()?;
+            ensure!(sums.success(), "{} has another output", example.name);
+        }
         let again = world.build(&directory, &store, &flags)?;
         ensure!(
             again.is_ok_and(|again| again == digest),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
-use immbuild_cas::store::{BlobSource as _, Store as _};
+use immbuild_cas::path::RelPath;
+use immbuild_cas::store::{BlobSource as _, DirectorySource as _, Store as _};
+use immbuild_cas::tree::{Entry, entry_at};
 
 use super::failure::{Exit, Failure, diagnostic_of};
 use super::layers::LayerMaker;
@@ -21,6 +23,7 @@ use crate::diag::{Diagnostic, Place};
 use crate::epoch::{Epoch, FormatVersion};
 use crate::graph::op::{OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
+use crate::image::contract;
 use crate::image::{
     BaseImage, ConfigChanges, Image, ImageId, ImageIndex, ImageKey, ImageSpec, ManifestDigest,
     OwnLayer, assemble, assemble_index,
@@ -240,6 +243,9 @@ fn attempt(
     for (platform, spec) in &resolved {
         let root = plans[platform].end(&stage);
         let delivery = Delivery::of(spec, &stage, project);
+        if stage.as_str() == Ident::IMAGE {
+            check_writable(session, project, spec, realised[&root].tree)?;
+        }
         let image = made.image(root, *platform, &delivery, &mut totals)?;
         reports.insert(
             *platform,
@@ -350,7 +356,8 @@ impl Delivery {
                 compression,
             };
         }
-        let config = image.config.clone();
+        let mut config = image.config.clone();
+        config.labels.extend(contract_labels(&spec.runtime));
         Self {
             changes: ConfigChanges {
                 env: config.env,
@@ -374,6 +381,56 @@ impl Delivery {
             compression,
         }
     }
+}
+
+/// The labels that say what `[runtime]` says.
+fn contract_labels(runtime: &model::Runtime) -> BTreeMap<String, String> {
+    let writable = runtime.writable.as_ref().map(|paths| {
+        let text =
+            |(path, _): &(RelPath, _)| format!("/{}", String::from_utf8_lossy(path.as_bytes()));
+        paths.iter().map(text).collect::<Vec<String>>()
+    });
+    contract::labels(runtime.readonly, writable.as_deref())
+}
+
+/// A container sees an empty directory at every writable path, whatever the image has there.
+fn check_writable(
+    session: &Session<'_>,
+    project: &Project,
+    spec: &Resolved,
+    tree: TreeId,
+) -> Result<(), Failure> {
+    let store = &session.store;
+    let tree = store.tree(&tree)?;
+    for (path, span) in spec.runtime.writable.iter().flatten() {
+        match entry_at(store, &tree, path)? {
+            // What a link leads to, only who mounts it knows.
+            None | Some(Entry::Symlink(_)) => {}
+            Some(Entry::Directory(id)) => {
+                if !store.directory(&id)?.is_empty() {
+                    session.events.event(Event::Warning {
+                        text: format!("the container does not see what the image has in `{path}`: `[runtime]` makes it an empty directory"),
+                        hint: Some("name a directory below it, or leave it empty".into()),
+                    });
+                }
+            }
+            Some(Entry::File(_) | Entry::Special(_)) => {
+                let place = Place {
+                    file: project.file.clone(),
+                    span: *span,
+                };
+                return Err(Failure::new(
+                    Exit::Spec,
+                    Diagnostic::error(format!(
+                        "`{path}` is no directory, and `[runtime]` makes it one"
+                    ))
+                    .at(place)
+                    .hint("name the directory that it is in"),
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes images of realised roots.

@@ -505,6 +505,10 @@ impl From<OutputError> for Failure {
         let exit = match &error {
             OutputError::OnePlatform { .. } => Exit::Usage,
             OutputError::NotVendored { .. } => Exit::Untrusted,
+            OutputError::Root { .. }
+            | OutputError::NoMember { .. }
+            | OutputError::Unpacked { .. } => Exit::Spec,
+            OutputError::Encoder(_) => Exit::Defect,
             OutputError::NoProgram { .. } | OutputError::Engine { .. } => Exit::Unreachable,
             _ => Exit::Local,
         };
@@ -517,6 +521,15 @@ impl From<OutputError> for Failure {
                 source: HostFsError::Case { .. },
                 ..
             } => failure.hint(CASE_HINT),
+            OutputError::Root { .. } => {
+                failure.hint("`root` names a directory of the image: `immbuild inspect --files` lists them")
+            }
+            OutputError::NoMember { .. } => {
+                failure.hint("leave it out of the directory that `root` names")
+            }
+            OutputError::Unpacked { .. } => failure.hint(
+                "250 MB is AWS Lambda's limit, with all layers of the function: write less below `root`, or ship the image, which may have 10 GB",
+            ),
             OutputError::OnePlatform { .. } => {
                 failure.hint("add `--platform P`, or write an OCI archive or layout")
             }

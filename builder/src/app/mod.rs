@@ -14,6 +14,7 @@ pub mod libraries;
 pub mod load;
 pub mod locate;
 pub mod lock;
+pub mod manifest;
 pub mod memory;
 pub mod outputs;
 mod package_layers;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use immbuild_cas::canonical::{Canonical, Encoder};
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
+use immbuild_cas::path::RelPath;
 use immbuild_cas::store::{LocalStore, Record, Store as _, StoreError};
 
 use super::failure::{Exit, Failure};
@@ -17,14 +18,14 @@ use super::pins::Pinned;
 use super::project::Project;
 use super::session::Session;
 use super::until::Until;
-use crate::diag::{Diagnostic, Place, Span};
+use crate::diag::{Diagnostic, Place};
 use crate::hostfs::materialise::{Materialise, Purpose, Times};
 use crate::hostfs::scan::{Scan, would_take};
 use crate::image::{Image, ImageIndex};
 use crate::layer::LayerDigest;
 use crate::output::{
-    self, LayerSource, Names, Stamp, Subject, stamp, write_docker_archive, write_oci_archive,
-    write_oci_layout,
+    self, FunctionZip, LayerSource, MAX_PACKED, Names, OutputError, Stamp, Subject, Written, stamp,
+    write_docker_archive, write_function_zip, write_oci_archive, write_oci_layout,
 };
 use crate::pattern::Selection;
 use crate::ports::{Event, Outcome, WorkId};
@@ -37,30 +38,41 @@ pub struct OutputRequest {
     pub kind: OutputKind,
     /// Where, from the working directory.
     pub path: PathBuf,
+    /// Of a function zip: the directory of the image that is written.
+    pub root: RelPath,
 }
 
 impl OutputRequest {
     /// Reads the value of `--output`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (mut kind, mut path) = (None, None);
+        let (mut kind, mut path, mut root) = (None, None, None);
         for part in text.split(',') {
             match part.split_once('=') {
                 Some(("kind", value)) => {
                     kind = Some(value.parse::<Kind>()?.0);
                 }
                 Some(("file" | "dir", value)) if !value.is_empty() => path = Some((part, value)),
-                _ => return Err(format!("`{part}` is none of `kind=…`, `file=…`, `dir=…`")),
+                Some(("root", value)) if value.starts_with('/') => {
+                    let found = RelPath::from_absolute(value.as_bytes());
+                    root = Some(found.map_err(|error| format!("`{part}`: {error}"))?);
+                }
+                _ => {
+                    return Err(format!(
+                        "`{part}` is none of `kind=…`, `file=…`, `dir=…`, `root=/…`"
+                    ));
+                }
             }
         }
         let kind = kind.ok_or("it needs `kind=…`")?;
-        let key = match kind {
-            OutputKind::OciArchive | OutputKind::DockerArchive => "file",
-            OutputKind::OciLayout | OutputKind::Dir => "dir",
-        };
+        let key = kind.place();
+        if root.is_some() && kind != OutputKind::FunctionZip {
+            return Err(format!("kind `{}` has no `root`", kind.as_str()));
+        }
         match path {
             Some((part, value)) if part.starts_with(key) => Ok(Self {
                 kind,
                 path: value.into(),
+                root: root.unwrap_or_default(),
             }),
             _ => Err(format!("kind `{}` needs `{key}=…`", kind.as_str())),
         }
@@ -73,21 +85,14 @@ impl std::str::FromStr for Kind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = [
-            OutputKind::OciArchive,
-            OutputKind::DockerArchive,
-            OutputKind::OciLayout,
-            OutputKind::Dir,
-        ];
+        let all = OutputKind::ALL;
         all.into_iter()
             .find(|kind| kind.as_str() == text)
             .map(Self)
             .ok_or_else(|| {
                 let known: Vec<&str> = all.iter().map(|kind| kind.as_str()).collect();
                 match text {
-                    "registry" | "function-zip" => {
-                        format!("`{text}` is not supported by this version")
-                    }
+                    "registry" => format!("`{text}` is not supported by this version"),
                     _ => format!(
                         "there is no kind `{text}`: it is one of {}",
                         known.join(", ")
@@ -106,10 +111,12 @@ pub struct PlannedOutput {
     pub path: PathBuf,
     /// As the user wrote it.
     pub shown: PathBuf,
+    /// Of a function zip: the directory of the image that is written.
+    pub root: RelPath,
     /// Which of several platforms' images; none: all of them.
     pub platform: Option<usize>,
     /// Where the spec says it.
-    span: Option<Span>,
+    place: Option<Place>,
 }
 
 /// All outputs of a build, each checked as far as it can be before there is an image.
@@ -137,20 +144,25 @@ pub fn plan(
                     .parent()
                     .unwrap_or(Path::new(""))
                     .join(&output.path),
-                platform: (output.kind == OutputKind::Dir && specs.len() > 1).then_some(at),
-                span: Some(output.span),
+                root: output.root.clone(),
+                platform: (output.kind.is_of_one_platform() && specs.len() > 1).then_some(at),
+                place: Some(Place {
+                    file: project.file.clone(),
+                    span: output.span,
+                }),
             });
         }
     }
     for output in more {
         let path = std::path::absolute(&output.path)
             .map_err(|error| super::project::io_failure("find", &output.path, &error))?;
-        if output.kind == OutputKind::Dir && specs.len() > 1 {
+        if output.kind.is_of_one_platform() && specs.len() > 1 {
             return Err(Failure::new(
                 Exit::Usage,
-                Diagnostic::error(
-                    "a directory holds the root of one platform, and this spec has several",
-                )
+                Diagnostic::error(format!(
+                    "`{}` holds files of one platform, and this spec has several",
+                    output.kind.as_str()
+                ))
                 .hint("add `--platform P`"),
             ));
         }
@@ -158,14 +170,15 @@ pub fn plan(
             kind: output.kind,
             path,
             shown: output.path.clone(),
+            root: output.root.clone(),
             platform: None,
-            span: None,
+            place: None,
         });
     }
     for output in &planned {
-        output.check(project)?;
+        output.check()?;
     }
-    for output in planned.iter().filter(|output| output.span.is_none()) {
+    for output in planned.iter().filter(|output| output.place.is_none()) {
         for source in specs.iter().flat_map(|spec| spec.sources.values()) {
             output.check_outside(project, source)?;
         }
@@ -175,7 +188,7 @@ pub fn plan(
 
 impl PlannedOutput {
     /// A build that takes minutes should not end with "there is a directory in the way".
-    fn check(&self, project: &Project) -> Result<(), Failure> {
+    fn check(&self) -> Result<(), Failure> {
         let is_file = self.is_file();
         let metadata = std::fs::symlink_metadata(&self.path);
         let problem = match metadata {
@@ -186,12 +199,7 @@ impl PlannedOutput {
         let mut diagnostic = Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
             .because(problem)
             .hint("name another place, or move away what is there");
-        if let Some(span) = self.span {
-            diagnostic = diagnostic.at(Place {
-                file: project.file.clone(),
-                span,
-            });
-        }
+        diagnostic.place.clone_from(&self.place);
         Err(Failure::new(Exit::Local, diagnostic))
     }
 
@@ -228,11 +236,19 @@ impl PlannedOutput {
         Ok(())
     }
 
+    /// What is wrong with what the spec says is told with the line that says it.
+    fn at_its_place(&self, error: OutputError) -> Failure {
+        let mut failure = Failure::from(error);
+        if let Some(first) = failure.diagnostics.first_mut()
+            && failure.exit == Exit::Spec
+        {
+            first.place.clone_from(&self.place);
+        }
+        failure
+    }
+
     fn is_file(&self) -> bool {
-        matches!(
-            self.kind,
-            OutputKind::OciArchive | OutputKind::DockerArchive
-        )
+        self.kind.place() == "file"
     }
 }
 
@@ -266,6 +282,7 @@ fn output_key(output: &PlannedOutput) -> Digest {
     out.str(WRITTEN);
     out.str(output.kind.as_str());
     out.str(&output.path.display().to_string());
+    out.bytes(output.root.as_bytes());
     Digest::of(&out.into_bytes())
 }
 
@@ -429,6 +446,63 @@ fn write_one(
                 last,
             )?;
         }
+        OutputKind::FunctionZip => {
+            let blobs = pinned.blobs(&session.store);
+            let zip = FunctionZip {
+                tree: &session.store.tree(&tree)?,
+                root: &output.root,
+                epoch: subject.images()[0].epoch,
+                directories: &session.store,
+                blobs: &Until::new(&blobs, session.cancel),
+            };
+            let written = write_function_zip(&output.path, &zip, progress)
+                .map_err(|error| output.at_its_place(error))?;
+            warn_of_zip(session, output, &written);
+        }
     }
     Ok(())
+}
+
+/// What a function zip is written without, or may be refused for.
+fn warn_of_zip(session: &Session<'_>, output: &PlannedOutput, written: &Written) {
+    let warn = |text: String, hint: &str| {
+        session.events.event(Event::Warning {
+            text: format!("`{}`: {text}", output.shown.display()),
+            hint: Some(hint.into()),
+        });
+    };
+    if written.packed > MAX_PACKED {
+        warn(
+            format!(
+                "it has {} bytes, and AWS Lambda takes at most {MAX_PACKED} (50 MB) in an upload of its own",
+                written.packed
+            ),
+            "upload it to a bucket and name it there; or ship the image, which may have 10 GB",
+        );
+    }
+    if let Some(first) = written.unreadable.first() {
+        warn(
+            format!(
+                "{} that others cannot read, `{first}` first",
+                entries(written.unreadable.len())
+            ),
+            "platforms run functions as a user of their own: files want 0644, programs and directories 0755",
+        );
+    }
+    if let Some(first) = written.without_xattrs.first() {
+        warn(
+            format!(
+                "{} without extended attributes that the image has, `{first}` first",
+                entries(written.without_xattrs.len())
+            ),
+            "a zip has no place for them",
+        );
+    }
+}
+
+fn entries(count: usize) -> String {
+    match count {
+        1 => "an entry".into(),
+        count => format!("{count} entries"),
+    }
 }

@@ -130,9 +130,9 @@ pub enum Command {
     /// (a later version) receipt and provenance
     #[command(hide = true)]
     Attest(Later),
-    /// (a later version) deployment snippet
-    #[command(hide = true)]
-    Manifest(Later),
+    /// Write how the image is run: for Kubernetes, or for an OCI runtime
+    #[command(subcommand)]
+    Manifest(Manifest),
 }
 
 /// A command of a later version: whatever follows it is not looked at.
@@ -385,6 +385,33 @@ pub struct Load {
     /// Give it this name instead of the one it has
     #[arg(long, value_name = "NAME:TAG")]
     pub tag: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Manifest {
+    /// A pod with the image by digest, and what `[runtime]` says
+    K8s {
+        #[command(flatten)]
+        of: ManifestOf,
+        /// Where the image is pulled from [default: the spec's `name`]
+        #[arg(long, value_name = "HOST/PATH")]
+        name: Option<String>,
+    },
+    /// The parts of an OCI runtime's `config.json` that the image decides
+    Oci {
+        #[command(flatten)]
+        of: ManifestOf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ManifestOf {
+    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Write it to this file instead of standard output
+    #[arg(short = 'o', value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 /// Container engines with a loader.

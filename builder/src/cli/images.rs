@@ -1,4 +1,4 @@
-//! The commands about images that are there: `inspect`, `compare`, `verify`, `load`.
+//! The commands about images that are there: `inspect`, `compare`, `verify`, `load`, `manifest`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,9 +10,10 @@ use super::report;
 use super::run::{Context, not_yet, pairs, secrets};
 use super::tell::{comparison, comparison_json, inspection, inspection_json, listing_json};
 use crate::app::locate::{self, ImageAt};
+use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
 use crate::app::verify::{self, Parts};
-use crate::app::{Exit, Failure, Project, Session, compare, inspect, load};
+use crate::app::{Exit, Failure, Project, Session, compare, inspect, load, manifest};
 use crate::compare::Verdict;
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::IdMap;
@@ -192,6 +193,27 @@ impl Context<'_> {
         }
         // By this id every engine knows it.
         report::data(&loaded.config.to_string());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Context<'_> {
+    pub(super) fn manifest(&self, arguments: &args::Manifest) -> Result<ExitCode, Failure> {
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let (args::Manifest::K8s { of, .. } | args::Manifest::Oci { of }) = arguments;
+        let at = self.image(&session, of.image.as_deref())?;
+        let document = match arguments {
+            args::Manifest::K8s { name, .. } => manifest::pod(&at, name.as_deref())?,
+            args::Manifest::Oci { .. } => manifest::oci(&at)?,
+        };
+        match &of.output {
+            Some(path) => write_atomically(path, document.text.as_bytes())
+                .map_err(|error| io_failure("write", path, &error))?,
+            None if self.cli.global.json => report::data(&document.value.to_string()),
+            None => report::raw(document.text.as_bytes()),
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

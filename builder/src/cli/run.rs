@@ -52,6 +52,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Compare(arguments) => context.compare(arguments),
         Command::Verify(arguments) => context.verify(arguments),
         Command::Load(arguments) => context.load(arguments),
+        Command::Manifest(arguments) => context.manifest(arguments),
         Command::Init(arguments) => context.init(arguments),
         Command::Shell(arguments) => context.shell(arguments),
         Command::Explain(arguments) => context.explain(arguments),
@@ -83,7 +84,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),
-        Command::Manifest(_) => Err(not_yet("`manifest`")),
     }
 }
 

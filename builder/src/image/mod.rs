@@ -5,6 +5,7 @@
 
 pub mod base;
 pub mod config;
+pub mod contract;
 pub mod descriptor;
 pub mod index;
 pub mod json;

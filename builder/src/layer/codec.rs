@@ -201,6 +201,45 @@ impl Compression {
     }
 }
 
+/// Compresses whole files, each to one stream without a frame around it (RFC 1951): encoder `deflate/1`, which is what stands
+/// inside a member of `gzip/1`, over input of any length.
+///
+/// The input, and as much again, are in memory.
+pub struct Deflater(Compressor);
+
+impl std::fmt::Debug for Deflater {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Deflater")
+    }
+}
+
+impl Deflater {
+    /// An encoder that has answered the known question.
+    ///
+    /// # Errors
+    /// The library is not the one that `gzip/1` and `deflate/1` stand for.
+    pub fn new() -> Result<Self, EncoderError> {
+        match BlockEncoder::new(Compression::Gzip)? {
+            BlockEncoder::Gzip(compressor) => Ok(Self(compressor)),
+            BlockEncoder::Zstd(_) | BlockEncoder::None => unreachable!("gzip was asked for"),
+        }
+    }
+
+    /// The stream for these bytes, if it is shorter than they are.
+    pub fn deflate(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        // Always room for the worst case: how much there is must not decide anything.
+        let mut out = vec![0; self.0.deflate_compress_bound(bytes.len())];
+        let count = self.0.deflate_compress(bytes, &mut out);
+        out.truncate(count.expect("the library said how much room it needs"));
+        (out.len() < bytes.len()).then_some(out)
+    }
+}
+
+/// The checksum of RFC 1952, 8, which zip has too.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    libdeflater::crc32(bytes)
+}
+
 fn failed(compression: Compression, reason: &str) -> EncoderError {
     EncoderError::Failed {
         id: compression.encoder_id(),

@@ -15,7 +15,9 @@ mod tar;
 mod untar;
 
 pub use blocks::{Blocks, Earlier};
-pub use codec::{BLOCK, Compression, EncoderError, Encoding, LimitError, Limited, decoder};
+pub use codec::{
+    BLOCK, Compression, Deflater, EncoderError, Encoding, LimitError, Limited, crc32, decoder,
+};
 pub use members::MemberError;
 pub use mtimes::{Mtime, Mtimes};
 pub use plan::LayerPlan;

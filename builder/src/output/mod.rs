@@ -6,6 +6,7 @@
 mod copy;
 mod dir;
 mod docker_archive;
+mod function_zip;
 mod load;
 mod oci_archive;
 mod oci_layout;
@@ -13,10 +14,12 @@ mod staging;
 mod stamp;
 mod tar;
 mod vendor;
+mod zip;
 
 pub use copy::{Blobs, LayerSource};
 pub use dir::write_dir;
 pub use docker_archive::write_docker_archive;
+pub use function_zip::{FunctionZip, MAX_PACKED, MAX_UNPACKED, Written, write_function_zip};
 pub use load::{Engine, EngineCommand, load};
 pub use oci_archive::write_oci_archive;
 pub use oci_layout::write_oci_layout;
@@ -29,13 +32,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use immbuild_cas::digest::Digest;
+use immbuild_cas::path::RelPath;
 use immbuild_cas::store::StoreError;
+use immbuild_cas::tree::TreeError;
 
 use crate::epoch::Epoch;
 use crate::hostfs::HostFsError;
 use crate::image::descriptor::{Descriptor, ImageLayer, LayerMedia};
 use crate::image::index::Index;
 use crate::image::{CanonicalJson, Image, ImageIndex};
+use crate::layer::EncoderError;
 
 /// What is written: an image for one platform, or for several.
 #[derive(Clone, Copy, Debug)]
@@ -255,6 +261,48 @@ pub enum OutputError {
         /// Why.
         source: HostFsError,
     },
+    /// There is no such directory in the image.
+    #[error("`{root}` {what}")]
+    Root {
+        /// The path.
+        root: RelPath,
+        /// What is wrong with it: `is not in the image`, `is a symbolic link`.
+        what: &'static str,
+    },
+    /// A zip cannot hold an entry.
+    #[error("a function zip cannot hold `{path}`: {what}")]
+    NoMember {
+        /// Its path in the image.
+        path: RelPath,
+        /// What it is: `it is a named pipe`.
+        what: &'static str,
+    },
+    /// More than a function may have.
+    #[error(
+        "what is below `{root}` has {unpacked} bytes, {limit} are the most a function may have unpacked"
+    )]
+    Unpacked {
+        /// The directory that becomes the zip.
+        root: RelPath,
+        /// How much it has.
+        unpacked: u64,
+        /// The most.
+        limit: u64,
+    },
+    /// A tree cannot be read.
+    #[error("cannot read the tree")]
+    Directories(#[from] TreeError),
+    /// A file's content cannot be had.
+    #[error("cannot read `{path}`")]
+    Content {
+        /// Its path in the image.
+        path: RelPath,
+        /// Why.
+        source: StoreError,
+    },
+    /// An encoder is of no use.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
     /// The engine's program is not installed.
     #[error("`{program}` is not installed")]
     NoProgram {

@@ -219,9 +219,9 @@ pub(crate) static TOP: Keys = Keys {
         ),
         key(
             "runtime",
-            Form::Table(&NOTHING),
-            Later("the contract of the running container"),
-            "",
+            Form::Table(&RUNTIME),
+            Optional("the base's"),
+            "The contract of the running container, as labels of the image.",
         ),
         key(
             "check",
@@ -708,6 +708,26 @@ pub(crate) static IMAGE: Keys = Keys {
     ],
 };
 
+/// `[runtime]`
+pub(crate) static RUNTIME: Keys = Keys {
+    name: "`[runtime]`",
+    doc: "What a container of the image may write. It becomes labels, and `immbuild manifest` makes of them what runs it so.",
+    keys: &[
+        key(
+            "readonly",
+            Boolean,
+            Optional("the base's, else false"),
+            "Its root is mounted read-only.",
+        ),
+        key(
+            "writable",
+            List(&ImagePath),
+            Optional("the base's, else none"),
+            "Directories that are writable, and empty when it starts.",
+        ),
+    ],
+};
+
 /// `[[output]]`
 pub(crate) static OUTPUT: Keys = Keys {
     name: "an output",
@@ -716,17 +736,23 @@ pub(crate) static OUTPUT: Keys = Keys {
         key(
             "kind",
             Choice(
-                &["oci-archive", "docker-archive", "oci-layout", "dir"],
-                &["function-zip"],
+                &[
+                    "oci-archive",
+                    "docker-archive",
+                    "oci-layout",
+                    "dir",
+                    "function-zip",
+                ],
+                &[],
             ),
             Required,
-            "What is written. Archives want `file`, the others `dir`.",
+            "What is written. Archives and zips want `file`, the others `dir`.",
         ),
         key(
             "file",
             LocalPath,
-            Optional("for archives"),
-            "The file, relative to the spec.",
+            Optional("for archives and `function-zip`"),
+            "The file, relative to the spec; `function-zip` writes one per platform.",
         ),
         key(
             "dir",
@@ -734,7 +760,12 @@ pub(crate) static OUTPUT: Keys = Keys {
             Optional("for `oci-layout` and `dir`"),
             "The directory, relative to the spec; `dir` writes one per platform.",
         ),
-        key("root", TEXT, Later("`kind = \"function-zip\"`"), ""),
+        key(
+            "root",
+            ImagePath,
+            Optional("\"/\""),
+            "With `function-zip`: the directory of the image that is the root of the zip.",
+        ),
     ],
 };
 
@@ -971,7 +1002,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Keys> {
         .chain(members(Set::Sources))
         .chain([&ARCHIVE, &FIXUPS, &FIXUP_DIR])
         .chain(members(Set::Stages))
-        .chain([&IMAGE])
+        .chain([&IMAGE, &RUNTIME])
         .chain(members(Set::Steps))
         .chain(members(Set::Outputs))
 }

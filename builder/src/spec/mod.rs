@@ -14,6 +14,7 @@ mod libraries;
 pub mod model;
 mod parse;
 mod request;
+mod runtime;
 pub mod schema;
 mod substitute;
 mod validate;

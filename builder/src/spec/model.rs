@@ -78,6 +78,8 @@ pub struct Resolved {
     pub stages: BTreeMap<Ident, Stage>,
     /// The delivery keys of `[image]`.
     pub image: Image,
+    /// `[runtime]`.
+    pub runtime: Runtime,
     /// `[[output]]`, in the order written.
     pub outputs: Vec<Output>,
 }
@@ -909,6 +911,15 @@ pub enum Protocol {
     Udp,
 }
 
+/// The contract of the running container. What is not said is what a base says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// Is its root mounted read-only?
+    pub readonly: Option<bool>,
+    /// Directories that are writable and empty when it starts, with their place in the spec; sorted, none below another.
+    pub writable: Option<Vec<(RelPath, Span)>>,
+}
+
 /// A local file or directory that a build writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
@@ -916,6 +927,8 @@ pub struct Output {
     pub kind: OutputKind,
     /// Where, as written; relative to the spec.
     pub path: String,
+    /// Of a function zip: the directory of the image that is written.
+    pub root: RelPath,
     /// The value of `file` or `dir`.
     pub span: Span,
 }
@@ -931,9 +944,33 @@ pub enum OutputKind {
     OciLayout,
     /// The root as a directory; one per platform.
     Dir,
+    /// A directory of the root as a zip for a platform for functions; one per platform.
+    FunctionZip,
 }
 
 impl OutputKind {
+    /// Every kind.
+    pub const ALL: [Self; 5] = [
+        Self::OciArchive,
+        Self::DockerArchive,
+        Self::OciLayout,
+        Self::Dir,
+        Self::FunctionZip,
+    ];
+
+    /// The key that says where it goes.
+    pub const fn place(self) -> &'static str {
+        match self {
+            Self::OciArchive | Self::DockerArchive | Self::FunctionZip => "file",
+            Self::OciLayout | Self::Dir => "dir",
+        }
+    }
+
+    /// Is it made of the files of one platform, so that several need several places?
+    pub const fn is_of_one_platform(self) -> bool {
+        matches!(self, Self::Dir | Self::FunctionZip)
+    }
+
     /// As a spec writes it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -941,6 +978,7 @@ impl OutputKind {
             Self::DockerArchive => "docker-archive",
             Self::OciLayout => "oci-layout",
             Self::Dir => "dir",
+            Self::FunctionZip => "function-zip",
         }
     }
 }

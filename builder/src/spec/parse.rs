@@ -10,8 +10,8 @@ use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
 use super::keys::{
-    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, SHELL, STAGE, Set, TOP,
-    UNPACK, USER, WRITE,
+    COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, RUNTIME, SHELL, STAGE, Set,
+    TOP, UNPACK, USER, WRITE,
 };
 use super::libraries;
 use super::model::{
@@ -20,6 +20,7 @@ use super::model::{
     Reference, Remove, Repository, Resolved, Run, Source, SourceKind, Stage, Step, Tier, Unpack,
     Unpacking, User, Verb, Write,
 };
+use super::runtime;
 use super::substitute::Variables;
 use super::validate::{self, Use};
 use super::value::{self, Complaint, Fix};
@@ -166,6 +167,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
     let stages = top.named("stage");
     let outputs = top.tables("output");
     let image = top.raw("image", Form::Table(&IMAGE));
+    let runtime = top.raw("runtime", Form::Table(&RUNTIME));
     top.finish();
 
     for (entry, text) in &arguments {
@@ -197,6 +199,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
         }
     });
     let Scope { uses, caches, .. } = scope;
+    let runtime = runtime::read(reader, runtime);
     validate::cycles(reader, &uses);
     validate::caches(reader, &uses, &caches);
     let outputs: Vec<Option<Output>> = outputs
@@ -221,6 +224,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
             .map(|it| (it.name.clone(), it))
             .collect(),
         image,
+        runtime,
         outputs: outputs.into_iter().collect::<Option<_>>()?,
     })
 }
@@ -1250,6 +1254,7 @@ impl Scope<'_, '_> {
         let annotations = fields.strings("annotations");
         fields.finish();
 
+        runtime::check_labels(self.reader, &labels);
         self.check_env(&env);
         self.check_tags(tags.as_deref().unwrap_or_default());
         if let Some(name) = &name {
@@ -1402,21 +1407,27 @@ const TARGET_MAX: usize = 4095;
 
 fn read_output(reader: &mut Reader<'_>, table: &Table) -> Option<Output> {
     let mut fields = reader.open(&OUTPUT, None, table);
-    let kind = match fields.choice("kind") {
-        Some("oci-archive") => Some(OutputKind::OciArchive),
-        Some("docker-archive") => Some(OutputKind::DockerArchive),
-        Some("oci-layout") => Some(OutputKind::OciLayout),
-        Some("dir") => Some(OutputKind::Dir),
-        _ => None,
-    };
+    let kind = fields.choice("kind").and_then(|word| {
+        let mut all = OutputKind::ALL.into_iter();
+        all.find(|kind| kind.as_str() == word)
+    });
     let file = fields.local_path("file");
     let dir = fields.local_path("dir");
+    let root = fields.image_path("root");
     fields.finish();
     let kind = kind?;
-    let (wanted, other, path, wrong) = match kind {
-        OutputKind::OciArchive | OutputKind::DockerArchive => ("file", "dir", file, dir),
-        OutputKind::OciLayout | OutputKind::Dir => ("dir", "file", dir, file),
+    let (wanted, other, path, wrong) = match kind.place() {
+        "file" => ("file", "dir", file, dir),
+        _ => ("dir", "file", dir, file),
     };
+    if let (Some((_, span)), true) = (&root, kind != OutputKind::FunctionZip) {
+        reader.error(
+            *span,
+            format!("the output `{}` has no `root`", kind.as_str()),
+            "take it out: the whole root is written",
+        );
+        return None;
+    }
     if let Some(wrong) = wrong {
         reader.error(
             wrong.span,
@@ -1440,6 +1451,7 @@ fn read_output(reader: &mut Reader<'_>, table: &Table) -> Option<Output> {
     Some(Output {
         kind,
         path: path.value,
+        root: root.map_or_else(RelPath::root, |(root, _)| root),
         span: path.span,
     })
 }

@@ -28,7 +28,7 @@ pub fn schema() -> String {
     let definitions: Map<String, Value> = sets
         .into_iter()
         .map(|set| (set_name(set).to_owned(), any_of_set(set)))
-        .chain([&IMAGE, &keys::FIXUPS].map(|keys| {
+        .chain([&IMAGE, &keys::RUNTIME, &keys::FIXUPS].map(|keys| {
             let table = Value::Object(object(keys));
             (table_name(keys).to_owned(), table)
         }))
@@ -54,6 +54,8 @@ const fn set_name(set: Set) -> &'static str {
 fn table_name(keys: &Keys) -> &'static str {
     if std::ptr::eq(keys, &raw const IMAGE) {
         "image"
+    } else if std::ptr::eq(keys, &raw const keys::RUNTIME) {
+        "runtime"
     } else {
         "fixups"
     }
@@ -206,6 +208,8 @@ fn title(keys: &Keys) -> String {
         "Top level".into()
     } else if std::ptr::eq(keys, &raw const IMAGE) {
         "`[image]`".into()
+    } else if std::ptr::eq(keys, &raw const keys::RUNTIME) {
+        "`[runtime]`".into()
     } else if chosen(Set::Sources) {
         format!("`[source.N]` with `{name}`")
     } else if chosen(Set::Steps) {

@@ -378,6 +378,7 @@ fn everything_said_of_the_image_arrives() {
             ("docker-archive", "out/docker-arm64.tar"),
             ("oci-layout", "out/layout"),
             ("dir", "out/root/linux/arm64"),
+            ("function-zip", "out/function-arm64.zip"),
         ]
     );
 }
@@ -649,10 +650,8 @@ fn completion_of_a_step_is_that_of_its_verb() {
 fn what_a_later_version_brings_is_not_offered() {
     let schema = schema::schema();
     let reference = schema::reference();
-    for word in ["function-zip", "runtime"] {
-        assert!(!schema.contains(&format!("\"{word}\"")), "{word}");
-        assert!(!reference.contains(&format!("`{word}`")), "{word}");
-    }
+    assert!(!schema.contains("\"check\""));
+    assert!(!reference.contains("`check`"));
 }
 
 #[test]
@@ -678,6 +677,7 @@ fn the_reference_has_a_section_for_each_table() {
             "## `[[source.N.fixups.dirs]]`",
             "## `[stage.N]`",
             "## `[image]`",
+            "## `[runtime]`",
             "## The step `copy`",
             "## The step `write`",
             "## The step `install`",

@@ -154,7 +154,7 @@ pub(super) fn outputs_of_platforms(
         };
         let kind = output.kind.as_str();
         match output.kind {
-            OutputKind::Dir if paths.len() < resolved.len() => diagnostics.push(
+            it if it.is_of_one_platform() && paths.len() < resolved.len() => diagnostics.push(
                 Diagnostic::error(format!("the output `{kind}` is one per platform"))
                     .because("two platforms would write the same place")
                     .at(place)

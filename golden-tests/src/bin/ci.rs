@@ -51,9 +51,13 @@ const CHECKS: &[Check] = &[
             "--test",
             "consumers",
             "--test",
+            "function_zip",
+            "--test",
             "images",
             "--test",
             "images_cli",
+            "--test",
+            "manifest",
             "--",
             "--ignored",
         ])

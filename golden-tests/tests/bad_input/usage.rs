@@ -48,18 +48,19 @@ fn outputs_that_are_none() {
     for (output, cause) in [
         (
             "image.tar",
-            "`image.tar` is none of `kind=…`, `file=…`, `dir=…`",
+            "`image.tar` is none of `kind=…`, `file=…`, `dir=…`, `root=/…`",
         ),
         ("file=image.tar", "it needs `kind=…`"),
         ("kind=oci-archive", "kind `oci-archive` needs `file=…`"),
         ("kind=dir,file=root", "kind `dir` needs `dir=…`"),
         (
             "kind=zip,file=a",
-            "there is no kind `zip`: it is one of oci-archive, docker-archive, oci-layout, dir",
+            "there is no kind `zip`: it is one of oci-archive, docker-archive, oci-layout, dir, function-zip",
         ),
+        ("kind=dir,dir=a,root=/b", "kind `dir` has no `root`"),
         (
-            "kind=function-zip,file=a",
-            "`function-zip` is not supported by this version",
+            "kind=registry,file=a",
+            "`registry` is not supported by this version",
         ),
     ] {
         refused(
@@ -86,9 +87,7 @@ fn what_a_later_version_can() {
             &format!("error: `{}` is not supported by this version", flag[0]),
         );
     }
-    for command in [
-        "push", "copy", "login", "check", "audit", "attest", "manifest",
-    ] {
+    for command in ["push", "copy", "login", "check", "audit", "attest"] {
         Lab::new(SPEC).run(&[command]).refused(
             2,
             &format!("error: `{command}` is not supported by this version"),

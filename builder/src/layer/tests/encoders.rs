@@ -42,6 +42,33 @@ fn the_encoders_are_golden() {
 }
 
 #[test]
+fn a_file_of_a_zip_is_one_member_without_its_frame() {
+    let mut deflater = Deflater::new().expect("itself");
+    let small = bytes(1 << 20, 1);
+    let mut gzip = Vec::new();
+    codec::BlockEncoder::new(Compression::Gzip)
+        .and_then(|mut encoder| encoder.encode(&small, &mut gzip))
+        .expect("a block");
+    assert!(deflater.deflate(&small).expect("shorter") == gzip[10..gzip.len() - 8]);
+    assert_eq!(crc32(&small).to_le_bytes(), gzip[gzip.len() - 8..][..4]);
+    // Longer than a member is: still one stream, and always the same.
+    let large = bytes(5 << 20, 1);
+    let stream = deflater.deflate(&large).expect("shorter");
+    assert_eq!(
+        Digest::of(&stream).to_string(),
+        "sha256:54129c059dd2c958cc55a0601c6f18a83042247c9ec96e11ea8dc3c7882b4d01"
+    );
+    let mut back = Vec::new();
+    flate2::bufread::DeflateDecoder::new(&stream[..])
+        .read_to_end(&mut back)
+        .expect("a stream");
+    assert!(back == large);
+    // What does not get shorter is left as it is.
+    assert_eq!(deflater.deflate(b""), None);
+    assert_eq!(deflater.deflate(b"ab"), None);
+}
+
+#[test]
 fn bytes_do_not_depend_on_threads_or_on_the_sizes_of_reads() {
     let store = MemoryStore::new();
     let new = three_blocks(&store);
