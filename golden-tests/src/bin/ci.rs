@@ -54,6 +54,8 @@ const CHECKS: &[Check] = &[
             "images",
             "--test",
             "images_cli",
+            "--test",
+            "registries",
             "--",
             "--ignored",
         ])
