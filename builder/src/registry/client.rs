@@ -278,20 +278,16 @@ impl<'a> Client<'a> {
             } else {
                 self.wire_to(&url)?
             };
-            // Who sends much may take long, and still not for ever.
-            let patience =
-                self.patience.idle + Duration::from_secs(ask.size / self.patience.slowest.max(1));
+            // Who is sent much may take long, and still not for ever.
+            let most = Duration::from_secs(ask.size / self.patience.slowest.max(1));
+            let deadline = (ask.size > 0).then(|| self.patience.idle + most);
             let answer = wire
                 .send(Call {
                     method: ask.method,
                     url: &url,
                     headers: &headers,
                     payload,
-                    patience: if ask.size > 0 {
-                        patience
-                    } else {
-                        self.patience.idle
-                    },
+                    deadline,
                 })
                 .map_err(|error| self.fault(&url, error))?;
             let reply = Reply { answer, url };
@@ -515,7 +511,7 @@ impl<'a> Client<'a> {
             url: &url,
             headers: &headers,
             payload,
-            patience: self.patience.idle,
+            deadline: None,
         };
         let answer = self
             .wire_to(realm)?

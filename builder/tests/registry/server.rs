@@ -47,8 +47,8 @@ pub enum Instead {
     Raw(Vec<u8>),
     /// As much of what is right, then the end of the connection.
     Cut(usize),
-    /// What is right, a byte at a time.
-    Trickle(Duration),
+    /// What is right, so many bytes at a time.
+    Trickle(usize, Duration),
     /// The end of the connection, before the request's body was read.
     Nothing,
 }
@@ -176,9 +176,9 @@ impl Server {
                 let bytes = right();
                 stream.write_all(&bytes[..count.min(bytes.len())])
             }
-            Instead::Trickle(pause) => right().iter().try_for_each(|byte| {
+            Instead::Trickle(count, pause) => right().chunks(count).try_for_each(|bytes| {
                 thread::sleep(pause);
-                stream.write_all(&[*byte])
+                stream.write_all(bytes)
             }),
             Instead::Nothing => Ok(()),
         };

@@ -64,8 +64,9 @@ pub struct Call<'a> {
     pub headers: &'a [(&'static str, String)],
     /// What is sent along.
     pub payload: Payload,
-    /// Longest wait for the answer, what is sent included, and then for each further read.
-    pub patience: Duration,
+    /// Longest time for all of it, where much is sent and little answered. Nothing said: the longest wait for the answer, and then
+    /// for each further read, is that of the policy.
+    pub deadline: Option<Duration>,
 }
 
 /// Why there is no answer.
@@ -133,8 +134,10 @@ impl Wire {
         let mut request = self
             .0
             .request(method, url)
-            .timeout(call.patience)
             .header(ACCEPT_ENCODING, "identity");
+        if let Some(deadline) = call.deadline {
+            request = request.timeout(deadline);
+        }
         for (name, value) in call.headers {
             // What a header cannot hold, no server can mean.
             let mut header = HeaderValue::from_str(value)
