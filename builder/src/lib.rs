@@ -32,6 +32,7 @@ pub mod exec;
 pub mod hostfs;
 pub mod output;
 pub mod python;
+pub mod registry;
 pub mod resolve;
 // floor 6
 pub mod app;

@@ -6,18 +6,21 @@ use anyhow::{Context, Result, ensure};
 
 /// Debian's names.
 const PACKAGES: &[&str] = &[
+    "apache2-utils",
     "buildah",
     "busybox-static",
     "btrfs-progs",
     "bzip2",
     "crun",
     "curl",
+    "docker-registry",
     "e2fsprogs",
     "gcc",
     "git",
     "libc6-dev",
     "make",
     "mmdebstrap",
+    "openssl",
     "podman",
     "python3",
     "python3-pip",

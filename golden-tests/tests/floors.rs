@@ -18,14 +18,14 @@ const FLOORS: [&[&str]; 8] = [
     &["layer", "image", "compare", "sbom"],
     &["ports"],
     &[
-        "hostfs", "resolve", "debian", "exec", "output", "python", "cargo",
+        "hostfs", "resolve", "registry", "debian", "exec", "output", "python", "cargo",
     ],
     &["app"],
     &["ui", "cli"],
 ];
 
 /// What may be used on the same floor: the user, then what it uses. No two use each other.
-const SIDEWAYS: [(&str, &str); 11] = [
+const SIDEWAYS: [(&str, &str); 12] = [
     ("lock", "spec"),
     ("image", "layer"),
     ("compare", "image"),
@@ -35,18 +35,21 @@ const SIDEWAYS: [(&str, &str); 11] = [
     ("exec", "hostfs"),
     ("output", "hostfs"),
     ("python", "resolve"),
+    ("registry", "resolve"),
     ("resolve", "hostfs"),
     ("cli", "ui"),
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 27] = [
+const HOMES: [(&str, &str); 29] = [
     ("annotate_snippets", "builder/src/diag/"),
+    ("base64", "builder/src/registry/credentials.rs"),
     ("bzip2", "builder/src/resolve/unpack"),
     ("clap", "builder/src/cli/"),
     ("clap_complete", "builder/src/cli/"),
     ("clap_mangen", "builder/src/cli/"),
     ("csv", "builder/src/python/record.rs"),
+    ("docker_credential", "builder/src/registry/credentials.rs"),
     ("flate2", "builder/src/layer/codec.rs"),
     ("gix", "builder/src/resolve/git/"),
     ("indicatif", "builder/src/ui/"),

@@ -19,6 +19,7 @@ use crate::layer::LayerError;
 use crate::output::OutputError;
 use crate::python::environment::EnvironmentError;
 use crate::python::wheel::WheelError;
+use crate::registry::RegistryError;
 use crate::resolve::git::GitError;
 use crate::resolve::http::HttpError;
 use crate::resolve::image::{ImportError, LocalImageError};
@@ -394,6 +395,55 @@ impl From<LocalImageError> for Failure {
         };
         // What is wrong with somebody else's image is never the store's fault.
         Self::of(exit, &error)
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let exit = match &error {
+            RegistryError::Mismatch { .. }
+            | RegistryError::Size { .. }
+            | RegistryError::NotInIndex { .. }
+            | RegistryError::Schema1(_)
+            | RegistryError::Document { .. } => Exit::Untrusted,
+            RegistryError::Several(errors) => {
+                let is_trust = |error: &RegistryError| {
+                    matches!(
+                        error,
+                        RegistryError::Mismatch { .. } | RegistryError::Size { .. }
+                    )
+                };
+                if errors.iter().any(is_trust) {
+                    Exit::Untrusted
+                } else {
+                    Exit::Unreachable
+                }
+            }
+            RegistryError::Interrupted => Exit::Interrupted,
+            RegistryError::Access { .. } | RegistryError::Store(_) => Exit::Local,
+            _ => Exit::Unreachable,
+        };
+        let failure = wrapped(exit, &error);
+        match &error {
+            RegistryError::Unauthorized { host, .. } => {
+                failure.hint(format!("run `immbuild login {host}`"))
+            }
+            RegistryError::Offline { .. } => failure.hint("run once without `--offline`"),
+            RegistryError::NotFound(_) => failure.hint("check the name and the tag"),
+            RegistryError::Tls { url, .. } => {
+                let host = url.split('/').nth(2).unwrap_or_default();
+                failure.hint(format!(
+                    "if its certificate is of a private authority, name that in your `config.toml`: `registry.\"{host}\".ca = \"/…/ca.pem\"`"
+                ))
+            }
+            RegistryError::Schema1(_) => {
+                failure.hint("push it again with a tool of this decade, which writes a form with digests")
+            }
+            RegistryError::Mismatch { .. } | RegistryError::Size { .. } | RegistryError::NotInIndex { .. } => failure.hint(
+                "the registry, or somebody between, gives other bytes: ask whoever runs it; `immbuild update` moves the pin, if that is meant",
+            ),
+            _ => failure,
+        }
     }
 }
 

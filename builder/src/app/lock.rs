@@ -17,6 +17,7 @@ use crate::epoch::Epoch;
 use crate::lock::model::{CommitPin, FilePin, Lock, Locked, ManifestPin, Pin};
 use crate::lock::{self, Check, Why};
 use crate::platform::Platform;
+use crate::registry::Pull;
 use crate::resolve::{git, http, image};
 use crate::spec::model::{
     DebianSource, GitSource, Ident, ImageSource, PythonSource, Repository, Resolved, Source,
@@ -575,9 +576,10 @@ impl<'a> Finder<'a> {
             let SourceKind::Image(source) = &source.kind else {
                 unreachable!("a source has one kind on all platforms");
             };
-            let (image, choice) = self.open(source)?;
+            let platforms = self.image_platforms(name, *platform);
+            let (image, choice) = self.open(source, &platforms)?;
             indexes.push(choice.index.map(|index| *index.digest()));
-            for wanted in self.image_platforms(name, *platform) {
+            for wanted in platforms {
                 let found = image.for_platform(&choice, wanted)?;
                 newest = newest.max(image.base(&found.digest)?.date().map(Epoch::seconds));
                 manifests.insert(
@@ -596,9 +598,35 @@ impl<'a> Finder<'a> {
         Ok((Pin::Image { index, manifests }, newest))
     }
 
-    fn open(&self, source: &ImageSource) -> Result<(image::LocalImage, image::Choice), Failure> {
-        let image = image::open_local(&self.project.resolve(&source.path))?;
-        let choice = image.select(source.tag.as_deref())?;
+    fn open(
+        &self,
+        source: &ImageSource,
+        platforms: &[Platform],
+    ) -> Result<(image::LocalImage, image::Choice), Failure> {
+        let (image, tag) = match source {
+            ImageSource::Local { path, tag } => {
+                let image = image::open_local(&self.project.resolve(path))?;
+                (image, tag.as_deref())
+            }
+            ImageSource::Registry(name) => {
+                let client = self.session.registries();
+                let found = Pull {
+                    client: &client,
+                    repository: &name.repository,
+                    store: &self.session.store,
+                    offline: self.session.settings.offline,
+                    threads: self.session.settings.threads,
+                    progress: &|_| {},
+                }
+                .find(name, platforms)?;
+                let name = name.to_string();
+                (
+                    image::of_documents(&name, found.root, found.documents),
+                    None,
+                )
+            }
+        };
+        let choice = image.select(tag)?;
         Ok((image, choice))
     }
 

@@ -27,6 +27,7 @@ use crate::pattern::Selection;
 use crate::platform::Platform;
 use crate::ports::Event;
 use crate::resolve::git;
+use crate::spec::image_name::ImageRepository;
 use crate::spec::model::{
     DebianSource, GitSource, HttpSource, Ident, ImageSource, PathSource, Repository, Resolved,
     Source, SourceKind,
@@ -55,6 +56,8 @@ pub enum Fetch {
     Git(GitSource, String),
     /// From a layout or archive of this machine.
     Image(PathBuf),
+    /// From a registry.
+    Registry(Box<RegistryImage>),
     /// From archives of packages.
     Packages(
         Box<DebianSource>,
@@ -63,6 +66,19 @@ pub enum Fetch {
     ),
     /// By the project's own lock.
     Libraries(Vec<Library>),
+}
+
+/// An image of a registry that is locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryImage {
+    /// Where it is, without tag: the lock says which.
+    pub repository: ImageRepository,
+    /// How many bytes its manifest has.
+    pub size: u64,
+    /// The index that it is one of.
+    pub index: Option<Digest>,
+    /// What it is for.
+    pub platform: Platform,
 }
 
 impl Pinned {
@@ -295,7 +311,7 @@ impl Pinner<'_> {
         image: &ImageSource,
         platform: Platform,
     ) -> Result<Pin, Failure> {
-        let lock::Pin::Image { manifests, .. } = self.locked(source)? else {
+        let lock::Pin::Image { index, manifests } = self.locked(source)? else {
             return Err(self.outdated(source));
         };
         let manifest = manifests
@@ -304,8 +320,16 @@ impl Pinner<'_> {
         let pin = Pin::Image {
             manifest: manifest.digest,
         };
-        let path = self.project.resolve(&image.path);
-        self.pinned.fetches.push((pin.clone(), Fetch::Image(path)));
+        let fetch = match image {
+            ImageSource::Local { path, .. } => Fetch::Image(self.project.resolve(path)),
+            ImageSource::Registry(name) => Fetch::Registry(Box::new(RegistryImage {
+                repository: name.repository.clone(),
+                size: manifest.size,
+                index: *index,
+                platform,
+            })),
+        };
+        self.pinned.fetches.push((pin.clone(), fetch));
         Ok(pin)
     }
 

@@ -1,7 +1,6 @@
 //! Joins scheduler, sandbox and sources into the embedded executor for one build.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +12,7 @@ use immbuild_cas::tree::Tree;
 use super::failure::Failure;
 use super::libraries;
 use super::packages::Archives;
-use super::pins::{Fetch, Pinned};
+use super::pins::{Fetch, Pinned, RegistryImage};
 use super::project::Project;
 use super::session::Session;
 use crate::cargo::vendored;
@@ -31,6 +30,7 @@ use crate::image::{BaseImage, ManifestDigest};
 use crate::lock::model as lock;
 use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
 use crate::python::environment;
+use crate::registry::Pull;
 use crate::resolve::{git, http, image, unpack};
 use crate::spec::model::DebianSource;
 
@@ -287,7 +287,15 @@ impl Provider<'_> {
                 Ok(plain(tree))
             }
             (Pin::Image { manifest }, Fetch::Image(path)) => {
-                self.image(pin, ManifestDigest::new(*manifest), path)
+                let manifest = ManifestDigest::new(*manifest);
+                let image = image::open_local(path)?;
+                self.image(pin, &image.base(&manifest)?, &image)
+            }
+            (Pin::Image { manifest }, Fetch::Registry(source)) => {
+                let manifest = ManifestDigest::new(*manifest);
+                self.pull(manifest, source, progress)?;
+                let base = self.stored(manifest)?;
+                self.image(pin, &base, store)
             }
             (Pin::Packages(pins), Fetch::Packages(source, releases, locked)) => {
                 let tree = self.packages(pins, source, releases, locked, progress)?;
@@ -345,16 +353,44 @@ impl Provider<'_> {
         Ok(store.put_tree(&set.tree)?)
     }
 
+    /// Brings all of an image into the store.
+    fn pull(
+        &self,
+        manifest: ManifestDigest,
+        source: &RegistryImage,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), Failure> {
+        let client = self.session.registries();
+        let pull = Pull {
+            client: &client,
+            repository: &source.repository,
+            store: &self.session.store,
+            offline: self.session.settings.offline,
+            threads: self.session.settings.threads,
+            progress,
+        };
+        let digest = *manifest.digest();
+        Ok(pull.image(digest, source.size, source.index, source.platform)?)
+    }
+
+    /// An image whose parts are all in the store.
+    fn stored(&self, manifest: ManifestDigest) -> Result<BaseImage, Failure> {
+        let store = &self.session.store;
+        let bytes = store.read(&BlobId::new(*manifest.digest()))?;
+        let config = BaseImage::manifest(manifest, &bytes)?.config.digest;
+        let config = store.read(&BlobId::new(config))?;
+        Ok(BaseImage::new(manifest, &bytes, &config)?)
+    }
+
     /// Imports a base image: its documents and layers as they are, and what they are together as a tree.
     fn image(
         &self,
         pin: &Pin,
-        manifest: ManifestDigest,
-        path: &Path,
+        base: &BaseImage,
+        image: &dyn BlobSource,
     ) -> Result<SourceTree, Failure> {
         let store = &self.session.store;
-        let image = image::open_local(path)?;
-        let base = image.base(&manifest)?;
+        let manifest = base.manifest;
         for field in &base.dropped {
             self.session.events.event(Event::Warning {
                 text: format!(
@@ -371,8 +407,8 @@ impl Provider<'_> {
         let config = store
             .put(&mut image.open(&BlobId::new(document.config.digest))?)?
             .0;
-        image::keep_layers(&base, &image, store)?;
-        let imported = image::import_base(&base, store, store, IMAGE_MAX)?;
+        image::keep_layers(base, image, store)?;
+        let imported = image::import_base(base, store, store, IMAGE_MAX)?;
         for dropped in &imported.dropped {
             self.session.events.event(Event::Warning {
                 text: format!("`{}` of the base image: {}", dropped.path, dropped.what),

@@ -12,6 +12,7 @@ use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
 use crate::ports::Events;
 use crate::python::places::IndexPlaces;
+use crate::registry::{Access, Client, Patience};
 use crate::resolve::git;
 
 /// What a process was started with.
@@ -49,6 +50,8 @@ pub struct Host {
     pub python: IndexPlaces,
     /// Where crates are.
     pub cargo: CargoPlaces,
+    /// How registries are reached.
+    pub registries: Access,
 }
 
 impl Default for Host {
@@ -59,6 +62,7 @@ impl Default for Host {
             mirrors: UserMirrors::new(),
             python: IndexPlaces::default(),
             cargo: CargoPlaces::default(),
+            registries: Access::default(),
         }
     }
 }
@@ -115,6 +119,15 @@ impl<'a> Session<'a> {
     /// Directories that are no part of any source.
     pub fn stores(&self) -> &[PathBuf] {
         &self.stores
+    }
+
+    /// Asks registries.
+    pub fn registries(&self) -> Client<'_> {
+        Client::new(
+            &self.settings.host.registries,
+            Patience::default(),
+            self.cancel,
+        )
     }
 
     /// What fetching from a repository may use.

@@ -1,8 +1,9 @@
-//! What a user says for this machine, in `config.toml`: where archives are. It reaches no lock and no byte of any image.
+//! What a user says for this machine, in `config.toml`: where archives are, how registries are reached. It reaches no lock and no byte of any image.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
@@ -10,7 +11,9 @@ use super::project::io_failure;
 use crate::debian::sources::{Places, UserMirrors};
 use crate::diag::{Diagnostic, Place, SourceFile, Span};
 use crate::python::places::IndexPlaces;
+use crate::registry::HostAccess;
 use crate::spec::document::{self, Data, Table, Value};
+use crate::spec::image_name::is_host;
 
 /// Reads the file; none is nothing said.
 pub fn read(path: &Path) -> Result<User, Failure> {
@@ -23,7 +26,8 @@ pub fn read(path: &Path) -> Result<User, Failure> {
         .map_err(|diagnostics| Failure::all(Exit::Usage, diagnostics))
 }
 
-/// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`; `[cargo]` with `downloads`.
+/// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`; `[cargo]` with `downloads`;
+/// `[registry."HOST"]` with `plain-http`, `ca`, `certificate` and `key`.
 fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
     let document = document::parse(&file)?;
@@ -32,7 +36,7 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
         diagnostics: Vec::new(),
     };
     let mut mirrors = UserMirrors::new();
-    reader.known(&document, &["archive", "python", "cargo"]);
+    reader.known(&document, &["archive", "python", "cargo", "registry"]);
     if let Some(entry) = document.get("archive") {
         let archives = reader.table(&entry.value, "archive");
         for entry in archives.iter().flat_map(|table| &table.entries) {
@@ -49,11 +53,24 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
         .get("cargo")
         .and_then(|entry| reader.table(&entry.value, "cargo"));
     let downloads = cargo.map_or_else(Vec::new, |table| reader.cargo(table));
+    let mut registries = BTreeMap::new();
+    if let Some(entry) = document.get("registry") {
+        let hosts = reader.table(&entry.value, "registry");
+        for entry in hosts.iter().flat_map(|table| &table.entries) {
+            if !is_host(&entry.key) {
+                let message = format!("`{}` is no host", entry.key.escape_debug());
+                reader.error(entry.key_span, message);
+            } else if let Some(table) = reader.table(&entry.value, "a registry") {
+                registries.insert(entry.key.clone(), reader.registry(table));
+            }
+        }
+    }
     if reader.diagnostics.is_empty() {
         Ok(User {
             mirrors,
             python,
             downloads,
+            registries,
         })
     } else {
         Err(reader.diagnostics)
@@ -69,6 +86,8 @@ pub struct User {
     pub python: Option<IndexPlaces>,
     /// Where crates are, as `dl` of a registry has it.
     pub downloads: Vec<String>,
+    /// How registries are reached, by host.
+    pub registries: BTreeMap<String, HostAccess>,
 }
 
 struct Reader<'f> {
@@ -168,6 +187,49 @@ impl Reader<'_> {
         }
     }
 
+    fn registry(&mut self, table: &Table) -> HostAccess {
+        self.known(table, &["plain-http", "ca", "certificate", "key"]);
+        let mut access = HostAccess::default();
+        let mut path = |name| {
+            let value = &table.get(name)?.value;
+            match &value.data {
+                Data::String(text) if text.starts_with('/') => Some(PathBuf::from(text)),
+                _ => {
+                    self.error(value.span, "this must be an absolute path".into());
+                    None
+                }
+            }
+        };
+        access.roots = path("ca");
+        let (certificate, key) = (path("certificate"), path("key"));
+        access.identity = certificate.zip(key);
+        for (name, other) in [("certificate", "key"), ("key", "certificate")] {
+            if let Some(entry) = table.get(name)
+                && table.get(other).is_none()
+            {
+                self.error(
+                    entry.key_span,
+                    format!("`{name}` is nothing without `{other}`"),
+                );
+            }
+        }
+        if let Some(entry) = table.get("plain-http") {
+            match entry.value.data {
+                Data::Boolean(plain) => access.plain = Some(plain),
+                _ => self.error(entry.value.span, "this must be `true` or `false`".into()),
+            }
+            let is_moot = access.plain == Some(true)
+                && ["ca", "certificate", "key"]
+                    .iter()
+                    .any(|name| table.get(name).is_some());
+            if is_moot {
+                let message = "where nothing is protected, no certificate is looked at";
+                self.error(entry.key_span, message.into());
+            }
+        }
+        access
+    }
+
     fn url(&mut self, value: &Value) -> Option<String> {
         match &value.data {
             Data::String(text)
@@ -203,6 +265,7 @@ mod tests {
                 mirrors: UserMirrors::from([("main".to_owned(), expected)]),
                 python: None,
                 downloads: Vec::new(),
+                registries: BTreeMap::new(),
             })
         );
         assert_eq!(parse("", "config.toml"), Ok(User::default()));
@@ -219,6 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn registries_are_read_by_their_host() {
+        let text = "[registry.\"r.example.com:5000\"]\nca = \"/etc/ca.pem\"\ncertificate = \"/c.pem\"\nkey = \"/k.pem\"\n[registry.\"10.0.0.1\"]\nplain-http = true\n";
+        let read = parse(text, "config.toml").expect("a configuration");
+        let safe = HostAccess {
+            plain: None,
+            roots: Some("/etc/ca.pem".into()),
+            identity: Some(("/c.pem".into(), "/k.pem".into())),
+        };
+        let plain = HostAccess {
+            plain: Some(true),
+            ..HostAccess::default()
+        };
+        let expected = [("10.0.0.1", plain), ("r.example.com:5000", safe)];
+        let expected = expected.map(|(host, access)| (host.to_owned(), access));
+        assert_eq!(read.registries, BTreeMap::from(expected));
+    }
+
+    #[test]
     fn what_means_nothing_is_told() {
         for text in [
             "mirrors = []",
@@ -231,6 +312,14 @@ mod tests {
             "x = ",
             "python = []",
             "cargo = []",
+            "registry = []",
+            "registry.shop = {}",
+            "registry.\"r.example.com\" = 1",
+            "[registry.\"r.example.com\"]\ninsecure = true",
+            "[registry.\"r.example.com\"]\nplain-http = \"yes\"",
+            "[registry.\"r.example.com\"]\nca = \"ca.pem\"",
+            "[registry.\"r.example.com\"]\ncertificate = \"/c.pem\"",
+            "[registry.\"r.example.com\"]\nplain-http = true\nca = \"/ca.pem\"",
             "[cargo]\ndownloads = 1",
             "[cargo]\ndownload = []",
             "[python]\nindex = []",

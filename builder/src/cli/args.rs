@@ -90,6 +90,10 @@ pub enum Command {
     Sbom(Sbom),
     /// Hand the image to a container engine, through its own loader
     Load(Load),
+    /// Send an image to a registry, and give it its tags when all of it is there
+    Push(Push),
+    /// Try a credential, and keep it where Docker and podman look for it
+    Login(Login),
     /// Check an image, rebuild it, and say how far the two agree
     Verify(Verify),
     /// Say where two images or trees begin to differ, and in what
@@ -112,15 +116,9 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// (a later version) deliver to a registry
-    #[command(hide = true)]
-    Push(Later),
     /// (a later version) copy between registries and layouts
     #[command(hide = true)]
     Copy(Later),
-    /// (a later version) keep a credential
-    #[command(hide = true)]
-    Login(Later),
     /// (a later version) rebuild under hostile variation
     #[command(hide = true)]
     Check(Later),
@@ -190,6 +188,9 @@ pub struct Build {
     /// Mount cache directories empty
     #[arg(long)]
     pub without_caches: bool,
+    /// Send the image to the registry that `name` of `[image]` says, under its `tags`; cache directories are mounted empty
+    #[arg(long, conflicts_with = "stage")]
+    pub push: bool,
     #[command(flatten)]
     pub tiers: Tiers,
     #[command(flatten)]
@@ -207,8 +208,6 @@ pub struct Tiers {
 /// Flags of a later version: known, and refused.
 #[derive(Debug, Args)]
 pub struct BuildLater {
-    #[arg(long, hide = true)]
-    pub push: bool,
     #[arg(long, hide = true)]
     pub executor: Option<String>,
     #[arg(long, hide = true)]
@@ -412,6 +411,36 @@ pub struct ManifestOf {
     /// Write it to this file instead of standard output
     #[arg(short = 'o', value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Stdout gets a line for each repository: `NAME@sha256:…`, by which the image can be had again.
+
+Examples:
+  immbuild push
+  immbuild push --tag 1.4.0 --tag latest
+  immbuild push out/shop.tar --tag registry.example.com/shop:1.4.0")]
+pub struct Push {
+    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    #[arg(value_name = "IMAGE")]
+    pub image: Option<String>,
+    /// Give it this tag, or this name with a tag, instead of those of the spec
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The registry, as image names have it: `registry.example.com`, `localhost:5000`
+    #[arg(value_name = "HOST")]
+    pub host: String,
+    /// Who logs in [default: asked for]
+    #[arg(short, long, value_name = "USER")]
+    pub username: Option<String>,
+    /// Read the password from standard input, up to the end of the line
+    #[arg(long, requires = "username")]
+    pub password_stdin: bool,
 }
 
 /// Container engines with a loader.

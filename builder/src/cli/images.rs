@@ -21,7 +21,7 @@ use crate::output::Engine;
 
 impl Context<'_> {
     /// The image that was named; else what the spec built last.
-    fn image<'s>(
+    pub(super) fn image<'s>(
         &self,
         session: &'s Session<'_>,
         named: Option<&str>,

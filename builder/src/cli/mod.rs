@@ -12,6 +12,7 @@
 mod args;
 mod images;
 mod manual;
+mod registry;
 mod report;
 mod run;
 mod supervise;

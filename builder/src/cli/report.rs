@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
+use crate::app::push::PushReport;
 use crate::app::vendor::VendorReport;
 use crate::app::why::Why;
 
@@ -248,6 +249,36 @@ pub(super) fn why_json(found: &[Why]) -> Value {
         })
         .collect();
     json!({ "event": "result", "ok": true, "found": found })
+}
+
+/// What was pushed, for people.
+pub(super) fn push(report: &PushReport) {
+    let pushed = &report.pushed;
+    let mut parts = vec![format!("{} sent {}", pushed.sent.0, bytes(pushed.sent.1))];
+    if pushed.there > 0 {
+        parts.push(format!("{} there", pushed.there));
+    }
+    if pushed.mounted > 0 {
+        parts.push(format!("{} from another repository", pushed.mounted));
+    }
+    say(&format!("pushed    {}", parts.join(", ")));
+    for tag in &report.tags {
+        say(&format!("tagged    {tag}"));
+    }
+}
+
+/// The same for machines.
+pub(super) fn push_json(reports: &[PushReport]) -> Value {
+    let all = reports.iter().map(|report| {
+        json!({
+            "reference": report.reference.to_string(),
+            "tags": report.tags,
+            "sent": { "count": report.pushed.sent.0, "bytes": report.pushed.sent.1 },
+            "there": report.pushed.there,
+            "mounted": report.pushed.mounted,
+        })
+    });
+    Value::Array(all.collect())
 }
 
 /// What `vendor` did, for machines.

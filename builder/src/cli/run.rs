@@ -10,8 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
 use super::args::{self, Cli, Command};
+use super::registry::targets_of;
 use super::report;
 use crate::app::build::{self, BuildRequest};
+use crate::app::locate;
 use crate::app::lock::{self, LockOptions, UpdateRequest};
 use crate::app::outputs::OutputRequest;
 use crate::app::project::{io_failure, write_atomically};
@@ -24,6 +26,8 @@ use crate::diag::{Diagnostic, Style, render};
 use crate::exec::embedded::Secrets;
 use crate::exec::sandbox::{IdMap, enter_if_needed};
 use crate::python::places;
+use crate::registry::Access;
+use crate::registry::credentials::CredentialFiles;
 use crate::sbom::Form;
 use crate::ui::{Progress, Show};
 
@@ -53,6 +57,8 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Verify(arguments) => context.verify(arguments),
         Command::Load(arguments) => context.load(arguments),
         Command::Manifest(arguments) => context.manifest(arguments),
+        Command::Push(arguments) => context.push(arguments),
+        Command::Login(arguments) => context.login(arguments),
         Command::Init(arguments) => context.init(arguments),
         Command::Shell(arguments) => context.shell(arguments),
         Command::Explain(arguments) => context.explain(arguments),
@@ -78,9 +84,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::raw(&page);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Push(_) => Err(not_yet("`push`")),
         Command::Copy(_) => Err(not_yet("`copy`")),
-        Command::Login(_) => Err(not_yet("`login`")),
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),
@@ -185,7 +189,6 @@ impl Context<'_> {
     fn build(&self, arguments: &args::Build) -> Result<ExitCode, Failure> {
         let later = &arguments.later;
         for (given, flag) in [
-            (later.push, "--push"),
             (later.executor.is_some(), "--executor"),
             (!later.cache_from.is_empty(), "--cache-from"),
             (!later.cache_to.is_empty(), "--cache-to"),
@@ -210,12 +213,17 @@ impl Context<'_> {
                 secrets: secrets(&arguments.secret)?,
                 dirty: arguments.dirty,
                 rerun: arguments.rerun,
-                empty_caches: arguments.without_caches,
+                // SPEC A, "Running": what is published never saw a filled cache.
+                empty_caches: arguments.without_caches || arguments.push,
                 distrust_times: arguments.record,
                 allow_downgrade: arguments.tiers.allow_tier_downgrade,
                 forget: false,
             },
         };
+        if arguments.push {
+            // Before it takes hours to find out.
+            targets_of(&project)?;
+        }
         let settings = self.settings(Self::ids(project.executes())?)?;
         let progress = self.progress();
         self.listen_for_signals();
@@ -223,13 +231,21 @@ impl Context<'_> {
         let built = build::build(&session, &project, &request)
             .map_err(|failure| self.or_interrupted(failure))?;
         let seconds = start.elapsed().as_secs_f64();
-        if self.cli.global.json {
-            report::data(&report::build_json(&built, seconds).to_string());
-        } else {
-            if !self.cli.global.quiet {
-                report::build(&built, seconds, std::io::stderr().is_terminal());
-            }
+        let (json, quiet) = (self.cli.global.json, self.cli.global.quiet);
+        if !json && !quiet {
+            let next = !arguments.push && std::io::stderr().is_terminal();
+            report::build(&built, seconds, next);
+        }
+        let mut value = report::build_json(&built, seconds);
+        if arguments.push {
+            let at = locate::last_of(&session, &project)?;
+            let pushed = self.send(&session, &at, Some(&project), &[])?;
+            value["pushed"] = report::push_json(&pushed);
+        } else if !json {
             report::data(&built.digest.to_string());
+        }
+        if json {
+            report::data(&value.to_string());
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -382,7 +398,7 @@ impl Context<'_> {
 
 /// `$XDG_CACHE_HOME/immbuild`, else `~/.cache/immbuild` (XDG Base Directory Specification).
 /// Where packages are and who signs them, as this machine and its user have it.
-fn host() -> Result<Host, Failure> {
+pub(super) fn host() -> Result<Host, Failure> {
     let configuration = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
@@ -401,11 +417,41 @@ fn host() -> Result<Host, Failure> {
                 .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cargo"))),
             downloads: user.downloads,
         },
+        registries: Access {
+            hosts: user.registries,
+            certificates: vec![
+                "/etc/docker/certs.d".into(),
+                "/etc/containers/certs.d".into(),
+            ],
+            credentials: credential_files(&variable),
+        },
         python: user
             .python
             .unwrap_or_else(|| places::of_pip(&variable, &read)),
         ..Host::default()
     })
+}
+
+/// Where Docker and podman keep credentials (docker-login(1), podman-login(1)): what a variable names before what a home has.
+fn credential_files(variable: &dyn Fn(&str) -> Option<String>) -> CredentialFiles {
+    let path = |name: &str, rest: &str| {
+        let directory = variable(name).filter(|value| !value.is_empty())?;
+        Some(PathBuf::from(directory).join(rest))
+    };
+    let docker =
+        path("DOCKER_CONFIG", "config.json").or_else(|| path("HOME", ".docker/config.json"));
+    let named = variable("REGISTRY_AUTH_FILE").filter(|value| !value.is_empty());
+    let read = [
+        named.map(PathBuf::from),
+        docker.clone(),
+        path("XDG_RUNTIME_DIR", "containers/auth.json"),
+        path("XDG_CONFIG_HOME", "containers/auth.json")
+            .or_else(|| path("HOME", ".config/containers/auth.json")),
+    ];
+    CredentialFiles {
+        read: read.into_iter().flatten().collect(),
+        write: docker,
+    }
 }
 
 fn default_store() -> Result<PathBuf, Failure> {

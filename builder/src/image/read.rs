@@ -21,8 +21,10 @@ pub const MAX_LAYERS: usize = 1024;
 /// Most manifests an index may have.
 const MAX_MANIFESTS: usize = 1024;
 
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's name for an index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// Docker's name for a manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// Why bytes are not the document they should be.
@@ -115,6 +117,69 @@ pub fn artifact(bytes: &[u8], name: &str, of_type: &str) -> Result<Vec<Descripto
     root.list("layers")?.iter().map(descriptor).collect()
 }
 
+/// What a manifest or index, of whatever kind, points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    /// What the document says that it is; empty where it does not.
+    pub media_type: String,
+    /// Other manifests and indexes.
+    pub documents: Vec<Descriptor>,
+    /// Config and layers, or the files of an artifact.
+    pub blobs: Vec<Descriptor>,
+    /// What it is about.
+    pub subject: Option<Descriptor>,
+}
+
+/// What a document points to, for who brings it elsewhere as it is. Layers that may not be distributed are refused: their bytes
+/// are not in the image.
+pub fn links(bytes: &[u8], name: &str) -> Result<Links, ReadError> {
+    let json = parse(bytes, name)?;
+    let root = At::root(&json, name);
+    root.expect_number("schemaVersion", 2)?;
+    let is_index = root.has("manifests");
+    if is_index && (root.has("layers") || root.has("config")) {
+        return Err(root.wrong("manifests", "and `layers` stand in one document"));
+    }
+    let mut links = Links {
+        media_type: root.optional_text("mediaType")?,
+        documents: Vec::new(),
+        blobs: Vec::new(),
+        subject: root
+            .optional_member("subject")
+            .as_ref()
+            .map(descriptor)
+            .transpose()?,
+    };
+    if is_index {
+        let entries = root.list("manifests")?;
+        if entries.len() > MAX_MANIFESTS {
+            let problem = format!("has more than {MAX_MANIFESTS} entries");
+            return Err(root.wrong("manifests", problem));
+        }
+        links.documents = entries.iter().map(descriptor).collect::<Result<_, _>>()?;
+        return Ok(links);
+    }
+    links.blobs.push(descriptor(&root.member("config")?)?);
+    let entries = root.list("layers")?;
+    if entries.len() > MAX_LAYERS {
+        return Err(root.wrong("layers", format!("has more than {MAX_LAYERS} entries")));
+    }
+    for entry in &entries {
+        let layer = descriptor(entry)?;
+        if is_foreign(&layer.media_type) {
+            let problem = format!("is `{}`: its bytes are not in the image", layer.media_type);
+            return Err(entry.wrong("mediaType", problem));
+        }
+        links.blobs.push(layer);
+    }
+    Ok(links)
+}
+
+/// A layer that is fetched from elsewhere than the image (OCI image-spec, "Non-Distributable Layers").
+fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".nondistributable.") || media_type.contains(".rootfs.foreign.")
+}
+
 fn index(root: &At<'_>) -> Result<Index, ReadError> {
     let entries = root.list("manifests")?;
     if entries.len() > MAX_MANIFESTS {
@@ -145,10 +210,12 @@ fn manifest(root: &At<'_>) -> Result<Manifest, ReadError> {
     for entry in &entries {
         let mut layer = descriptor(entry)?;
         let media = LayerMedia::of_media_type(&layer.media_type).ok_or_else(|| {
-            entry.wrong(
-                "mediaType",
-                format!("is `{}`, which is no layer we can ship", layer.media_type),
-            )
+            let why = if is_foreign(&layer.media_type) {
+                "a layer whose bytes are not in the image"
+            } else {
+                "which is no layer we can ship"
+            };
+            entry.wrong("mediaType", format!("is `{}`, {why}", layer.media_type))
         })?;
         layer.media_type = media.media_type().into();
         layers.push(layer);
@@ -621,10 +688,49 @@ mod tests {
                     r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#,
                     layer.replace("layer.v1.tar", "layer.nondistributable.v1.tar")
                 ),
-                "sha256:x: `layers[0].mediaType` is `application/vnd.oci.image.layer.nondistributable.v1.tar`, which is no layer we can ship",
+                "sha256:x: `layers[0].mediaType` is `application/vnd.oci.image.layer.nondistributable.v1.tar`, a layer whose bytes are not in the image",
             ),
         ] {
             assert_eq!(error(&text), want);
+        }
+    }
+
+    #[test]
+    fn links_are_read_of_manifests_of_any_kind() {
+        let of = |media: &str, size: u32| {
+            format!(
+                r#"{{"mediaType":"{media}","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":{size}}}"#
+            )
+        };
+        let artifact = format!(
+            r#"{{"schemaVersion":2,"artifactType":"x/y","config":{},"layers":[{}],"subject":{}}}"#,
+            of("application/vnd.oci.empty.v1+json", 2),
+            of("text/plain", 3),
+            of(MEDIA_MANIFEST, 4)
+        );
+        let found = links(artifact.as_bytes(), "a").expect("an artifact");
+        let sizes: Vec<u64> = found.blobs.iter().map(|blob| blob.size).collect();
+        assert_eq!(sizes, [2, 3]);
+        assert_eq!(found.subject.map(|subject| subject.size), Some(4));
+        let index = format!(
+            r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+            of(MEDIA_MANIFEST, 5)
+        );
+        let found = links(index.as_bytes(), "i").expect("an index");
+        assert_eq!((found.documents.len(), found.blobs.len()), (1, 0));
+        for text in [
+            format!(
+                r#"{{"schemaVersion":2,"manifests":[],"config":{}}}"#,
+                of("x", 1)
+            ),
+            r#"{"schemaVersion":1,"manifests":[]}"#.to_owned(),
+            format!(
+                r#"{{"schemaVersion":2,"config":{},"layers":[{}]}}"#,
+                of("x", 1),
+                of("a.rootfs.foreign.diff", 1)
+            ),
+        ] {
+            assert!(links(text.as_bytes(), "x").is_err(), "{text}");
         }
     }
 

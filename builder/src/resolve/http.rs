@@ -4,6 +4,8 @@
 //! and none is undone. Proxies of the environment (`HTTPS_PROXY`, `NO_PROXY`, …) carry bytes and cannot change them
 //! unseen, since every pinned byte is checked.
 
+pub mod exchange;
+
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::fs::File;

@@ -345,13 +345,13 @@ pub(crate) static IMAGE_SOURCE: Keys = Keys {
             "image",
             LocalPath,
             Required,
-            "An OCI layout, OCI archive or docker archive; begins with `./`, `../` or `/`.",
+            "`HOST/PATH:TAG` or `HOST/PATH@sha256:…` in a registry; or an OCI layout, OCI archive or docker archive, which begins with `./`, `../` or `/`.",
         ),
         key(
             "tag",
             TEXT,
             Optional("the only one"),
-            "Which image, when there are several in it.",
+            "Which image of a layout or archive, when there are several in it.",
         ),
     ],
 };

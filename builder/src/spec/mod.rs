@@ -9,6 +9,7 @@
 mod debian;
 pub(crate) mod document;
 mod fields;
+pub mod image_name;
 mod keys;
 mod libraries;
 pub mod model;

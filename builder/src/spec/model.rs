@@ -14,6 +14,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 use immbuild_cas::tree::Mode;
 
+use super::image_name::ImageName;
 use crate::diag::Span;
 use crate::epoch::{Epoch, FormatVersion};
 use crate::platform::Platform;
@@ -295,13 +296,18 @@ pub struct Unpacking {
     pub preserve: bool,
 }
 
-/// An image: an OCI layout, OCI archive or docker archive of this machine.
+/// An image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageSource {
-    /// As written, starts with `./`, `../` or `/`; relative to the spec.
-    pub path: String,
-    /// Which of several images in it.
-    pub tag: Option<String>,
+pub enum ImageSource {
+    /// An OCI layout, OCI archive or docker archive of this machine.
+    Local {
+        /// As written, starts with `./`, `../` or `/`; relative to the spec.
+        path: String,
+        /// Which of several images in it.
+        tag: Option<String>,
+    },
+    /// In a registry.
+    Registry(ImageName),
 }
 
 /// Packages of a Debian-format archive, with all that they need.

@@ -9,6 +9,7 @@ use immbuild_cas::tree::Mode;
 use super::debian;
 use super::document::{Data, Entry, Table};
 use super::fields::{Fields, Reader, Text, list};
+use super::image_name::{ImageName, ImageNameError};
 use super::keys::{
     COPY, Form, IMAGE, INSTALL, Keys, LINK, MKDIR, OUTPUT, REMOVE, RUN, RUNTIME, SHELL, STAGE, Set,
     TOP, UNPACK, USER, WRITE,
@@ -515,27 +516,51 @@ fn read_http(fields: &mut Fields<'_, '_, '_>) -> Option<HttpSource> {
 }
 
 fn read_image_source(fields: &mut Fields<'_, '_, '_>) -> Option<ImageSource> {
-    let path = fields.local_path("image");
+    let place = fields.local_path("image");
     let tag = fields.text("tag");
-    let path = path?;
-    if !["./", "../", "/"]
+    let place = place?;
+    if ["./", "../", "/"]
         .iter()
-        .any(|start| path.value.starts_with(start))
+        .any(|start| place.value.starts_with(start))
     {
-        let name = path.value.rsplit('/').next().unwrap_or("");
-        let name = name.split([':', '@']).next().unwrap_or("");
-        let error = Diagnostic::error("images from a registry are not supported by this version")
-            .hint(format!(
-                "fetch it into a layout: `skopeo copy docker://{} oci:{name}`, and write `image = \"./{name}\"`",
-                path.value
-            ));
-        fields.reader.report(path.span, error);
+        return Some(ImageSource::Local {
+            path: place.value,
+            tag: tag.map(|text| text.value),
+        });
+    }
+    if let Some(tag) = tag {
+        let error = Diagnostic::error("`tag` is for a layout or archive of this machine")
+            .hint("leave it out: of an image in a registry the name says the tag");
+        fields.reader.report(tag.span, error);
         return None;
     }
-    Some(ImageSource {
-        path: path.value,
-        tag: tag.map(|text| text.value),
-    })
+    match place.value.parse::<ImageName>() {
+        Ok(reference) => Some(ImageSource::Registry(reference)),
+        Err(error) => {
+            let shown = place.value.escape_debug();
+            let diagnostic = Diagnostic::error(format!("`{shown}` is not the name of an image"))
+                .because(error.to_string())
+                .hint(image_hint(&place.value, &error));
+            fields.reader.report(place.span, diagnostic);
+            None
+        }
+    }
+}
+
+/// What to write instead.
+fn image_hint(text: &str, error: &ImageNameError) -> String {
+    match error {
+        ImageNameError::NoHost if !text.contains(['/', '@']) => format!(
+            "write the full name, `image = \"docker.io/library/{text}\"`, or a layout of this machine, `image = \"./{text}\"`"
+        ),
+        ImageNameError::NoHost => format!(
+            "write the full name, such as `image = \"registry.example.com/{text}\"`, or a layout of this machine, `image = \"./{text}\"`"
+        ),
+        ImageNameError::Unnamed => {
+            format!("say which: `image = \"{text}:TAG\"` or `image = \"{text}@sha256:…\"`")
+        }
+        _ => "it is `HOST/PATH:TAG` or `HOST/PATH@sha256:…`, the path in lower-case letters, digits, `.`, `_` and `-`".into(),
+    }
 }
 
 /// What a stage is read with.

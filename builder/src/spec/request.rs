@@ -97,9 +97,14 @@ fn encode_http(http: &HttpSource, out: &mut Encoder) {
     out.option(http.sha256.as_ref(), Encoder::digest);
 }
 
+/// A local path begins with a dot or a slash and a name in a registry never does, so none is taken for the other.
 fn encode_image(image: &ImageSource, out: &mut Encoder) {
-    out.str(&image.path);
-    out.option(image.tag.as_deref(), Encoder::str);
+    let (place, tag) = match image {
+        ImageSource::Local { path, tag } => (path.clone(), tag.as_deref()),
+        ImageSource::Registry(reference) => (reference.to_string(), None),
+    };
+    out.str(&place);
+    out.option(tag, Encoder::str);
 }
 
 /// What decides which wheels are locked: what the requirements say and what for, not how their file is called.

@@ -58,6 +58,8 @@ const CHECKS: &[Check] = &[
             "images_cli",
             "--test",
             "manifest",
+            "--test",
+            "registries",
             "--",
             "--ignored",
         ])

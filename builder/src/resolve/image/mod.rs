@@ -1,4 +1,5 @@
-//! Base images from the local machine: OCI layouts, OCI archives, docker archives. Effects: reads files.
+//! Base images from the local machine: OCI layouts, OCI archives, docker archives, and documents that were fetched. Effects:
+//! reads files.
 //!
 //! Nothing here is trusted: every document and layer is checked against its digest when it is read, sizes are bounded before
 //! anything is allocated, and no path of an archive ever becomes a path of the host.
@@ -173,6 +174,8 @@ enum Parts {
         extents: BTreeMap<Digest, Extent>,
         made: BTreeMap<Digest, Vec<u8>>,
     },
+    /// Documents alone.
+    Documents(BTreeMap<Digest, Vec<u8>>),
 }
 
 /// A range of a file.
@@ -238,6 +241,22 @@ pub fn open_local(path: &Path) -> Result<LocalImage, LocalImageError> {
             path: path.into(),
             reason: "the tar has neither `oci-layout` nor `manifest.json` in it",
         })
+    }
+}
+
+/// An image of which only documents are here, fetched from `name`. It has no layers.
+pub fn of_documents(
+    name: &str,
+    root: Descriptor,
+    documents: BTreeMap<Digest, Vec<u8>>,
+) -> LocalImage {
+    LocalImage {
+        path: name.into(),
+        parts: Parts::Documents(documents),
+        roots: vec![Root {
+            tags: BTreeSet::new(),
+            descriptor: root,
+        }],
     }
 }
 
@@ -469,6 +488,10 @@ impl LocalImage {
                 }
                 let extent = extents.get(digest).ok_or(StoreError::Missing(*digest))?;
                 Ok((Box::new(ExtentReader::new(file, *extent)), extent.size))
+            }
+            Parts::Documents(documents) => {
+                let bytes = documents.get(digest).ok_or(StoreError::Missing(*digest))?;
+                Ok((Box::new(bytes.as_slice()), bytes.len() as u64))
             }
         }
     }

@@ -1,0 +1,543 @@
+//! Debian's `docker-registry` on this machine, by way of the program: plain, with passwords, with a private authority. What skopeo
+//! pushes is read, and what is pushed skopeo reads, byte for byte.
+//!
+//! They need Debian 12's docker-registry, skopeo, apache2-utils and openssl:
+//! `cargo test -p immbuild --test registries -- --ignored`.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start programs and look at files"
+)]
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use immbuild_cas::digest::Digest;
+use serde_json::Value;
+
+/// A registry that ends with the test.
+struct Registry {
+    host: String,
+    process: Child,
+}
+
+impl Registry {
+    /// `more` is configuration besides that of its storage, below `http` where it is indented.
+    fn start(directory: &Path, more: &str) -> Self {
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.local_addr().expect("an address").port()
+        };
+        let host = format!("127.0.0.1:{port}");
+        let root = directory.join(format!("registry-{port}"));
+        let configuration = root.with_extension("yml");
+        let text = format!(
+            "version: 0.1\nlog: {{ level: error }}\nstorage: {{ filesystem: {{ rootdirectory: \"{}\" }} }}\nhttp:\n  addr: \"{host}\"\n{more}",
+            root.display()
+        );
+        fs::write(&configuration, text).expect("written");
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed");
+        let registry = Self { host, process };
+        for _ in 0..200 {
+            if TcpStream::connect(&registry.host).is_ok() {
+                return registry;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("docker-registry does not listen");
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A directory to work in, and what of a user's home a command sees.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir_all(directory.path().join("config/immbuild")).expect("made");
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("written");
+    }
+
+    fn command(&self, program: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(words)
+            .current_dir(self.directory.path())
+            .env("HOME", self.path("home"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("DOCKER_CONFIG", self.path("docker"))
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("REGISTRY_AUTH_FILE")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn immbuild(&self, store: &str, words: &[&str]) -> Output {
+        let mut command = self.command(env!("CARGO_BIN_EXE_immbuild"), words);
+        command.args(["--store", store]);
+        command.output().expect("the program runs")
+    }
+
+    /// What it prints, where it succeeds.
+    fn built(&self, store: &str, words: &[&str]) -> String {
+        let output = self.immbuild(store, words);
+        assert!(output.status.success(), "{words:?}: {}", said(&output));
+        String::from_utf8(output.stdout)
+            .expect("text")
+            .trim()
+            .to_owned()
+    }
+
+    /// What it complains about, where it ends with this status.
+    fn refused(&self, store: &str, words: &[&str], status: i32) -> String {
+        let output = self.immbuild(store, words);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{words:?}: {}",
+            said(&output)
+        );
+        assert!(output.stdout.is_empty(), "{}", said(&output));
+        said(&output)
+    }
+
+    fn skopeo(&self, words: &[&str]) -> Vec<u8> {
+        let output = self
+            .command("skopeo", words)
+            .output()
+            .expect("skopeo is installed");
+        assert!(
+            output.status.success(),
+            "skopeo {words:?}: {}",
+            said(&output)
+        );
+        output.stdout
+    }
+
+    fn openssl(&self, words: &[&str]) {
+        let output = self
+            .command("openssl", words)
+            .output()
+            .expect("openssl is installed");
+        assert!(
+            output.status.success(),
+            "openssl {words:?}: {}",
+            said(&output)
+        );
+    }
+}
+
+fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+/// A spec of two platforms that executes nothing.
+fn base_spec(text: &str) -> String {
+    format!(
+        "immbuild = 1\n[image]\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nsteps = [\n  {{ mkdir = \"/etc\" }},\n  {{ write = \"/etc/base\", text = \"{text} ${{arch}}\\n\", expand = true }},\n]\n[[output]]\nkind = \"oci-layout\"\ndir = \"base\"\n"
+    )
+}
+
+fn shop_spec(host: &str, image: &str) -> String {
+    format!(
+        "immbuild = 1\n[source.base]\nimage = \"{host}/{image}\"\n[image]\nname = \"{host}/team/shop\"\ntags = [\"1\", \"latest\"]\nfrom = \"base\"\nplatforms = [\"linux/amd64\", \"linux/arm64\"]\nsteps = [ {{ write = \"/etc/shop\", text = \"shop\\n\" }} ]\n"
+    )
+}
+
+fn digest_of(reference: &str) -> &str {
+    reference.rsplit('@').next().expect("a reference")
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo"]
+fn what_skopeo_pushes_is_built_on_and_what_is_pushed_skopeo_reads() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    place.write("base.toml", &base_spec("first"));
+    place.write("spec.toml", &shop_spec(host, "lib/base:1"));
+    let base = place.built("base-store", &["build", "-f", "base.toml"]);
+    let to = format!("docker://{host}/lib/base:1");
+    place.skopeo(&[
+        "copy",
+        "--all",
+        "--dest-tls-verify=false",
+        "oci:base:latest",
+        &to,
+    ]);
+
+    let pushed = place.built("store", &["build", "--push"]);
+    assert!(
+        pushed.starts_with(&format!("{host}/team/shop@sha256:")),
+        "{pushed}"
+    );
+    let lock = fs::read_to_string(place.path("spec.lock")).expect("a lock");
+    assert!(lock.contains(&format!("index = \"{base}\"")), "{lock}");
+    assert!(!lock.contains("127.0.0.1"), "{lock}");
+
+    // As it was made, by skopeo's own check and by its bytes.
+    for tag in ["1", "latest"] {
+        let from = format!("docker://{host}/team/shop:{tag}");
+        let raw = place.skopeo(&["inspect", "--raw", "--tls-verify=false", &from]);
+        assert_eq!(Digest::of(&raw).to_string(), digest_of(&pushed));
+    }
+    let from = format!("docker://{host}/team/shop:1");
+    place.skopeo(&[
+        "copy",
+        "--all",
+        "--src-tls-verify=false",
+        &from,
+        "oci:back:1",
+    ]);
+    assert_eq!(
+        place.built("store", &["verify", "back", "--structure-only"]),
+        digest_of(&pushed)
+    );
+
+    // The layers of the base came from its own repository.
+    let json = place.built("store", &["push", "--json", "--tag", "2"]);
+    let last: Value = serde_json::from_str(json.lines().last().expect("a line")).expect("JSON");
+    assert_eq!(last["pushed"][0]["reference"], pushed.as_str());
+    assert_eq!(last["pushed"][0]["tags"][0], format!("{host}/team/shop:2"));
+    assert_eq!(last["pushed"][0]["sent"]["count"], 0);
+
+    // Another machine gets the same, from the lock; and the same once more without a network.
+    assert_eq!(
+        place.built("other", &["build", "--locked"]),
+        digest_of(&pushed)
+    );
+    assert_eq!(
+        place.built("other", &["build", "--locked", "--offline"]),
+        digest_of(&pushed)
+    );
+    let error = place.refused("third", &["build", "--locked", "--offline"], 5);
+    assert!(
+        error.contains("the network is off") && error.contains(&base),
+        "{error}"
+    );
+
+    // The tag moves, the build does not; `update` does.
+    place.write("base.toml", &base_spec("second"));
+    let second = place.built("base-store", &["build", "-f", "base.toml"]);
+    place.skopeo(&[
+        "copy",
+        "--all",
+        "--dest-tls-verify=false",
+        "oci:base:latest",
+        &to,
+    ]);
+    assert_eq!(
+        place.built("fourth", &["build", "--locked"]),
+        digest_of(&pushed)
+    );
+    place.built("fourth", &["update"]);
+    let lock = fs::read_to_string(place.path("spec.lock")).expect("a lock");
+    assert!(lock.contains(&second), "{lock}");
+    assert_ne!(
+        place.built("fourth", &["build", "--locked"]),
+        digest_of(&pushed)
+    );
+
+    // By digest, and what is not there.
+    place.write("spec.toml", &shop_spec(host, &format!("lib/base@{base}")));
+    place.built("fifth", &["lock"]);
+    assert_eq!(
+        place.built("fifth", &["build", "--locked"]),
+        digest_of(&pushed)
+    );
+    place.write("spec.toml", &shop_spec(host, "lib/none:1"));
+    let error = place.refused("fifth", &["lock"], 5);
+    assert!(
+        error.contains("lib/none:1` is not there") && error.contains("spec.toml:3:9"),
+        "{error}"
+    );
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo"]
+fn dockers_own_form_of_an_image_is_a_base_too() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    let spec = base_spec("docker").replace(", \"linux/arm64\"", "");
+    let spec = spec.replace("[image]\n", "[image]\ncompression = \"gzip\"\n");
+    place.write("base.toml", &spec);
+    place.built("base-store", &["build", "-f", "base.toml"]);
+    let to = format!("docker://{host}/base:1");
+    place.skopeo(&[
+        "copy",
+        "--format",
+        "v2s2",
+        "--dest-tls-verify=false",
+        "oci:base:latest",
+        &to,
+    ]);
+    let raw = place.skopeo(&["inspect", "--raw", "--tls-verify=false", &to]);
+    assert!(String::from_utf8_lossy(&raw).contains("vnd.docker.distribution.manifest.v2"));
+    let shop = shop_spec(host, "base:1").replace(", \"linux/arm64\"", "");
+    place.write("spec.toml", &shop);
+    let pushed = place.built("store", &["build", "--push"]);
+    let from = format!("docker://{host}/team/shop:1");
+    let config = place.skopeo(&["inspect", "--config", "--tls-verify=false", &from]);
+    let config: Value = serde_json::from_slice(&config).expect("JSON");
+    assert_eq!(
+        config["rootfs"]["diff_ids"].as_array().map(Vec::len),
+        Some(3)
+    );
+    assert!(pushed.contains("@sha256:"));
+}
+
+#[test]
+#[ignore = "needs docker-registry, skopeo and htpasswd"]
+fn a_password_is_tried_kept_and_never_told() {
+    const PASSWORD: &str = "correct-horse";
+    let place = Place::new();
+    let output = place
+        .command("htpasswd", &["-Bbn", "me", PASSWORD])
+        .output()
+        .expect("htpasswd is installed");
+    place.write("htpasswd", &String::from_utf8_lossy(&output.stdout));
+    let file = place.path("htpasswd");
+    let more = format!(
+        "auth: {{ htpasswd: {{ realm: test, path: \"{}\" }} }}\n",
+        file.display()
+    );
+    let registry = Registry::start(place.directory.path(), &more);
+    let host = &registry.host;
+    place.write(
+        "spec.toml",
+        &format!("immbuild = 1\n[image]\nname = \"{host}/shop\"\nsteps = [ {{ write = \"/x\", text = \"x\" }} ]\n"),
+    );
+    let error = place.refused("store", &["build", "--push"], 5);
+    assert!(
+        error.contains(&format!("run `immbuild login {host}`")),
+        "{error}"
+    );
+
+    let login = |password: &str| {
+        let words = ["login", host, "--username", "me", "--password-stdin"];
+        let mut command = place.command(env!("CARGO_BIN_EXE_immbuild"), &words);
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let mut input = process.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut input, format!("{password}\n").as_bytes()).expect("written");
+        drop(input);
+        process.wait_with_output().expect("it ends")
+    };
+    let kept = place.path("docker/config.json");
+    let wrong = login("battery-staple");
+    assert_eq!(wrong.status.code(), Some(5), "{}", said(&wrong));
+    assert!(!said(&wrong).contains("battery"), "{}", said(&wrong));
+    assert!(!kept.exists());
+    let right = login(PASSWORD);
+    assert!(right.status.success(), "{}", said(&right));
+    assert!(!said(&right).contains(PASSWORD), "{}", said(&right));
+    let permissions = fs::metadata(&kept).expect("kept").permissions();
+    assert_eq!(permissions.mode() & 0o777, 0o600);
+
+    let output = place.immbuild("store", &["build", "--push"]);
+    assert!(output.status.success(), "{}", said(&output));
+    // In base64 it would be no less told.
+    let all = said(&output);
+    assert!(!all.contains(PASSWORD) && !all.contains("bWU6"), "{all}");
+    let name = format!("docker://{host}/shop:latest");
+    let authfile = kept.display().to_string();
+    let raw = place.skopeo(&[
+        "inspect",
+        "--raw",
+        "--tls-verify=false",
+        "--authfile",
+        &authfile,
+        &name,
+    ]);
+    let pushed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(Digest::of(&raw).to_string(), digest_of(&pushed));
+
+    as_a_base(&place, host, &kept);
+}
+
+/// For one who is let in and one who is not, as podman and as a helper have it.
+fn as_a_base(place: &Place, host: &str, kept: &Path) {
+    let shop = shop_spec(host, "shop:latest").replace(", \"linux/arm64\"", "");
+    place.write("spec.toml", &shop);
+    place.built("other", &["build"]);
+    let lock = fs::read_to_string(place.path("spec.lock")).expect("a lock");
+    assert!(
+        !lock.contains("127.0.0.1") && !lock.contains("me"),
+        "{lock}"
+    );
+    fs::rename(kept, place.path("podman.json")).expect("moved");
+    place.refused("third", &["build"], 5);
+    // podman's file does as well.
+    let podman = place.path("podman.json");
+    let mut command = place.command(
+        env!("CARGO_BIN_EXE_immbuild"),
+        &["build", "--store", "third"],
+    );
+    let output = command
+        .env("REGISTRY_AUTH_FILE", podman)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", said(&output));
+    // So does a helper, which is asked by pipe.
+    let helper = "#!/bin/sh\ncat > asked\necho '{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"correct-horse\"}'\n";
+    place.write("docker-credential-test", helper);
+    let program = place.path("docker-credential-test");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("made executable");
+    fs::create_dir_all(place.path("docker")).expect("made");
+    place.write(
+        "docker/config.json",
+        &format!("{{\"credHelpers\":{{\"{host}\":\"test\"}}}}"),
+    );
+    let path = format!("{}:/usr/bin:/bin", place.directory.path().display());
+    let mut command = place.command(
+        env!("CARGO_BIN_EXE_immbuild"),
+        &["build", "--store", "fourth"],
+    );
+    let output = command
+        .env("PATH", path)
+        .output()
+        .expect("the program runs");
+    assert!(output.status.success(), "{}", said(&output));
+    let asked = fs::read_to_string(place.path("asked")).expect("it was asked");
+    assert_eq!(asked.trim(), host);
+}
+
+/// An authority, a registry of it, and a client of it.
+fn certificates(place: &Place) {
+    place.openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=test authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ]);
+    for (name, usage) in [("server", "serverAuth"), ("client", "clientAuth")] {
+        let (key, request, certificate) = (
+            format!("{name}.key"),
+            format!("{name}.csr"),
+            format!("{name}.pem"),
+        );
+        let subject = format!("/CN={name}");
+        place.openssl(&[
+            "req", "-newkey", "rsa:2048", "-nodes", "-subj", &subject, "-keyout", &key, "-out",
+            &request,
+        ]);
+        place.write(
+            "extensions",
+            &format!("basicConstraints=CA:FALSE\nextendedKeyUsage={usage}\nsubjectAltName=IP:127.0.0.1,DNS:localhost\n"),
+        );
+        place.openssl(&[
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-in",
+            &request,
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-extfile",
+            "extensions",
+            "-out",
+            &certificate,
+        ]);
+    }
+}
+
+#[test]
+#[ignore = "needs docker-registry and openssl"]
+fn a_private_authority_and_a_certificate_of_ones_own_are_named_by_the_user() {
+    let place = Place::new();
+    certificates(&place);
+    let at = |name: &str| place.path(name).display().to_string();
+    let tls = format!(
+        "  tls:\n    certificate: \"{}\"\n    key: \"{}\"\n",
+        at("server.pem"),
+        at("server.key")
+    );
+    let asks = format!("{tls}    clientcas: [\"{}\"]\n", at("ca.pem"));
+    let registry = Registry::start(place.directory.path(), &tls);
+    let strict = Registry::start(place.directory.path(), &asks);
+    let spec = |host: &str| {
+        let text = format!(
+            "immbuild = 1\n[image]\nname = \"{host}/shop\"\nsteps = [ {{ write = \"/x\", text = \"x\" }} ]\n"
+        );
+        place.write("spec.toml", &text);
+    };
+    let configure = |host: &str, lines: &str| {
+        place.write(
+            "config/immbuild/config.toml",
+            &format!("[registry.\"{host}\"]\n{lines}\n"),
+        );
+    };
+    let ca = format!("ca = \"{}\"", at("ca.pem"));
+
+    spec(&registry.host);
+    configure(&registry.host, "plain-http = false");
+    let error = place.refused("store", &["build", "--push"], 5);
+    assert!(
+        error.contains("cannot be spoken to safely") && error.contains("config.toml"),
+        "{error}"
+    );
+    configure(&registry.host, &ca);
+    let pushed = place.built("store", &["build", "--push"]);
+    assert!(pushed.contains("/shop@sha256:"), "{pushed}");
+
+    spec(&strict.host);
+    configure(&strict.host, &ca);
+    place.refused("store", &["build", "--push"], 5);
+    let identity = format!(
+        "{ca}\ncertificate = \"{}\"\nkey = \"{}\"",
+        at("client.pem"),
+        at("client.key")
+    );
+    configure(&strict.host, &identity);
+    let pushed = place.built("store", &["build", "--push"]);
+    assert!(pushed.contains("/shop@sha256:"), "{pushed}");
+    configure(&strict.host, &format!("ca = \"{}\"", at("none.pem")));
+    let error = place.refused("store", &["build", "--push"], 9);
+    assert!(error.contains("none.pem"), "{error}");
+}
