@@ -244,6 +244,14 @@ fn what_skopeo_pushes_is_built_on_and_what_is_pushed_skopeo_reads() {
         "{error}"
     );
 
+    // So does one that never had a network, from what was vendored.
+    place.built("other", &["vendor", "-o", "vendor"]);
+    place.built("third", &["vendor", "--read", "vendor"]);
+    assert_eq!(
+        place.built("third", &["build", "--locked", "--offline"]),
+        digest_of(&pushed)
+    );
+
     // The tag moves, the build does not; `update` does.
     place.write("base.toml", &base_spec("second"));
     let second = place.built("base-store", &["build", "-f", "base.toml"]);

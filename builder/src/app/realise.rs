@@ -293,7 +293,7 @@ impl Provider<'_> {
             }
             (Pin::Image { manifest }, Fetch::Registry(source)) => {
                 let manifest = ManifestDigest::new(*manifest);
-                self.pull(manifest, source, progress)?;
+                pull(self.session, manifest, source, progress)?;
                 let base = self.stored(manifest)?;
                 self.image(pin, &base, store)
             }
@@ -351,26 +351,6 @@ impl Provider<'_> {
             });
         }
         Ok(store.put_tree(&set.tree)?)
-    }
-
-    /// Brings all of an image into the store.
-    fn pull(
-        &self,
-        manifest: ManifestDigest,
-        source: &RegistryImage,
-        progress: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), Failure> {
-        let client = self.session.registries();
-        let pull = Pull {
-            client: &client,
-            repository: &source.repository,
-            store: &self.session.store,
-            offline: self.session.settings.offline,
-            threads: self.session.settings.threads,
-            progress,
-        };
-        let digest = *manifest.digest();
-        Ok(pull.image(digest, source.size, source.index, source.platform)?)
     }
 
     /// An image whose parts are all in the store.
@@ -434,6 +414,26 @@ impl Provider<'_> {
             cached: false,
         })
     }
+}
+
+/// Brings all of an image of a registry into the store.
+pub(super) fn pull(
+    session: &Session<'_>,
+    manifest: ManifestDigest,
+    source: &RegistryImage,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), Failure> {
+    let client = session.registries();
+    let pull = Pull {
+        client: &client,
+        repository: &source.repository,
+        store: &session.store,
+        offline: session.settings.offline,
+        threads: session.settings.threads,
+        progress,
+    };
+    let digest = *manifest.digest();
+    Ok(pull.image(digest, source.size, source.index, source.platform)?)
 }
 
 /// More than this many bytes are no base image but a bomb.

@@ -12,15 +12,19 @@ use immbuild_cas::tree::bundle::{self, BundleError};
 use super::failure::{Exit, Failure};
 use super::libraries::{self, Library};
 use super::packages::Archives;
+use super::pins::RegistryImage;
 use super::project::{Project, io_failure};
+use super::realise::pull;
 use super::session::Session;
 use crate::diag::{Diagnostic, Place};
 use crate::graph::libraries::Language;
+use crate::image::BaseImage;
+use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, ManifestDigest};
 use crate::lock::model::{CommitPin, Lock, Pin};
 use crate::output::{VendorLayout, Vendored, write_vendor};
 use crate::platform::Platform;
 use crate::resolve::{git, http};
-use crate::spec::model::{GitSource, Resolved, Source, SourceKind};
+use crate::spec::model::{GitSource, ImageSource, Resolved, Source, SourceKind};
 
 /// What a `.deb` is called.
 const MEDIA_PACKAGE: &str = "application/vnd.debian.binary-package";
@@ -193,8 +197,26 @@ fn one(
             }
             Ok(vendored)
         }
-        // A file of this machine already; and what is told with other libraries.
-        Pin::Image { .. } | Pin::Python(_) => Ok(Vec::new()),
+        Pin::Image { index, manifests } => {
+            let mut vendored = Vec::new();
+            for (platform, manifest) in manifests {
+                let source = sources.get(platform).map(|it| &it.kind);
+                // One of a layout or archive is a file of this machine already.
+                let Some(SourceKind::Image(ImageSource::Registry(name))) = source else {
+                    continue;
+                };
+                let image = RegistryImage {
+                    repository: name.repository.clone(),
+                    size: manifest.size,
+                    index: *index,
+                    platform: *platform,
+                };
+                vendored.extend(parts(session, manifest.digest, &image)?);
+            }
+            Ok(vendored)
+        }
+        // Told with other libraries.
+        Pin::Python(_) => Ok(Vec::new()),
         Pin::Git { commits } => commits
             .iter()
             .map(|(platform, commit)| {
@@ -209,6 +231,33 @@ fn one(
             })
             .collect(),
     }
+}
+
+/// All of an image of a registry, in the store.
+fn parts(
+    session: &Session<'_>,
+    manifest: Digest,
+    image: &RegistryImage,
+) -> Result<Vec<Vendored>, Failure> {
+    let manifest = ManifestDigest::new(manifest);
+    pull(session, manifest, image, &|_| {})?;
+    let read = |digest: &Digest| session.store.read(&BlobId::new(*digest));
+    let bytes = read(manifest.digest())?;
+    let document = BaseImage::manifest(manifest, &bytes)?;
+    let title = image.repository.to_string();
+    let index = image.index.map(|index| {
+        let size = read(&index)?.len() as u64;
+        Ok::<_, Failure>(Descriptor::new(MEDIA_INDEX, index, size))
+    });
+    let own = Descriptor::new(MEDIA_MANIFEST, *manifest.digest(), bytes.len() as u64);
+    let all = index.transpose()?.into_iter().chain([own, document.config]);
+    let vendored = all.chain(document.layers).map(|part| Vendored {
+        digest: part.digest,
+        size: part.size,
+        title: title.clone(),
+        media_type: part.media_type,
+    });
+    Ok(vendored.collect())
 }
 
 /// What a locked commit holds, as one file in the store.
