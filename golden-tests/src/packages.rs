@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "python3-pip",
     "python3-venv",
     "python3-yaml",
+    "qemu-user-static",
     "skopeo",
     "sudo",
     "uidmap",

@@ -21,6 +21,7 @@ use super::session::Session;
 use super::until::Until;
 use crate::diag::{Diagnostic, Place};
 use crate::epoch::{Epoch, FormatVersion};
+use crate::exec::sandbox::runs_programs_of;
 use crate::graph::op::{OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::image::contract;
@@ -100,12 +101,21 @@ pub struct Guarantee {
     pub tier: Tier,
     /// Steps that had a lesser tier than they ask for, by label, and the least that was asked for among them.
     pub downgraded: Option<(Vec<String>, Tier)>,
+    /// Steps that ran now for another machine, by label, and for which.
+    pub emulated: Vec<(String, Platform)>,
 }
 
 impl Guarantee {
     fn of(graph: &Graph, needed: &[OpId], realised: &BTreeMap<OpId, Realised>) -> Option<Self> {
         let tiers = needed.iter().filter_map(|id| match &graph.op(*id).kind {
             OpKind::Exec(exec) => Some((*id, exec.tier, realised[id].tier?)),
+            _ => None,
+        });
+        let emulated = needed.iter().filter_map(|id| match &graph.op(*id).kind {
+            OpKind::Exec(exec) if exec.platform.machine() != std::env::consts::ARCH => {
+                let label = graph.origin(*id).label();
+                (!realised[id].cached).then_some((label, exec.platform))
+            }
             _ => None,
         });
         let mut least = None;
@@ -121,6 +131,7 @@ impl Guarantee {
         Some(Self {
             tier: least?,
             downgraded: (!labels.is_empty()).then_some((labels, least_asked)),
+            emulated: emulated.collect(),
         })
     }
 
@@ -221,7 +232,7 @@ fn attempt(
         wants,
     } = planned(session, project, request)?;
     let first = resolved.values().next().expect("a spec has a platform");
-    refuse_foreign(&graph, &wants)?;
+    refuse_foreign(session, &graph, &wants)?;
 
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
     let needed = graph.reachable(&wants);
@@ -678,13 +689,17 @@ pub fn wanted_stage(
         })
 }
 
-/// A step can only execute programs of this machine.
-pub fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
+/// A step executes programs of this machine, or of others that it has a handler for.
+pub fn refuse_foreign(session: &Session<'_>, graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
     for id in graph.reachable(wants) {
-        if let OpKind::Exec(exec) = &graph.op(id).kind
-            && exec.platform.machine() != std::env::consts::ARCH
-            && !(exec.platform.machine() == "i686" && std::env::consts::ARCH == "x86_64")
-        {
+        let OpKind::Exec(exec) = &graph.op(id).kind else {
+            continue;
+        };
+        if exec.platform.machine() == std::env::consts::ARCH {
+            continue;
+        }
+        let scratch = session.store.scratch("foreign")?;
+        if let Err(lack) = runs_programs_of(exec.platform.machine(), scratch.path())? {
             return Err(Failure::new(
                 Exit::Machine,
                 Diagnostic::error(format!(
@@ -693,7 +708,11 @@ pub fn refuse_foreign(graph: &Graph, wants: &[OpId]) -> Result<(), Failure> {
                     exec.platform,
                     std::env::consts::ARCH
                 ))
-                .hint("give its stage `platform = \"…\"` of this machine and cross-compile, or build on such a machine"),
+                .because(lack.to_string())
+                .hint(format!(
+                    "{}; or give its stage `platform = \"…\"` of this machine and cross-compile",
+                    lack.fix()
+                )),
             ));
         }
     }

@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
-use crate::exec::sandbox::{self, Outcome, Probe};
+use crate::exec::sandbox::{self, FOREIGN_FIX, Foreign, Outcome, Probe, runs_programs_of};
+use crate::platform::Platform;
 
 /// How something that was tried went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -122,6 +123,7 @@ pub fn doctor(store: &Path, elsewhere: &Path) -> Result<Vec<Check>, Failure> {
         .as_ref()
         .map_or(elsewhere, |(scratch, _)| scratch.path());
     checks.extend(sandbox::probe(place)?.into_iter().map(Check::of_probe));
+    checks.push(other_machines(place)?);
     checks.extend(["podman", "docker"].map(engine));
     Ok(checks)
 }
@@ -141,6 +143,34 @@ fn free_space(path: &Path) -> Check {
             check
         }
     }
+}
+
+/// Emulators are only needed for steps of other platforms.
+fn other_machines(place: &Path) -> Result<Check, Failure> {
+    let (mut run, mut broken) = (Vec::new(), None);
+    for platform in Platform::all().filter(|it| it.machine() != std::env::consts::ARCH) {
+        match runs_programs_of(platform.machine(), place)? {
+            Ok(()) => run.push(platform.to_string()),
+            Err(Foreign::Unknown { .. }) => {}
+            // x86_64 knows them without a handler, and the sandbox refuses their calls.
+            Err(Foreign::Broken { .. }) if platform.machine() == "i686" => {}
+            Err(lack) => broken = broken.or(Some(lack)),
+        }
+    }
+    let name = "other machines";
+    Ok(match (broken, run.as_slice()) {
+        (Some(lack), _) => Check {
+            name: name.into(),
+            health: Health::Limited,
+            detail: lack.to_string(),
+            fix: Some(lack.fix().into()),
+        },
+        (None, []) => Check::good(
+            name,
+            format!("none; only steps of other platforms need them: {FOREIGN_FIX}"),
+        ),
+        (None, run) => Check::good(name, format!("steps of {} can be run", run.join(", "))),
+    })
 }
 
 /// An engine is only needed to load images into it.

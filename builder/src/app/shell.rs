@@ -71,7 +71,7 @@ pub fn find(
         .first_key_value()
         .expect("one was asked for");
     let root = planned.root(*platform, request.at.step)?;
-    refuse_foreign(&planned.graph, &[root])?;
+    refuse_foreign(session, &planned.graph, &[root])?;
 
     let stage_env = crate::graph::plan::stage_environment(spec, &spec.stages[&planned.stage]);
     let finder = Finder {

@@ -63,6 +63,10 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
         report.cached,
         report.ran
     ));
+    let emulated = report.guarantee.iter().flat_map(|it| &it.emulated);
+    for (step, platform) in emulated {
+        say(&format!("emulated  {step}: programs of {platform}"));
+    }
     let base = match report.base {
         (0, _) => String::new(),
         (count, size) => format!(", {count} base {}", bytes(size)),
@@ -135,6 +139,9 @@ pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
         "images": images,
         "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
         "tier": guarantee.map(|guarantee| guarantee.tier.as_str()),
+        "emulated": guarantee.map_or(&[][..], |guarantee| &guarantee.emulated).iter()
+            .map(|(step, platform)| json!({ "step": step, "platform": platform.to_string() }))
+            .collect::<Vec<Value>>(),
         "downgraded": downgraded.map(|(steps, asked)| json!({
             "steps": steps,
             "asked": asked.as_str(),

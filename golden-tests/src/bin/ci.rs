@@ -51,6 +51,8 @@ const CHECKS: &[Check] = &[
             "--test",
             "consumers",
             "--test",
+            "emulated",
+            "--test",
             "function_zip",
             "--test",
             "images",

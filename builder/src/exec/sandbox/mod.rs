@@ -44,6 +44,7 @@ use super::tracer::evidence::Evidence;
 use super::tracer::{Spin, Virtual};
 use crate::hostfs::owner::{Noteless, Owner};
 
+mod foreign;
 mod idmap;
 mod mounts;
 mod policy;
@@ -54,6 +55,7 @@ mod supervisor;
 mod support;
 mod terminal;
 
+pub use foreign::{FOREIGN_FIX, Foreign, runs_programs_of};
 pub use idmap::{EnterError, IdMap, RANGE_FIX, enter_if_needed};
 /// Where the upper directory is in a job's scratch directory.
 pub use mounts::UPPER;

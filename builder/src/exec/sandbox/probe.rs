@@ -19,7 +19,7 @@ use super::idmap::{
     EnterError, NAMESPACE_FIX, on_path, root_without_rights, subordinate_ids, unshare,
 };
 use super::policy::{LIMITS, OVERLAY_OPTIONS};
-use super::{PROBE, PROC_FIX, SandboxError, is_ready, seccomp, supervisor, support};
+use super::{PROBE, PROC_FIX, SandboxError, foreign, is_ready, seccomp, supervisor, support};
 
 /// One thing that was tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -289,7 +289,7 @@ pub(super) fn attempt() -> i32 {
         return support::wait();
     }
     let trial = trials()
-        .chain([&PROC_INSIDE])
+        .chain([&PROC_INSIDE, &foreign::TRIAL])
         .find(|trial| name == trial.name);
     let (Some(trial), Some(directory)) = (trial, arguments.next()) else {
         return 2;
@@ -305,7 +305,7 @@ pub(super) fn attempt() -> i32 {
 }
 
 /// A user and a mount namespace with only the caller's id, which needs no helper.
-fn enter_namespace() -> io::Result<()> {
+pub(super) fn enter_namespace() -> io::Result<()> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     unshare(UnshareFlags::NEWUSER | UnshareFlags::NEWNS)?;
     fs::write("/proc/self/setgroups", "deny")?;

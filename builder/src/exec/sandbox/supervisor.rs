@@ -544,8 +544,9 @@ fn candidates(program: &[u8], path: Option<&Vec<u8>>) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// execve(2) itself: the C library's own wrappers try a shell where the kernel does not know what the program is.
 #[allow(unsafe_code, reason = "execve(2) takes arrays of pointers")]
-fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
+pub(super) fn execve(program: &CStr, argv: &[CString], env: &[CString]) -> Errno {
     let pointers = |words: &[CString]| -> Vec<*const libc::c_char> {
         words
             .iter()
