@@ -291,6 +291,52 @@ fn what_skopeo_pushes_is_built_on_and_what_is_pushed_skopeo_reads() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo"]
+fn what_is_about_an_image_is_beside_it() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    let spec = format!(
+        "immbuild = 1\n[image]\nname = \"{host}/shop\"\nsteps = [ {{ write = \"/x\", text = \"x\" }} ]\n"
+    );
+    place.write("spec.toml", &spec);
+    let pushed = place.built("store", &["build", "--push"]);
+    let name = format!("{host}/shop:latest");
+    place.write("bill.json", "{}");
+    let words = [
+        "attach",
+        &name,
+        "bill.json",
+        "--type",
+        "application/spdx+json",
+    ];
+    let bill = place.built("store", &words);
+    assert!(bill.starts_with(&format!("{host}/shop@sha256:")), "{bill}");
+    assert_eq!(place.built("store", &words), bill);
+    let listed = format!("{}  application/spdx+json", digest_of(&bill));
+    assert_eq!(place.built("other", &["referrers", &pushed]), listed);
+    assert_eq!(
+        place.built("other", &["referrers", &name, "--type", "x/y"]),
+        ""
+    );
+    place.built("other", &["referrers", &name, "--fetch", "out"]);
+    let hex = digest_of(&bill).trim_start_matches("sha256:");
+    let file = place.path("out").join(hex).join("bill.json");
+    assert_eq!(fs::read_to_string(file).expect("fetched"), "{}");
+    // What is there is not overwritten.
+    place.refused("other", &["referrers", &name, "--fetch", "out"], 9);
+    let from = format!("docker://{name}");
+    let raw = place.skopeo(&["inspect", "--raw", "--tls-verify=false", &from]);
+    assert_eq!(Digest::of(&raw).to_string(), digest_of(&pushed));
+    let error = place.refused(
+        "other",
+        &["attach", &name, "bill.json", "--type", "spdx"],
+        2,
+    );
+    assert!(error.contains("no media type"), "{error}");
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo"]
 fn dockers_own_form_of_an_image_is_a_base_too() {
     let place = Place::new();
     let registry = Registry::start(place.directory.path(), "");

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use immbuild::image::descriptor::{Descriptor, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST};
 use immbuild::platform::Platform;
 use immbuild::registry::credentials::{Credential, CredentialFiles};
-use immbuild::registry::{Access, Client, Patience, Pull, Push, Pushed, RegistryError, Whole};
+use immbuild::registry::{
+    Access, Attachment, Client, Patience, Pull, Push, Pushed, RegistryError, Whole,
+};
 use immbuild::spec::image_name::ImageRepository;
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::store::{MemoryStore, Store as _};
@@ -1018,4 +1020,133 @@ fn a_login_is_tried() {
     let open = Server::right();
     let client = Client::new(&access, PATIENCE, &NEVER);
     assert!(!client.check(&open.host).expect("everybody is let in"));
+}
+
+/// Attaches one file with this text.
+fn attach(
+    image: &Image,
+    server: &Server,
+    of_type: &str,
+    text: &str,
+) -> Result<Digest, RegistryError> {
+    let access = Access::default();
+    let client = Client::new(&access, PATIENCE, &NEVER);
+    let store = MemoryStore::default();
+    let blob = store.put_bytes(text.as_bytes()).expect("kept");
+    let file = Attachment {
+        title: "bill.json".into(),
+        media_type: of_type.into(),
+        digest: *blob.digest(),
+        size: text.len() as u64,
+    };
+    Push {
+        client: &client,
+        repository: &shop(server),
+        blobs: &store,
+        elsewhere: &BTreeMap::new(),
+        threads: NonZeroUsize::MIN,
+        progress: &|_| {},
+    }
+    .attach(&image.root(), of_type, &[file], &store)
+}
+
+fn listed(image: &Image, server: &Server, of_type: Option<&str>) -> Vec<(Digest, String)> {
+    let access = Access::default();
+    let client = Client::new(&access, PATIENCE, &NEVER);
+    client
+        .referrers(&shop(server), &Digest::of(&image.index), of_type)
+        .expect("a list")
+        .into_iter()
+        .map(|it| (it.descriptor.digest, it.artifact_type))
+        .collect()
+}
+
+#[test]
+fn what_is_about_an_image_is_listed_with_and_without_the_registrys_help() {
+    let image = Image::new();
+    let fallback = format!("shop:sha256-{}", Digest::of(&image.index).to_hex());
+    for knows in [true, false] {
+        let server = Server::right();
+        server
+            .held
+            .lock()
+            .expect("no thread panics with it")
+            .referrers = knows;
+        image.push(&server).expect("pushed");
+        assert_eq!(listed(&image, &server, None), []);
+        let bill = attach(&image, &server, "application/spdx+json", "{}").expect("attached");
+        let other = attach(&image, &server, "text/plain", "good").expect("attached");
+        assert_ne!(bill, other);
+        // The same is the same, and listed once.
+        assert_eq!(
+            attach(&image, &server, "text/plain", "good").expect("attached"),
+            other
+        );
+        let mut all = vec![
+            (bill, "application/spdx+json".to_owned()),
+            (other, "text/plain".to_owned()),
+        ];
+        all.sort();
+        assert_eq!(listed(&image, &server, None), all);
+        assert_eq!(
+            listed(&image, &server, Some("text/plain")),
+            [(other, "text/plain".to_owned())]
+        );
+        assert_eq!(server.tags().contains(&fallback), !knows);
+        // The image is what it was.
+        let held = server.held.lock().expect("no thread panics with it");
+        assert_eq!(held.manifests["shop:1"].1, image.index);
+        drop(held);
+        let access = Access::default();
+        let client = Client::new(&access, PATIENCE, &NEVER);
+        let store = MemoryStore::default();
+        let files = pull_with(&client, &server, &store)
+            .artifact(other)
+            .expect("fetched");
+        assert_eq!(files.len(), 1);
+        assert_eq!(files[0].title.as_deref(), Some("bill.json"));
+        assert!(has(&store, b"good"));
+    }
+}
+
+#[test]
+fn a_list_goes_on_where_the_registry_says_and_ends() {
+    let image = Image::new();
+    let entry = |name: &str| {
+        let digest = Digest::of(name.as_bytes());
+        format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{MEDIA_MANIFEST}","digest":"{digest}","size":1,"artifactType":"{name}"}}]}}"#
+        )
+    };
+    let (first, second) = (entry("a"), entry("b"));
+    let pages = rule(move |request, _| {
+        let link = ("Link", "</v2/shop/referrers/more?last=1>; rel=\"next\"");
+        match (request.path.contains("/referrers/"), request.query.as_str()) {
+            (false, _) => Instead::Right,
+            (true, "last=1") => Instead::Raw(answer(200, &[], second.as_bytes(), false)),
+            (true, _) => Instead::Raw(answer(200, &[link], first.as_bytes(), false)),
+        }
+    });
+    let server = Server::start(pages);
+    let types: Vec<String> = listed(&image, &server, None)
+        .into_iter()
+        .map(|(_, it)| it)
+        .collect();
+    assert_eq!(types.len(), 2);
+
+    let again = rule(|request, _| {
+        let link = ("Link", "<?again>; rel=\"next\"");
+        match request.path.contains("/referrers/") {
+            true => Instead::Raw(answer(
+                200,
+                &[link],
+                br#"{"schemaVersion":2,"manifests":[]}"#,
+                false,
+            )),
+            false => Instead::Right,
+        }
+    });
+    let server = Server::start(again);
+    assert_eq!(listed(&image, &server, None), []);
+    assert!(server.lines().len() <= 64, "{}", server.lines().len());
 }

@@ -25,6 +25,7 @@ pub mod planned;
 pub mod project;
 pub mod push;
 pub mod realise;
+pub mod referrers;
 pub mod sbom;
 pub mod scratch;
 pub mod session;

@@ -92,6 +92,10 @@ pub enum Command {
     Load(Load),
     /// Send an image to a registry, and give it its tags when all of it is there
     Push(Push),
+    /// Put files about an image beside it in its registry
+    Attach(Attach),
+    /// List what is beside an image in its registry, or fetch it
+    Referrers(Referrers),
     /// Try a credential, and keep it where Docker and podman look for it
     Login(Login),
     /// Check an image, rebuild it, and say how far the two agree
@@ -428,6 +432,41 @@ pub struct Push {
     /// Give it this tag, or this name with a tag, instead of those of the spec
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The image stays as it is: what is about it is another artifact, which names it.
+Stdout gets `NAME@sha256:…` of that artifact.
+
+Example:
+  immbuild sbom -o shop.spdx.json
+  immbuild attach registry.example.com/shop:1.4.0 shop.spdx.json --type application/spdx+json")]
+pub struct Attach {
+    /// The image: `HOST/PATH:TAG` or `HOST/PATH@sha256:…`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// What is put beside it
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// What it is: a media type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub artifact_type: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Stdout gets a line for each artifact: its digest, its type.")]
+pub struct Referrers {
+    /// The image: `HOST/PATH:TAG` or `HOST/PATH@sha256:…`
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// Only those of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub artifact_type: Option<String>,
+    /// Write their files below this directory
+    #[arg(long, value_name = "DIR")]
+    pub fetch: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! The commands about registries: `push`, `login`.
+//! The commands about registries: `push`, `attach`, `referrers`, `login`.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -12,10 +12,11 @@ use super::report;
 use super::run::{Context, host, usage};
 use crate::app::locate::{self, ImageAt};
 use crate::app::push::{self, PushReport, Targets};
-use crate::app::{Exit, Failure, Project, Session, login};
+use crate::app::{Exit, Failure, Project, Session, login, referrers};
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::IdMap;
 use crate::output::Names;
+use crate::spec::image_name::{ImageName, ImageNameError};
 
 /// Longest line that is taken for a user or a password.
 const LINE_MAX: u64 = 64 << 10;
@@ -84,6 +85,84 @@ impl Context<'_> {
         Ok(pushed)
     }
 
+    pub(super) fn attach(&self, arguments: &args::Attach) -> Result<ExitCode, Failure> {
+        let name = image_name(&arguments.image)?;
+        if !is_media_type(&arguments.artifact_type) {
+            let shown = arguments.artifact_type.escape_debug();
+            return Err(usage(format!("`{shown}` is no media type"))
+                .hint("it is of the form `application/spdx+json`"));
+        }
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        self.listen_for_signals();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let attached =
+            referrers::attach(&session, &name, &arguments.files, &arguments.artifact_type)
+                .map_err(|failure| self.or_interrupted(failure))?;
+        if self.cli.global.json {
+            let value = json!({
+                "event": "result",
+                "ok": true,
+                "exit": 0,
+                "reference": attached.reference.to_string(),
+                "subject": attached.subject.to_string(),
+            });
+            report::data(&value.to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.cli.global.quiet {
+            let image = name.repository.at(attached.subject);
+            report::say(&format!("attached  to {image}"));
+        }
+        report::data(&attached.reference.to_string());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    pub(super) fn referrers(&self, arguments: &args::Referrers) -> Result<ExitCode, Failure> {
+        let name = image_name(&arguments.image)?;
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        self.listen_for_signals();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let artifact_type = arguments.artifact_type.as_deref();
+        let into = arguments.fetch.as_deref();
+        let found = referrers::referrers(&session, &name, artifact_type, into)
+            .map_err(|failure| self.or_interrupted(failure))?;
+        if self.cli.global.json {
+            let all = found.all.iter().map(|referrer| {
+                json!({
+                    "digest": referrer.descriptor.digest.to_string(),
+                    "type": referrer.artifact_type,
+                    "size": referrer.descriptor.size,
+                    "annotations": referrer.descriptor.annotations,
+                })
+            });
+            let written = found.written.iter().map(|path| path.display().to_string());
+            let value = json!({
+                "event": "result",
+                "ok": true,
+                "exit": 0,
+                "subject": found.subject.to_string(),
+                "referrers": all.collect::<Vec<_>>(),
+                "written": written.collect::<Vec<_>>(),
+            });
+            report::data(&value.to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        for referrer in &found.all {
+            let digest = referrer.descriptor.digest;
+            // What others wrote is shown, not obeyed.
+            let of_type = referrer.artifact_type.escape_debug();
+            report::data(format!("{digest}  {of_type}").trim_end());
+        }
+        if !self.cli.global.quiet {
+            for path in &found.written {
+                report::say(&format!("written   {}", path.display()));
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     pub(super) fn login(&self, arguments: &args::Login) -> Result<ExitCode, Failure> {
         if self.cli.global.offline {
             return Err(usage("`login` asks the registry, and the network is off"));
@@ -136,6 +215,31 @@ impl Context<'_> {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An image in a registry, as a command takes it.
+fn image_name(text: &str) -> Result<ImageName, Failure> {
+    text.parse().map_err(|error: ImageNameError| {
+        usage(format!(
+            "`{}` is no image in a registry",
+            text.escape_debug()
+        ))
+        .because(error.to_string())
+        .hint("it is `HOST/PATH:TAG` or `HOST/PATH@sha256:…`")
+    })
+}
+
+/// RFC 6838 §4.2, as far as a registry cares.
+fn is_media_type(text: &str) -> bool {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 127
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    text.split_once('/')
+        .is_some_and(|(top, sub)| is_name(top) && is_name(sub))
 }
 
 /// The terminal of standard input without its echo, until it goes.

@@ -58,6 +58,8 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Load(arguments) => context.load(arguments),
         Command::Manifest(arguments) => context.manifest(arguments),
         Command::Push(arguments) => context.push(arguments),
+        Command::Attach(arguments) => context.attach(arguments),
+        Command::Referrers(arguments) => context.referrers(arguments),
         Command::Login(arguments) => context.login(arguments),
         Command::Init(arguments) => context.init(arguments),
         Command::Shell(arguments) => context.shell(arguments),

@@ -3,6 +3,7 @@
 //! The only home of `oci-spec`, which reads in tests what we wrote: its own serialisation differs from run to run.
 //! May use: floors 0 to 2, `layer`. Must never know where images come from or go to, nor any clock.
 
+pub mod artifact;
 pub mod base;
 pub mod config;
 pub mod contract;

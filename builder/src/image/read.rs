@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use immbuild_cas::digest::Digest;
 
+use super::artifact::Referrer;
 use super::config::{ContainerConfig, History, ImageConfig};
 use super::descriptor::{
     Descriptor, LayerMedia, MEDIA_CONFIG, MEDIA_INDEX, MEDIA_MANIFEST, PlatformText,
@@ -173,6 +174,23 @@ pub fn links(bytes: &[u8], name: &str) -> Result<Links, ReadError> {
         links.blobs.push(layer);
     }
     Ok(links)
+}
+
+/// The entries of a list of referrers (OCI distribution-spec, "Listing Referrers").
+pub fn referrers(bytes: &[u8], name: &str) -> Result<Vec<Referrer>, ReadError> {
+    let json = parse(bytes, name)?;
+    let root = At::root(&json, name);
+    root.expect_number("schemaVersion", 2)?;
+    let entries = root.list("manifests")?;
+    entries
+        .iter()
+        .map(|entry| {
+            Ok(Referrer {
+                descriptor: descriptor(entry)?,
+                artifact_type: entry.optional_text("artifactType")?,
+            })
+        })
+        .collect()
 }
 
 /// A layer that is fetched from elsewhere than the image (OCI image-spec, "Non-Distributable Layers").

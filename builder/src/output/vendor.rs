@@ -12,18 +12,14 @@ use super::oci_layout::{is_layout_of_one_image, is_ours};
 use super::staging::StagedDirectory;
 use super::{LAYOUT_MARKER, OutputError, io_error};
 use crate::image::CanonicalJson;
+use crate::image::artifact::{Artifact, EMPTY, EMPTY_MEDIA, TITLE};
 use crate::image::descriptor::{Descriptor, MEDIA_MANIFEST};
 use crate::image::index::Index;
-use crate::image::json::{MAX_JSON, ToJson, Writer};
+use crate::image::json::MAX_JSON;
 use crate::image::read::{Document, artifact, document, layout_marker};
 
 /// What the artifact is.
 pub const ARTIFACT: &str = "application/vnd.immbuild.vendor.v1";
-/// OCI image-spec, "Guidance for an Empty Descriptor".
-const EMPTY_MEDIA: &str = "application/vnd.oci.empty.v1+json";
-const EMPTY: &[u8] = b"{}";
-/// What a locked file is called.
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// One locked file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,24 +32,6 @@ pub struct Vendored {
     pub title: String,
     /// What it is.
     pub media_type: String,
-}
-
-/// The artifact's manifest. Fields in the order `schemaVersion` (2), `mediaType`, `artifactType`, `config`, `layers`.
-struct Artifact {
-    config: Descriptor,
-    layers: Vec<Descriptor>,
-}
-
-impl ToJson for Artifact {
-    fn write(&self, out: &mut Writer) {
-        out.object(|fields| {
-            fields.field("schemaVersion", &2_u64);
-            fields.field("mediaType", MEDIA_MANIFEST);
-            fields.field("artifactType", ARTIFACT);
-            fields.field("config", &self.config);
-            fields.field("layers", &self.layers);
-        });
-    }
 }
 
 /// Writes a layout with these files, each once, in the order of their digests. Gives the digest of the manifest: the same
@@ -102,8 +80,11 @@ pub fn write_vendor(
         write(&empty, &mut &*EMPTY)?;
     }
     let manifest = CanonicalJson::of(&Artifact {
+        artifact_type: ARTIFACT.to_owned(),
         config: Descriptor::new(EMPTY_MEDIA, empty, EMPTY.len() as u64),
         layers,
+        subject: None,
+        annotations: BTreeMap::new(),
     });
     write(&manifest.digest(), &mut manifest.as_bytes())?;
     let index = CanonicalJson::of(&Index {

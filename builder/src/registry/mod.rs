@@ -10,11 +10,13 @@ pub mod client;
 pub mod credentials;
 mod pull;
 mod push;
+mod referrers;
 
 pub use access::{Access, HostAccess};
 pub use client::{Client, Patience};
 pub use pull::{Document, Found, Part, Pull};
 pub use push::{Push, Pushed, Whole};
+pub use referrers::{AttachedFile, Attachment};
 
 use immbuild_cas::digest::Digest;
 use immbuild_cas::store::StoreError;

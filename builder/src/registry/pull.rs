@@ -25,7 +25,7 @@ use crate::image::json::MAX_JSON;
 use crate::image::read::{self, DOCKER_INDEX, DOCKER_MANIFEST, Document as Parsed, ReadError};
 use crate::image::{BaseError, BaseImage};
 use crate::platform::Platform;
-use crate::resolve::http::exchange::{Answer, Method};
+use crate::resolve::http::exchange::{Answer, Method, shown_text};
 use crate::spec::image_name::{ImageName, ImageRepository};
 
 /// Most connections at once: a registry is shared with others.
@@ -183,6 +183,34 @@ impl Client<'_> {
             digest: actual,
             bytes,
         }))
+    }
+
+    /// All of an answer that is no document of the registry's own.
+    pub(super) fn whole_document(
+        &self,
+        reply: Reply,
+        repository: &ImageRepository,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let url = reply.url;
+        let mut bytes = Vec::new();
+        let body = Paced::new(reply.answer, self.patience.idle, self.patience.slowest);
+        body.take(MAX_JSON + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| RegistryError::Unreachable {
+                url: shown_text(&url),
+                cause: error.to_string(),
+                attempts: 1,
+            })?;
+        if bytes.len() as u64 > MAX_JSON {
+            let size = bytes.len() as u64;
+            let source = ReadError::Size {
+                document: shown_text(&url),
+                size,
+            };
+            let from = repository.to_string();
+            return Err(RegistryError::Document { from, source });
+        }
+        Ok(bytes)
     }
 
     /// Brings a blob into a store. What is there already is not fetched.
@@ -557,7 +585,7 @@ impl Pull<'_> {
     }
 
     /// A document by its digest: from the store, else from the registry and then into the store.
-    fn by_digest(
+    pub(super) fn by_digest(
         &self,
         what: &str,
         digest: Digest,

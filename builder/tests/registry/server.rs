@@ -64,6 +64,8 @@ pub struct Held {
     pub manifests: BTreeMap<String, (String, Vec<u8>)>,
     pub uploads: BTreeMap<String, Vec<u8>>,
     pub requests: Vec<Request>,
+    /// Does it know what referrers are?
+    pub referrers: bool,
 }
 
 #[derive(Clone)]
@@ -213,6 +215,13 @@ impl Server {
                 None => answer(200, &[], blob, is_head),
             };
         }
+        if let Some((_, subject)) = rest.split_once("/referrers/")
+            && held.referrers
+        {
+            let list = held.referrers_of(subject);
+            let headers = [("Content-Type", "application/vnd.oci.image.index.v1+json")];
+            return answer(200, &headers, &list, is_head);
+        }
         let Some((repository, name)) = rest.split_once("/manifests/") else {
             return answer(404, &[], b"", is_head);
         };
@@ -221,14 +230,13 @@ impl Server {
         if request.method == "PUT" {
             let digest = Digest::of(&request.body);
             let media_type = request.header("content-type").to_owned();
+            let subject = subject_of(&request.body).filter(|_| held.referrers);
             held.manifests
                 .insert(key, (media_type, request.body.clone()));
-            return answer(
-                201,
-                &[("Docker-Content-Digest", &digest.to_string())],
-                b"",
-                false,
-            );
+            let digest = digest.to_string();
+            let mut headers = vec![("Docker-Content-Digest", digest.as_str())];
+            headers.extend(subject.as_deref().map(|subject| ("OCI-Subject", subject)));
+            return answer(201, &headers, b"", false);
         }
         match held.manifests.get(&key) {
             None => {
@@ -248,7 +256,34 @@ impl Server {
     }
 }
 
+/// What a manifest is about.
+fn subject_of(manifest: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(manifest).ok()?;
+    Some(json["subject"]["digest"].as_str()?.to_owned())
+}
+
 impl Held {
+    fn referrers_of(&self, subject: &str) -> Vec<u8> {
+        let entries: Vec<serde_json::Value> = self
+            .manifests
+            .iter()
+            .filter(|(name, (_, bytes))| {
+                name.contains('@') && subject_of(bytes).as_deref() == Some(subject)
+            })
+            .map(|(_, (media_type, bytes))| {
+                let json: serde_json::Value = serde_json::from_slice(bytes).expect("JSON");
+                serde_json::json!({
+                    "mediaType": media_type,
+                    "digest": Digest::of(bytes).to_string(),
+                    "size": bytes.len(),
+                    "artifactType": json["artifactType"],
+                })
+            })
+            .collect();
+        let list = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+        serde_json::to_vec(&list).expect("JSON")
+    }
+
     fn upload(&mut self, request: &Request, repository: &str, id: &str) -> Vec<u8> {
         let location = |id: &str| format!("/v2/{repository}/blobs/uploads/{id}");
         match request.method.as_str() {
