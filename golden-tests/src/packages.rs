@@ -10,6 +10,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "btrfs-progs",
     "bzip2",
+    "containerd",
     "crun",
     "curl",
     "e2fsprogs",
