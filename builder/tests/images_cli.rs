@@ -818,3 +818,130 @@ fn podman_has_the_image_afterwards() {
         loaded["config"]
     );
 }
+
+#[test]
+fn containerd_gets_every_tag_and_wants_a_name() {
+    let place = Place::new();
+    let named = format!("name = \"localhost/site\"\ntags = [\"1\", \"2\"]{SITE}");
+    let digest = place.build("site", &named);
+    let import = "#!/bin/sh\necho \"$0 $1 $2\" | sed 's|.*/||' >> asked\nfor last; do :; done\ncp \"$last\" loaded.tar\n";
+    let path = place.with_program("ctr", import);
+    let load = ["load", "containerd", "site.toml"];
+    let told = answer(place.command(&load).env("PATH", &path)).ok();
+    assert_eq!(
+        told.stderr,
+        "loaded    localhost/site:1\nloaded    localhost/site:2\n"
+    );
+    for tag in ["1", "2"] {
+        let of_tag = place.run(&["inspect", &format!("loaded.tar:{tag}"), "--json"]);
+        assert_eq!(of_tag.ok().result()["digest"], digest.as_str());
+    }
+    // Where there is no `ctr`, there may be its friendlier sister.
+    fs::remove_file(place.path().join("bin/ctr")).expect("removed");
+    let bin = place.path().join("bin").display().to_string();
+    let script = "#!/bin/sh\necho \"nerdctl $1 $2\" >> asked\n";
+    place.with_program("nerdctl", script);
+    let alone = |load: &[&str]| {
+        let mut command = place.command(load);
+        answer(command.env("PATH", &bin))
+    };
+    alone(&load).ok();
+    let asked = fs::read_to_string(place.path().join("asked")).expect("asked");
+    assert_eq!(asked, "ctr images import\nnerdctl load -i\n");
+    fs::remove_file(place.path().join("bin/nerdctl")).expect("removed");
+    let told = alone(&load);
+    assert_eq!(told.code, 5);
+    assert!(
+        told.stderr.contains("`ctr` is not installed"),
+        "{}",
+        told.stderr
+    );
+
+    place.build("none", SITE);
+    let told = alone(&["load", "containerd", "none.toml"]);
+    assert_eq!(told.code, 2);
+    assert!(
+        told.stderr
+            .contains("containerd knows images by their names, and this one has none"),
+        "{}",
+        told.stderr
+    );
+    assert_eq!(place.left_over(), Vec::<PathBuf>::new());
+}
+
+/// A daemon of the test's own, ended with it.
+struct Containerd(std::process::Child);
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs containerd and root"]
+fn containerd_has_the_image_afterwards() {
+    let place = Place::new();
+    let digest = place.build("site", &format!("name = \"localhost/site\"{SITE}"));
+    let at = |name: &str| place.path().join(name).display().to_string();
+    place.write(
+        "containerd.toml",
+        "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n",
+    );
+    let socket = at("c.sock");
+    let daemon = Command::new("containerd")
+        .args(["--config", &at("containerd.toml"), "--address", &socket])
+        .args([
+            "--root",
+            &at("c-root"),
+            "--state",
+            &at("c-state"),
+            "--log-level",
+            "error",
+        ])
+        .spawn()
+        .expect("containerd is installed");
+    let _daemon = Containerd(daemon);
+    let ctr = |args: &[&str]| {
+        Command::new("ctr")
+            .args(["--address", &socket, "--namespace", "immbuild"])
+            .args(args)
+            .output()
+            .expect("ctr is installed")
+    };
+    let answers = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        ctr(&["version"]).status.success()
+    });
+    assert!(answers, "containerd does not answer");
+    let mut load = place.command(&["load", "containerd", "-f", "site.toml"]);
+    load.envs([
+        ("CONTAINERD_ADDRESS", socket.as_str()),
+        ("CONTAINERD_NAMESPACE", "immbuild"),
+        // An overlay may lie on an overlay here.
+        ("CONTAINERD_SNAPSHOTTER", "native"),
+    ]);
+    answer(&mut load).ok();
+    let listed = ctr(&["images", "list"]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let line = listed
+        .lines()
+        .find(|line| line.starts_with("localhost/site:latest "))
+        .unwrap_or_else(|| panic!("{listed}"));
+    assert!(line.contains(&digest), "{line}");
+    // Every blob arrived, and is what its digest says.
+    let content = ctr(&["content", "get", &digest]);
+    assert_eq!(
+        Digest::of(&content.stdout).to_string(),
+        digest,
+        "{}",
+        String::from_utf8_lossy(&content.stderr)
+    );
+    let checked = ctr(&["images", "check", "--snapshotter", "native"]);
+    let checked = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(
+        checked.contains("complete (") && checked.contains(" true"),
+        "{checked}"
+    );
+}

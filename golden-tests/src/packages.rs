@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "btrfs-progs",
     "bzip2",
+    "containerd",
     "crun",
     "curl",
     "docker-registry",

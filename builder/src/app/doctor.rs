@@ -7,6 +7,7 @@ use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
 use crate::exec::sandbox::{self, FOREIGN_FIX, Foreign, Outcome, Probe, runs_programs_of};
+use crate::output::Engine;
 use crate::platform::Platform;
 
 /// How something that was tried went.
@@ -124,7 +125,7 @@ pub fn doctor(store: &Path, elsewhere: &Path) -> Result<Vec<Check>, Failure> {
         .map_or(elsewhere, |(scratch, _)| scratch.path());
     checks.extend(sandbox::probe(place)?.into_iter().map(Check::of_probe));
     checks.push(other_machines(place)?);
-    checks.extend(["podman", "docker"].map(engine));
+    checks.extend([Engine::Podman, Engine::Docker, Engine::Containerd].map(engine));
     Ok(checks)
 }
 
@@ -174,8 +175,9 @@ fn other_machines(place: &Path) -> Result<Check, Failure> {
 }
 
 /// An engine is only needed to load images into it.
-fn engine(name: &'static str) -> Check {
-    let output = Command::new(name)
+fn engine(engine: Engine) -> Check {
+    let name = engine.name();
+    let output = Command::new(engine.program())
         .arg("--version")
         .stdin(Stdio::null())
         .stderr(Stdio::null())

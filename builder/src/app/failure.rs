@@ -553,7 +553,7 @@ impl From<ReadError> for Failure {
 impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         let exit = match &error {
-            OutputError::OnePlatform { .. } => Exit::Usage,
+            OutputError::OnePlatform { .. } | OutputError::Unnamed { .. } => Exit::Usage,
             OutputError::NotVendored { .. } => Exit::Untrusted,
             OutputError::Root { .. }
             | OutputError::NoMember { .. }
@@ -573,6 +573,9 @@ impl From<OutputError> for Failure {
             } => failure.hint(CASE_HINT),
             OutputError::Root { .. } => {
                 failure.hint("`root` names a directory of the image: `immbuild inspect --files` lists them")
+            }
+            OutputError::Unnamed { .. } => {
+                failure.hint("`name` in `[image]` or `--tag NAME:TAG` gives it one")
             }
             OutputError::NoMember { .. } => {
                 failure.hint("leave it out of the directory that `root` names")

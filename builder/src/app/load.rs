@@ -47,7 +47,7 @@ pub fn load(
     let work = WorkId(LOAD);
     session.events.event(Event::Started {
         id: work,
-        label: format!("load into {}", engine.program()),
+        label: format!("load into {}", engine.name()),
         total: Some(image.layers.iter().map(|layer| layer.size).sum()),
     });
     let progress = |done| session.events.event(Event::Advanced { id: work, done });

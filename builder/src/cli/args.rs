@@ -379,7 +379,7 @@ pub enum GraphFormat {
 
 #[derive(Debug, Args)]
 pub struct Load {
-    /// `podman` or `docker`
+    /// `podman`, `docker` or `containerd`
     #[arg(value_enum)]
     pub engine: Engine,
     /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
@@ -487,6 +487,7 @@ pub struct Login {
 pub enum Engine {
     Podman,
     Docker,
+    Containerd,
 }
 
 #[derive(Debug, Args)]

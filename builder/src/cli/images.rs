@@ -163,11 +163,12 @@ impl Context<'_> {
         let engine = match arguments.engine {
             args::Engine::Podman => Engine::Podman,
             args::Engine::Docker => Engine::Docker,
+            args::Engine::Containerd => Engine::Containerd,
         };
         let loaded = load::load(&session, engine, &at, arguments.tag.as_deref())?;
         if self.cli.global.json {
             let value = json!({
-                "engine": engine.program(),
+                "engine": engine.name(),
                 "manifest": loaded.manifest.to_string(),
                 "config": loaded.config.to_string(),
                 "platform": loaded.chosen.map(|platform| platform.to_string()),

@@ -15,6 +15,9 @@ pub enum Engine {
     /// Takes a docker archive: Docker 20.10 reads nothing else, and no version before 23 reads zstd. The image id (the config's digest)
     /// is the same; Docker computes a manifest of its own.
     Docker,
+    /// Takes an OCI archive with all tags, through `ctr`, or `nerdctl` where there is no `ctr`. Both go by `CONTAINERD_NAMESPACE` and
+    /// `CONTAINERD_ADDRESS`. An image is nothing but a name there, so it must have one.
+    Containerd,
 }
 
 impl Engine {
@@ -23,6 +26,15 @@ impl Engine {
         match self {
             Self::Podman => "podman",
             Self::Docker => "docker",
+            Self::Containerd => "ctr",
+        }
+    }
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            other => other.program(),
         }
     }
 }
@@ -48,7 +60,7 @@ impl From<Engine> for EngineCommand {
 /// Loads an image for one platform. `scratch` is a directory for the archive that is passed on.
 ///
 /// # Errors
-/// The image has several platforms; the engine is not installed or refuses; the archive cannot be written.
+/// The image has several platforms, or no name for containerd; the engine is not installed or refuses; the archive cannot be written.
 pub fn load(
     command: &EngineCommand,
     subject: Subject<'_>,
@@ -71,6 +83,24 @@ pub fn load(
                 tags: names.tags.iter().take(1).cloned().collect(),
             };
             write_oci_archive(&archive.0, subject, &first, layers, progress)?;
+        }
+        Engine::Containerd => {
+            if names.references().is_empty() {
+                return Err(OutputError::Unnamed {
+                    engine: engine.name(),
+                });
+            }
+            write_oci_archive(&archive.0, subject, names, layers, progress)?;
+            let import = ["images".as_ref(), "import".as_ref(), archive.0.as_os_str()];
+            match command.run(&import) {
+                Err(OutputError::NoProgram { .. }) => {}
+                other => return other,
+            }
+            let nerdctl = EngineCommand {
+                engine,
+                words: vec!["nerdctl".into()],
+            };
+            return nerdctl.run(&["load".as_ref(), "-i".as_ref(), archive.0.as_os_str()]);
         }
     }
     command.run(&["load".as_ref(), "-i".as_ref(), archive.0.as_os_str()])?;

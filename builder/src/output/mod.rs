@@ -303,6 +303,12 @@ pub enum OutputError {
     /// An encoder is of no use.
     #[error(transparent)]
     Encoder(#[from] EncoderError),
+    /// An engine knows images by name alone, and this one has none.
+    #[error("{engine} knows images by their names, and this one has none")]
+    Unnamed {
+        /// The engine.
+        engine: &'static str,
+    },
     /// The engine's program is not installed.
     #[error("`{program}` is not installed")]
     NoProgram {
