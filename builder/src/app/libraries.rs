@@ -355,6 +355,7 @@ pub fn fetch(
             label: library.label(),
             sha256: library.pin.sha256,
             size: library.size,
+            whole: "it".into(),
             urls: match library.at {
                 At::Registry => registries.urls(&library.pin)?,
                 _ => urls(session, library)?,

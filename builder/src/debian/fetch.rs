@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read as _};
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use immbuild_cas::digest::{BlobId, Digest};
 use immbuild_cas::store::{Store, StoreError};
@@ -17,14 +16,13 @@ use super::sources::Places;
 use crate::epoch::Epoch;
 use crate::layer::Limited;
 use crate::resolve::http::{self, Fetcher, HttpError, Policy};
+use crate::resolve::several::{self, Fetched};
 use crate::resolve::unpack;
 
 /// Most bytes of a release: Debian's has 150 kB.
 const RELEASE_MAX: u64 = 16 << 20;
 /// Most bytes of an index, decompressed: Debian's greatest has 55 MB.
 const INDEX_MAX: u64 = 1 << 30;
-/// Most connections at once: an archive is shared with others.
-pub const CONNECTIONS: usize = 4;
 
 /// Why something of an archive was not fetched.
 #[derive(Debug, thiserror::Error)]
@@ -255,7 +253,7 @@ pub struct Means<'a> {
     pub store: &'a dyn Store,
     /// Does it.
     pub fetcher: &'a Fetcher,
-    /// How many at once, but never more than [`CONNECTIONS`].
+    /// How many at once, but never more than four.
     pub threads: NonZeroUsize,
     /// Set to stop.
     pub cancel: &'a AtomicBool,
@@ -266,66 +264,43 @@ pub struct Means<'a> {
 /// Brings packages into the store, the greatest first. What is there already is not fetched; without a network, everything
 /// that is missing is told at once.
 pub fn packages(wanted: &[Wanted], means: &Means<'_>) -> Result<(), FetchError> {
-    let mut missing: Vec<&Wanted> = Vec::new();
-    for one in wanted {
-        if !means.store.has(&BlobId::new(one.file.sha256))? {
-            missing.push(one);
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    // A local mirror is no network.
-    let reachable = |one: &Wanted| {
-        let mut urls = urls(one, means).into_iter();
-        !means.offline || urls.any(|url| url.starts_with("file:"))
-    };
-    let unreachable: Vec<MissingFile> = missing
+    let files: Vec<several::Wanted> = wanted
         .iter()
-        .filter(|one| !reachable(one))
-        .map(|one| one.file.clone())
+        .map(|one| several::Wanted {
+            label: format!("{} {}", one.file.name, one.file.version),
+            sha256: one.file.sha256,
+            size: Some(one.size),
+            urls: urls(one, means),
+            whole: format!("the archive `{}`", one.archive),
+        })
         .collect();
-    if !unreachable.is_empty() {
-        return Err(FetchError::Offline {
-            missing: unreachable,
-        });
-    }
-    missing.sort_by_key(|one| std::cmp::Reverse(one.size));
-    let (next, arrived) = (AtomicUsize::new(0), AtomicU64::new(0));
-    let failed = Mutex::new(Vec::new());
-    let is_full = AtomicBool::new(false);
-    let worker = || {
-        while !means.cancel.load(Ordering::Relaxed) && !is_full.load(Ordering::Relaxed) {
-            let Some(one) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                return;
-            };
-            if let Err(error) = package(one, means, &arrived) {
-                // Where one has no place, no other has.
-                is_full.fetch_or(matches!(error, HttpError::Store(_)), Ordering::Relaxed);
-                let mut failed = failed.lock().expect("no thread panics with it");
-                failed.push((one.file.clone(), error));
-            }
-        }
+    let each = several::Means {
+        offline: means.offline,
+        store: means.store,
+        fetcher: means.fetcher,
+        threads: means.threads,
+        cancel: means.cancel,
+        progress: means.progress,
     };
-    std::thread::scope(|scope| {
-        for _ in 1..means.threads.get().min(CONNECTIONS) {
-            scope.spawn(worker);
+    let file = |at: usize| wanted[at].file.clone();
+    let mut failed = match several::fetch_each(&files, &each)? {
+        Fetched::All => return Ok(()),
+        Fetched::Offline(missing) => {
+            let missing = missing.into_iter().map(file).collect();
+            return Err(FetchError::Offline { missing });
         }
-        worker();
-    });
-    let mut failed = failed.into_inner().expect("no thread panics with it");
-    failed.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-    let is_of_store = |(_, error): &(MissingFile, HttpError)| matches!(error, HttpError::Store(_));
-    if let Some(at) = failed.iter().position(is_of_store) {
-        let (file, source) = failed.swap_remove(at);
-        let what = format!("{} {}", file.name, file.version);
+        Fetched::Failed(failed) => failed,
+    };
+    let is_of_store = |(_, error): &(usize, HttpError)| matches!(error, HttpError::Store(_));
+    if let Some(of_store) = failed.iter().position(is_of_store) {
+        let (at, source) = failed.swap_remove(of_store);
+        let what = files[at].label.clone();
         return Err(FetchError::File { what, source });
     }
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(FetchError::Packages { failed })
-    }
+    let failed = failed.into_iter();
+    let mut failed: Vec<_> = failed.map(|(at, error)| (file(at), error)).collect();
+    failed.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+    Err(FetchError::Packages { failed })
 }
 
 fn urls(one: &Wanted, means: &Means<'_>) -> Vec<String> {
@@ -334,33 +309,6 @@ fn urls(one: &Wanted, means: &Means<'_>) -> Vec<String> {
         .get(&one.archive)
         .map(|places| places.urls(&one.path, one.date))
         .unwrap_or_default()
-}
-
-fn package(one: &Wanted, means: &Means<'_>, arrived: &AtomicU64) -> Result<(), HttpError> {
-    let urls = urls(one, means);
-    let Some((url, mirrors)) = urls.split_first() else {
-        return Err(HttpError::NoPlace {
-            what: format!("the archive `{}`", one.archive),
-        });
-    };
-    let request = http::Request {
-        url,
-        mirrors,
-        expected: Some(one.file.sha256),
-        size: Some(one.size),
-        offline: means.offline,
-    };
-    let seen = AtomicU64::new(0);
-    let progress = |done: u64, _: Option<u64>| {
-        // A file that is begun anew at another mirror counts once.
-        let before = seen.fetch_max(done, Ordering::Relaxed);
-        let more = done.saturating_sub(before);
-        (means.progress)(arrived.fetch_add(more, Ordering::Relaxed) + more);
-    };
-    means
-        .fetcher
-        .fetch(&request, means.store, &progress)
-        .map(|_| ())
 }
 
 /// How patiently archives are asked: as files are, but for no longer than an index or a package may be.

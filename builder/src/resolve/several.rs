@@ -23,6 +23,8 @@ pub struct Wanted {
     pub size: Option<u64>,
     /// Where it is, in the order that is tried.
     pub urls: Vec<String>,
+    /// What has no place when it has none: `it`, or what it is part of.
+    pub whole: String,
 }
 
 /// Why files were not fetched.
@@ -76,48 +78,77 @@ pub struct Means<'a> {
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// Those that are not in the store.
-///
-/// # Errors
-/// The store failed.
-pub fn missing<'w>(wanted: &'w [Wanted], store: &dyn Store) -> Result<Vec<&'w Wanted>, StoreError> {
-    let mut missing = Vec::new();
-    for one in wanted {
-        if !store.has(&BlobId::new(one.sha256))? {
-            missing.push(one);
-        }
-    }
-    Ok(missing)
-}
-
 /// Brings files into the store, the greatest first. What is there already is not fetched; without a network, everything that
 /// is missing is told at once.
 ///
 /// # Errors
 /// One of them was not fetched.
 pub fn fetch(wanted: &[Wanted], means: &Means<'_>) -> Result<(), SeveralError> {
-    let mut missing = missing(wanted, means.store)?;
+    match fetch_each(wanted, means)? {
+        Fetched::All => Ok(()),
+        Fetched::Offline(missing) => Err(SeveralError::Offline {
+            missing: missing
+                .into_iter()
+                .map(|at| format!("{} ({})", wanted[at].label, wanted[at].sha256))
+                .collect(),
+        }),
+        Fetched::Failed(failed) => {
+            let failed = failed.into_iter();
+            let mut failed: Vec<_> = failed
+                .map(|(at, error)| (wanted[at].label.clone(), error))
+                .collect();
+            failed.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Err(SeveralError::Failed { failed })
+        }
+    }
+}
+
+/// What became of several files, by their places in the list.
+#[derive(Debug)]
+pub enum Fetched {
+    /// Each is in the store.
+    All,
+    /// These are not, and the network is off. Nothing was fetched.
+    Offline(Vec<usize>),
+    /// These are not, and why. Once the store had refused one, no other was begun.
+    Failed(Vec<(usize, HttpError)>),
+}
+
+/// As [`fetch`], for who has words of its own for what goes wrong.
+///
+/// # Errors
+/// The store cannot say what it has.
+pub fn fetch_each(wanted: &[Wanted], means: &Means<'_>) -> Result<Fetched, StoreError> {
+    let mut missing = Vec::new();
+    for (at, one) in wanted.iter().enumerate() {
+        if !means.store.has(&BlobId::new(one.sha256))? {
+            missing.push(at);
+        }
+    }
     // What is a file of this machine needs no network.
-    let is_here = |one: &&&Wanted| one.urls.iter().any(|url| url.starts_with("file:"));
-    let away: Vec<String> = missing
+    let is_here = |at: &usize| wanted[*at].urls.iter().any(|url| url.starts_with("file:"));
+    let away: Vec<usize> = missing
         .iter()
-        .filter(|one| means.offline && !is_here(one))
-        .map(|one| format!("{} ({})", one.label, one.sha256))
+        .copied()
+        .filter(|at| means.offline && !is_here(at))
         .collect();
     if !away.is_empty() {
-        return Err(SeveralError::Offline { missing: away });
+        return Ok(Fetched::Offline(away));
     }
-    missing.sort_by_key(|one| std::cmp::Reverse(one.size));
+    missing.sort_by_key(|at| std::cmp::Reverse(wanted[*at].size));
     let (next, arrived) = (AtomicUsize::new(0), AtomicU64::new(0));
     let failed = Mutex::new(Vec::new());
+    let is_full = AtomicBool::new(false);
     let worker = || {
-        while !means.cancel.load(Ordering::Relaxed) {
-            let Some(one) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
+        while !means.cancel.load(Ordering::Relaxed) && !is_full.load(Ordering::Relaxed) {
+            let Some(at) = missing.get(next.fetch_add(1, Ordering::Relaxed)) else {
                 return;
             };
-            if let Err(error) = file(one, means, &arrived) {
+            if let Err(error) = file(&wanted[*at], means, &arrived) {
+                // Where one has no room, no other has.
+                is_full.fetch_or(matches!(error, HttpError::Store(_)), Ordering::Relaxed);
                 let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.push((one.label.clone(), error));
+                failed.push((*at, error));
             }
         }
     };
@@ -133,18 +164,18 @@ pub fn fetch(wanted: &[Wanted], means: &Means<'_>) -> Result<(), SeveralError> {
         worker();
     });
     let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.sort_by(|(a, _), (b, _)| a.cmp(b));
-    if failed.is_empty() {
-        Ok(())
+    failed.sort_by_key(|(at, _)| *at);
+    Ok(if failed.is_empty() {
+        Fetched::All
     } else {
-        Err(SeveralError::Failed { failed })
-    }
+        Fetched::Failed(failed)
+    })
 }
 
 fn file(one: &Wanted, means: &Means<'_>, arrived: &AtomicU64) -> Result<(), HttpError> {
     let Some((url, mirrors)) = one.urls.split_first() else {
         return Err(HttpError::NoPlace {
-            what: "it".to_owned(),
+            what: one.whole.clone(),
         });
     };
     let request = Request {
