@@ -291,6 +291,76 @@ fn what_skopeo_pushes_is_built_on_and_what_is_pushed_skopeo_reads() {
 
 #[test]
 #[ignore = "needs docker-registry and skopeo"]
+fn an_image_is_copied_as_it_is() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let other = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    let spec = base_spec("copied").replace("[image]\n", "[image]\ncompression = \"gzip\"\n");
+    place.write("base.toml", &spec);
+    place.built("base-store", &["build", "-f", "base.toml"]);
+    let raw = |name: &str| {
+        let from = format!("docker://{name}");
+        place.skopeo(&["inspect", "--raw", "--tls-verify=false", &from])
+    };
+    // In Docker's own form, which is none of ours, and in OCI's.
+    for form in ["v2s2", "oci"] {
+        let from = format!("{host}/{form}/base:1");
+        let to = format!("docker://{from}");
+        place.skopeo(&[
+            "copy",
+            "--all",
+            "--format",
+            form,
+            "--dest-tls-verify=false",
+            "oci:base:latest",
+            &to,
+        ]);
+        let bytes = raw(&from);
+        let digest = Digest::of(&bytes).to_string();
+
+        let near = format!("{host}/{form}/mirror:2");
+        assert_eq!(
+            place.built("store", &["copy", &from, &near]),
+            format!("{host}/{form}/mirror@{digest}")
+        );
+        assert_eq!(raw(&near), bytes);
+        let far = format!("{}/{form}/base:1", other.host);
+        place.built("store", &["copy", &from, &far]);
+        assert_eq!(raw(&far), bytes);
+
+        let (layout, archive) = (format!("{form}-layout"), format!("{form}.tar"));
+        for to in [&layout, &archive] {
+            assert_eq!(place.built("store", &["copy", &from, to]), digest);
+            assert_eq!(
+                place.built("store", &["verify", to, "--structure-only"]),
+                digest
+            );
+            let back = format!("{host}/{form}/from-{to}:1");
+            place.built("other-store", &["copy", to, &back]);
+            assert_eq!(raw(&back), bytes);
+        }
+        // The archive is the same whenever it is written; what is there is replaced.
+        let before = fs::read(place.path(&archive)).expect("written");
+        place.built("store", &["copy", &layout, &archive]);
+        assert_eq!(fs::read(place.path(&archive)).expect("written"), before);
+    }
+    let from = format!("{host}/oci/base:1");
+    fs::create_dir(place.path("in-the-way")).expect("made");
+    place.write("in-the-way/mine", "mine");
+    place.refused("store", &["copy", &from, "in-the-way"], 9);
+    assert!(place.path("in-the-way/mine").exists());
+    place.refused(
+        "store",
+        &["copy", &format!("{host}/oci/none:1"), "none.tar"],
+        5,
+    );
+    assert!(!place.path("none.tar").exists());
+    place.refused("store", &["copy", &from, "off.tar", "--offline"], 5);
+}
+
+#[test]
+#[ignore = "needs docker-registry and skopeo"]
 fn what_is_about_an_image_is_beside_it() {
     let place = Place::new();
     let registry = Registry::start(place.directory.path(), "");

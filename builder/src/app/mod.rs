@@ -3,6 +3,7 @@
 pub mod build;
 pub mod cache;
 pub mod compare;
+pub mod copy;
 pub mod doctor;
 pub mod explain;
 pub mod failure;

@@ -92,6 +92,8 @@ pub enum Command {
     Load(Load),
     /// Send an image to a registry, and give it its tags when all of it is there
     Push(Push),
+    /// Copy an image as it is between registries, layouts and archives
+    Copy(Copy),
     /// Put files about an image beside it in its registry
     Attach(Attach),
     /// List what is beside an image in its registry, or fetch it
@@ -120,9 +122,6 @@ pub enum Command {
     },
     /// Print the manual page
     Man,
-    /// (a later version) copy between registries and layouts
-    #[command(hide = true)]
-    Copy(Later),
     /// (a later version) rebuild under hostile variation
     #[command(hide = true)]
     Check(Later),
@@ -432,6 +431,24 @@ pub struct Push {
     /// Give it this tag, or this name with a tag, instead of those of the spec
     #[arg(long, value_name = "TAG")]
     pub tag: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A name with a host (`registry.example.com/shop:1`) is in a registry; a path that begins with `./`
+or `/` never is. A file that ends in `.tar` is written as an OCI archive, any other as a layout.
+No byte changes: stdout gets the digest, or `NAME@sha256:…` in a registry.
+
+Examples:
+  immbuild copy registry.example.com/shop:1.4.0 mirror.example.com/shop:1.4.0
+  immbuild copy registry.example.com/shop:1.4.0 out/shop.tar")]
+pub struct Copy {
+    /// From where: in a registry, a layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec
+    #[arg(value_name = "A")]
+    pub from: String,
+    /// To where: in a registry, a layout, or an archive
+    #[arg(value_name = "B")]
+    pub to: String,
 }
 
 #[derive(Debug, Args)]

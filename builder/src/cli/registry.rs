@@ -1,4 +1,4 @@
-//! The commands about registries: `push`, `attach`, `referrers`, `login`.
+//! The commands about registries: `push`, `copy`, `attach`, `referrers`, `login`.
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::report;
 use super::run::{Context, host, usage};
 use crate::app::locate::{self, ImageAt};
 use crate::app::push::{self, PushReport, Targets};
-use crate::app::{Exit, Failure, Project, Session, login, referrers};
+use crate::app::{Exit, Failure, Project, Session, copy, login, referrers};
 use crate::diag::Diagnostic;
 use crate::exec::sandbox::IdMap;
 use crate::output::Names;
@@ -83,6 +83,38 @@ impl Context<'_> {
             }
         }
         Ok(pushed)
+    }
+
+    pub(super) fn copy(&self, arguments: &args::Copy) -> Result<ExitCode, Failure> {
+        let settings = self.settings(IdMap::Single)?;
+        let progress = self.progress();
+        self.listen_for_signals();
+        let session = Session::open(&settings, &progress, &self.cancel)?;
+        let copied = copy::copy(&session, &arguments.from, &arguments.to)
+            .map_err(|failure| self.or_interrupted(failure))?;
+        let reference = copied.reference.map(|reference| reference.to_string());
+        if self.cli.global.json {
+            let value = json!({
+                "event": "result",
+                "ok": true,
+                "exit": 0,
+                "digest": copied.digest.to_string(),
+                "reference": reference,
+                "documents": copied.documents,
+                "blobs": { "count": copied.blobs.0, "bytes": copied.blobs.1 },
+            });
+            report::data(&value.to_string());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.cli.global.quiet {
+            let (documents, blobs) = (copied.documents, copied.blobs.0);
+            let bytes = report::bytes(copied.blobs.1);
+            report::say(&format!(
+                "copied    {documents} manifests, {blobs} blobs, {bytes}"
+            ));
+        }
+        report::data(&reference.unwrap_or_else(|| copied.digest.to_string()));
+        Ok(ExitCode::SUCCESS)
     }
 
     pub(super) fn attach(&self, arguments: &args::Attach) -> Result<ExitCode, Failure> {

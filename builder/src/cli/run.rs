@@ -58,6 +58,7 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
         Command::Load(arguments) => context.load(arguments),
         Command::Manifest(arguments) => context.manifest(arguments),
         Command::Push(arguments) => context.push(arguments),
+        Command::Copy(arguments) => context.copy(arguments),
         Command::Attach(arguments) => context.attach(arguments),
         Command::Referrers(arguments) => context.referrers(arguments),
         Command::Login(arguments) => context.login(arguments),
@@ -86,7 +87,6 @@ pub(super) fn run(cli: &Cli, style: Style) -> Result<ExitCode, Failure> {
             report::raw(&page);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Copy(_) => Err(not_yet("`copy`")),
         Command::Check(_) => Err(not_yet("`check`")),
         Command::Audit(_) => Err(not_yet("`audit`")),
         Command::Attest(_) => Err(not_yet("`attest`")),

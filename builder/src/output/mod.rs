@@ -14,6 +14,7 @@ mod staging;
 mod stamp;
 mod tar;
 mod vendor;
+mod whole;
 mod zip;
 
 pub use copy::{Blobs, LayerSource};
@@ -25,6 +26,7 @@ pub use oci_archive::write_oci_archive;
 pub use oci_layout::write_oci_layout;
 pub use stamp::{Stamp, stamp};
 pub use vendor::{ARTIFACT, VendorLayout, Vendored, write_vendor};
+pub use whole::{AsItIs, write_archive_as_it_is, write_layout_as_it_is};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -20,6 +20,7 @@ use immbuild_cas::store::Store;
 
 use super::RegistryError;
 use super::client::{Action, Ask, Client, Reply, nothing};
+use super::push::{DEPTH, Whole};
 use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, ManifestDigest};
 use crate::image::json::MAX_JSON;
 use crate::image::read::{self, DOCKER_INDEX, DOCKER_MANIFEST, Document as Parsed, ReadError};
@@ -688,6 +689,47 @@ impl Pull<'_> {
                 host: self.repository.host().to_owned(),
                 cause: format!("one tag leads to {all} bytes of documents"),
             });
+        }
+        Ok(())
+    }
+
+    /// All of what a name stands for now, every platform and whatever else its index has, so that it is in the store.
+    ///
+    /// # Errors
+    /// As [`Self::image`].
+    pub fn whole(&self, name: &ImageName) -> Result<(Descriptor, Whole), RegistryError> {
+        let asked = match (&name.digest, &name.tag) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.clone().expect("a name has a tag or a digest"),
+        };
+        let document = self.client.document(self.repository, &asked)?;
+        self.store.put_bytes(&document.bytes)?;
+        let size = document.bytes.len() as u64;
+        let said = self.links(&document.bytes, document.digest)?.media_type;
+        let media_type = if said.is_empty() {
+            document.media_type
+        } else {
+            said
+        };
+        let root = Descriptor::new(&media_type, document.digest, size);
+        self.below(&document.bytes, document.digest, 0)?;
+        let whole = Whole::read(&root, self.store, &self.from())?;
+        self.parts(&whole.parts.values().cloned().collect::<Vec<_>>())?;
+        Ok((root, whole))
+    }
+
+    fn links(&self, bytes: &[u8], digest: Digest) -> Result<read::Links, RegistryError> {
+        read::links(bytes, &digest.to_string()).map_err(|error| self.unreadable(error))
+    }
+
+    /// The documents that one points to, and those below them.
+    fn below(&self, bytes: &[u8], digest: Digest, depth: usize) -> Result<(), RegistryError> {
+        // Deeper ones are refused when all of it is read.
+        if depth < DEPTH {
+            for entry in self.links(bytes, digest)?.documents {
+                let bytes = self.by_digest("manifest", entry.digest, Some(entry.size))?;
+                self.below(&bytes, entry.digest, depth + 1)?;
+            }
         }
         Ok(())
     }

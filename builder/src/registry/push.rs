@@ -21,7 +21,7 @@ use crate::resolve::http::exchange::{Method, Payload, with_query};
 use crate::spec::image_name::ImageRepository;
 
 /// How deep an index may stand in an index.
-const DEPTH: usize = 4;
+pub(super) const DEPTH: usize = 4;
 /// How much is handed from the reader of a blob to the connection at once.
 const PIECE: usize = 256 << 10;
 /// The least that is sent at once where a registry refuses more.

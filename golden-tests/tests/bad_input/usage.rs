@@ -86,7 +86,7 @@ fn what_a_later_version_can() {
             &format!("error: `{}` is not supported by this version", flag[0]),
         );
     }
-    for command in ["copy", "check", "audit", "attest"] {
+    for command in ["check", "audit", "attest"] {
         Lab::new(SPEC).run(&[command]).refused(
             2,
             &format!("error: `{command}` is not supported by this version"),
