@@ -67,7 +67,7 @@ pub const PROGRAMS: Corpus = Corpus {
     name: "programs",
     root: roots::programs,
     timeout: "500s",
-    room: 12,
+    room: 20,
     worlds: &surroundings::OF_PROGRAMS,
     least: Least {
         deterministic: 0.0,
