@@ -222,6 +222,8 @@ fn what_skopeo_pushes_is_built_on_and_what_is_pushed_skopeo_reads() {
         digest_of(&pushed)
     );
 
+    is_an_image_like_any_other(&place, host, digest_of(&pushed));
+
     // The layers of the base came from its own repository.
     let json = place.built("store", &["push", "--json", "--tag", "2"]);
     let last: Value = serde_json::from_str(json.lines().last().expect("a line")).expect("JSON");
@@ -403,6 +405,25 @@ fn what_is_about_an_image_is_beside_it() {
         2,
     );
     assert!(error.contains("no media type"), "{error}");
+}
+
+/// For those who have nothing of it; a copy is the layout `back`.
+fn is_an_image_like_any_other(place: &Place, host: &str, digest: &str) {
+    let name = format!("{host}/team/shop:1");
+    assert_eq!(
+        place.built("reader", &["verify", &name, "--structure-only"]),
+        digest
+    );
+    place.built("reader", &["compare", &name, "back"]);
+    assert!(
+        place
+            .built("reader", &["inspect", "--json", &name])
+            .contains(digest)
+    );
+    let error = place.refused("unread", &["inspect", "--offline", &name], 5);
+    assert!(error.contains("the network"), "{error}");
+    let error = place.refused("unread", &["inspect", &format!("{host}/team/none:1")], 5);
+    assert!(error.contains("team/none:1` is not there"), "{error}");
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::session::Session;
 use crate::diag::Diagnostic;
 use crate::image::descriptor::Descriptor;
 use crate::output::{AsItIs, Names, write_archive_as_it_is, write_layout_as_it_is};
-use crate::ports::{Event, Outcome, WorkId};
-use crate::registry::{Pull, Push, RegistryError, Whole};
+use crate::ports::{Event, WorkId};
+use crate::registry::{Push, RegistryError, Whole};
 use crate::spec::image_name::ImageName;
 
 /// What was copied.
@@ -31,27 +31,7 @@ pub struct Copied {
     pub blobs: (usize, u64),
 }
 
-/// Where an image is, or is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Registry(ImageName),
-    /// A path, or whatever else names an image here.
-    Here(String),
-}
-
-/// A name with a host, where there is no file of that name: `./` before it means the file in any case.
-fn place(text: &str) -> Place {
-    let is_path = ["./", "../", "/"]
-        .iter()
-        .any(|start| text.starts_with(start));
-    match ImageName::with_or_without_tag(text) {
-        Ok(name) if !is_path && !Path::new(text).exists() => Place::Registry(name),
-        _ => Place::Here(text.to_owned()),
-    }
-}
-
-/// The pieces of work of this command.
-const FETCH: WorkId = WorkId(6 << 32);
+/// The piece of work of this command, after that of fetching.
 const WRITE: WorkId = WorkId((6 << 32) + 1);
 
 /// An image with all that belongs to it, and where its parts are.
@@ -91,24 +71,20 @@ impl From<'_> {
 /// # Errors
 /// It is not there, a part of it is not what its digest says, or the other place does not take it. Then nothing is there by its name.
 pub fn copy(session: &Session<'_>, from: &str, to: &str) -> Result<Copied, Failure> {
-    let (from, to) = (place(from), place(to));
-    let is_away = |place: &Place| matches!(place, Place::Registry(_));
-    if session.settings.offline && (is_away(&from) || is_away(&to)) {
-        let message = "a registry needs the network, and it is off";
-        return Err(Failure::new(Exit::Unreachable, Diagnostic::error(message))
-            .hint("run it without `--offline`"));
+    let to_registry = locate::in_registry(to);
+    if session.settings.offline && to_registry.is_some() {
+        return Err(locate::needs_network());
     }
-    let taken = match from {
-        Place::Registry(name) => fetch(session, name)?,
-        Place::Here(text) => here(session, &text)?,
+    let taken = match locate::in_registry(from) {
+        Some(name) => fetch(session, name)?,
+        None => here(session, from)?,
     };
     let digest = taken.root.digest;
-    let reference = match to {
-        Place::Registry(name) => Some(send(session, &taken, &name)?),
-        Place::Here(path) => {
-            write(session, &taken, Path::new(&path))?;
-            None
-        }
+    let reference = if let Some(name) = to_registry {
+        Some(send(session, &taken, &name)?)
+    } else {
+        write(session, &taken, Path::new(to))?;
+        None
     };
     Ok(Copied {
         digest,
@@ -119,40 +95,13 @@ pub fn copy(session: &Session<'_>, from: &str, to: &str) -> Result<Copied, Failu
 }
 
 fn fetch<'a>(session: &'a Session<'_>, name: ImageName) -> Result<Taken<'a>, Failure> {
-    let name = match (&name.tag, &name.digest) {
-        (None, None) => ImageName {
-            tag: Some("latest".into()),
-            ..name
-        },
-        _ => name,
-    };
-    let client = session.registries();
-    session.events.event(Event::Started {
-        id: FETCH,
-        label: format!("fetch {name}"),
-        total: None,
-    });
-    let progress = |done| session.events.event(Event::Advanced { id: FETCH, done });
-    let fetched = Pull {
-        client: &client,
-        repository: &name.repository,
-        store: &session.store,
-        offline: false,
-        threads: session.settings.threads,
-        progress: &progress,
-    }
-    .whole(&name);
-    finish(session, FETCH, fetched.is_ok());
-    let (root, whole) = fetched?;
+    let fetched = locate::fetch(session, name)?;
     Ok(Taken {
-        root,
-        whole,
-        names: Names {
-            name: Some(name.repository.to_string()),
-            tags: name.tag.iter().cloned().collect(),
-        },
+        root: fetched.root,
+        whole: fetched.whole,
+        names: fetched.names,
         from: From::Store(&session.store),
-        repository: Some(name),
+        repository: Some(fetched.name),
     })
 }
 
@@ -217,7 +166,7 @@ fn send(session: &Session<'_>, taken: &Taken<'_>, to: &ImageName) -> Result<Imag
         progress: &progress,
     }
     .image(&taken.whole, &tags);
-    finish(session, WRITE, pushed.is_ok());
+    locate::finish(session, WRITE, pushed.is_ok());
     pushed.map_err(|error| taken.from.failure(error))?;
     Ok(to.repository.at(taken.root.digest))
 }
@@ -262,42 +211,6 @@ fn write(session: &Session<'_>, taken: &Taken<'_>, path: &Path) -> Result<(), Fa
     } else {
         write_layout_as_it_is(path, &image, taken.from.blobs(), &progress)
     };
-    finish(session, WRITE, written.is_ok());
+    locate::finish(session, WRITE, written.is_ok());
     Ok(written?)
-}
-
-fn finish(session: &Session<'_>, id: WorkId, is_done: bool) {
-    let outcome = if is_done {
-        Outcome::Done
-    } else {
-        Outcome::Failed
-    };
-    session.events.event(Event::Finished { id, outcome });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_a_host_is_a_registry_unless_it_says_that_it_is_a_path() {
-        for text in [
-            "r.example.com/shop",
-            "localhost:5000/shop:1",
-            "localhost/a/b:1",
-        ] {
-            assert!(matches!(place(text), Place::Registry(_)), "{text}");
-        }
-        for text in [
-            "out/shop",
-            "out/shop.tar",
-            "./r.example.com/shop",
-            "/tmp/x.y/z",
-            "../a.b/c",
-            "sha256:12",
-            "shop.tar",
-        ] {
-            assert_eq!(place(text), Place::Here(text.to_owned()));
-        }
-    }
 }

@@ -1,4 +1,5 @@
-//! Which image a person means: a layout or archive of this machine, a digest in the store, or what a spec built last.
+//! Which image a person means: a layout or archive of this machine, a digest in the store, one of a registry, or what a spec
+//! built last.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -16,7 +17,10 @@ use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, Platform
 use crate::image::json::MAX_JSON;
 use crate::image::{BaseImage, Document, Index, Manifest, ManifestDigest, read};
 use crate::output::Names;
+use crate::ports::{Event, Outcome, WorkId};
+use crate::registry::{Pull, Whole};
 use crate::resolve::image::{LocalImage, LocalImageError, open_local};
+use crate::spec::image_name::ImageName;
 use crate::spec::model::Ident;
 
 /// What a person named.
@@ -98,7 +102,8 @@ pub fn last_of<'a>(session: &'a Session<'_>, project: &Project) -> Result<ImageA
     })
 }
 
-/// The image that `text` names: `sha256:…`, `PATH` or `PATH:TAG` of a layout or archive, or a spec.
+/// The image that `text` names: `sha256:…`, `PATH` or `PATH:TAG` of a layout or archive, a spec, or `HOST/PATH:TAG` of a
+/// registry, from which all of it is brought into the store.
 ///
 /// # Errors
 /// There is none, or it cannot be read.
@@ -110,12 +115,109 @@ pub fn image<'a>(session: &'a Session<'_>, text: &str) -> Result<ImageAt<'a>, Fa
     if let Some(spec) = spec_at(path) {
         return last_of(session, &Project::open(&spec)?);
     }
+    if let Some(name) = in_registry(text) {
+        let fetched = fetch(session, name)?;
+        return Ok(ImageAt {
+            name: text.to_owned(),
+            roots: vec![fetched.root],
+            names: fetched.names,
+            place: Place::Store(&session.store),
+        });
+    }
     match text.rsplit_once(':') {
         Some((before, tag)) if !path.exists() && Path::new(before).exists() => {
             local(Path::new(before), Some(tag), text)
         }
         _ => local(path, None, text),
     }
+}
+
+/// The name in a registry that a person means: one with a host, where there is no file of that name. `./` before it means the
+/// file in any case.
+pub fn in_registry(text: &str) -> Option<ImageName> {
+    let is_path = ["./", "../", "/"]
+        .iter()
+        .any(|start| text.starts_with(start));
+    if is_path || Path::new(text).exists() {
+        return None;
+    }
+    ImageName::with_or_without_tag(text).ok()
+}
+
+/// An image of a registry, all of which is in the store.
+#[derive(Debug)]
+pub struct Fetched {
+    /// What its name stands for.
+    pub root: Descriptor,
+    /// It, with all that belongs to it.
+    pub whole: Whole,
+    /// Under which names engines should know it.
+    pub names: Names,
+    /// What was asked for, with a tag or a digest.
+    pub name: ImageName,
+}
+
+/// The piece of work that brings an image from a registry.
+const FETCH: WorkId = WorkId(6 << 32);
+
+/// Brings an image of a registry into the store, for all its platforms.
+///
+/// # Errors
+/// It is not there, or a part of it is not what its digest says; the network is off.
+pub fn fetch(session: &Session<'_>, name: ImageName) -> Result<Fetched, Failure> {
+    if session.settings.offline {
+        return Err(needs_network());
+    }
+    let name = match (&name.tag, &name.digest) {
+        (None, None) => ImageName {
+            tag: Some("latest".into()),
+            ..name
+        },
+        _ => name,
+    };
+    let client = session.registries();
+    session.events.event(Event::Started {
+        id: FETCH,
+        label: format!("fetch {name}"),
+        total: None,
+    });
+    let progress = |done| session.events.event(Event::Advanced { id: FETCH, done });
+    let fetched = Pull {
+        client: &client,
+        repository: &name.repository,
+        store: &session.store,
+        offline: false,
+        threads: session.settings.threads,
+        progress: &progress,
+    }
+    .whole(&name);
+    finish(session, FETCH, fetched.is_ok());
+    let (root, whole) = fetched?;
+    Ok(Fetched {
+        root,
+        whole,
+        names: Names {
+            name: Some(name.repository.to_string()),
+            tags: name.tag.iter().cloned().collect(),
+        },
+        name,
+    })
+}
+
+/// What is told where the network is off.
+pub(super) fn needs_network() -> Failure {
+    let message = "a registry needs the network, and it is off";
+    Failure::new(Exit::Unreachable, Diagnostic::error(message)).hint("run it without `--offline`")
+}
+
+/// Tells that a piece of work is done, or not to be.
+pub(super) fn finish(session: &Session<'_>, id: WorkId, is_done: bool) {
+    let outcome = if is_done {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    };
+    session.events.event(Event::Finished { id, outcome });
 }
 
 /// The same, or a directory that is neither a layout nor that of a spec's image: a tree.
@@ -193,7 +295,7 @@ fn local<'a>(path: &Path, tag: Option<&str>, name: &str) -> Result<ImageAt<'a>, 
             failure.hint(format!("write `{}:TAG`", path.display()))
         } else if is_missing {
             not_found(format!("there is no image `{name}`")).hint(
-                "name an OCI layout, an OCI or docker archive, a spec, or `sha256:…` of the store",
+                "name an OCI layout, an OCI or docker archive, a spec, `HOST/PATH:TAG` of a registry, or `sha256:…` of the store",
             )
         } else {
             failure
@@ -341,6 +443,33 @@ impl BlobSource for ImageAt<'_> {
         match &self.place {
             Place::Local(image) => image.open(id),
             Place::Store(store) => store.open(id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_host_is_a_registry_unless_it_says_that_it_is_a_path() {
+        for text in [
+            "r.example.com/shop",
+            "localhost:5000/shop:1",
+            "localhost/a/b:1",
+        ] {
+            assert!(in_registry(text).is_some(), "{text}");
+        }
+        for text in [
+            "out/shop",
+            "out/shop.tar",
+            "./r.example.com/shop",
+            "/tmp/x.y/z",
+            "../a.b/c",
+            "sha256:12",
+            "shop.tar",
+        ] {
+            assert_eq!(in_registry(text), None, "{text}");
         }
     }
 }

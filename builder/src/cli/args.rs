@@ -381,7 +381,7 @@ pub struct Load {
     /// `podman`, `docker` or `containerd`
     #[arg(value_enum)]
     pub engine: Engine,
-    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
     /// Give it this name instead of the one it has
@@ -408,7 +408,7 @@ pub enum Manifest {
 
 #[derive(Debug, Args)]
 pub struct ManifestOf {
-    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
     /// Write it to this file instead of standard output
@@ -425,7 +425,7 @@ Examples:
   immbuild push --tag 1.4.0 --tag latest
   immbuild push out/shop.tar --tag registry.example.com/shop:1.4.0")]
 pub struct Push {
-    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
     /// Give it this tag, or this name with a tag, instead of those of the spec
@@ -520,7 +520,7 @@ Examples:
   immbuild verify out/docker.tar -f spec.toml --accept diff-id
   immbuild verify out/shop.tar --structure-only")]
 pub struct Verify {
-    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec: what it built last
+    /// A layout or archive (`PATH`, `PATH:TAG`), `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec: what it built last
     #[arg(value_name = "IMAGE")]
     pub image: String,
     /// Check the image alone, rebuild nothing
@@ -560,7 +560,7 @@ Stdout gets the verdict, then each difference as `old → new`.
 
 Exit status: 0 identical, 10 identical except compression, 11 except tar form, 12 different.")]
 pub struct Compare {
-    /// A layout or archive (`PATH`, `PATH:TAG`), a directory, `sha256:…` in the store, or a spec
+    /// A layout or archive (`PATH`, `PATH:TAG`), a directory, `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec
     pub a: String,
     /// What to compare it with
     pub b: String,
@@ -568,7 +568,7 @@ pub struct Compare {
 
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A layout or archive (`PATH`, `PATH:TAG`), `sha256:…` in the store, or a spec [default: what the spec built last]
+    /// A layout or archive (`PATH`, `PATH:TAG`), `HOST/PATH:TAG` of a registry, `sha256:…` in the store, or a spec [default: what the spec built last]
     #[arg(value_name = "IMAGE")]
     pub image: Option<String>,
     /// List every file, a line each
