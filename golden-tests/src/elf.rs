@@ -70,7 +70,7 @@ fn arm64(length: usize) -> Vec<u8> {
     let length = u32::try_from(length).expect("a line is short");
     let words = [
         0xd280_0020,               // mov x0, 1
-        0x1000_0000 | (7 << 5),    // adr x1, 28 bytes on
+        0x1000_0001 | (7 << 5),    // adr x1, 28 bytes on
         0xd280_0002 | length << 5, // mov x2, length
         0xd280_0808,               // mov x8, 64 (write)
         0xd400_0001,               // svc 0
