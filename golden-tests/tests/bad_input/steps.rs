@@ -73,7 +73,7 @@ fn a_step_that_ignores_sigterm_ends_with_its_timeout() {
 #[test]
 fn a_step_that_forks_without_end_is_bounded_and_leaves_nothing() {
     let lab = Lab::with_shell(
-        "{ shell = \"f() { f & f & }; f 2>/dev/null; busybox sleep 60\", timeout = \"5s\" },",
+        "{ shell = \"f() { f & f & }; f 2>/dev/null & exec busybox sleep 60\", timeout = \"5s\" },",
         "",
     );
     lab.run(&OUTPUT)
