@@ -15,6 +15,8 @@ use crate::world::{Environment, World};
 const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
 const SYSTEMS: [FileSystem; 3] = [FileSystem::Ext4, FileSystem::Tmpfs, FileSystem::Xfs];
 const ENVIRONMENTS: [Environment; 2] = [Environment::Plain, Environment::Odd];
+/// What each file system has room for, in GiB: the stores of as many builds as there are processors.
+const ROOM: u8 = 8;
 /// Users, file systems, CPUs, cold and warm, environments, threads.
 const LEVELS: [usize; 6] = [3, 3, 2, 2, 2, 2];
 
@@ -27,7 +29,7 @@ pub fn run_matrix(full: bool) -> Result<()> {
     open_to_all(&crate::immbuild())?;
     let mounts = SYSTEMS
         .iter()
-        .map(|kind| Mounted::new(*kind, 3, &scratch, &format!("{kind:?}").to_lowercase()))
+        .map(|kind| Mounted::new(*kind, ROOM, &scratch, &format!("{kind:?}").to_lowercase()))
         .collect::<Result<Vec<_>>>()?;
     for example in EXAMPLES {
         let whole = full && example.name == "hello";
