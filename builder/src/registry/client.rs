@@ -87,6 +87,27 @@ pub(super) struct Ask<'a> {
     pub(super) again: bool,
 }
 
+impl<'a> Ask<'a> {
+    /// To be given something of a repository.
+    pub(super) fn get(
+        url: String,
+        headers: Vec<(&'static str, String)>,
+        repository: &'a ImageRepository,
+    ) -> Self {
+        Self {
+            method: Method::Get,
+            url,
+            headers,
+            payload: &nothing,
+            size: 0,
+            repository,
+            action: Action::Pull,
+            from: None,
+            again: true,
+        }
+    }
+}
+
 /// No payload.
 pub(super) fn nothing() -> Payload {
     Payload::None
@@ -162,16 +183,10 @@ impl<'a> Client<'a> {
                 host: host.to_owned(),
                 cause: "that is no host".into(),
             })?;
+        let url = format!("{}/v2/", self.access.base(host));
         let asked = self.ask(&Ask {
-            method: Method::Get,
-            url: format!("{}/v2/", self.access.base(host)),
-            headers: Vec::new(),
-            payload: &nothing,
-            size: 0,
-            repository: &repository,
             action: Action::Enter,
-            from: None,
-            again: true,
+            ..Ask::get(url, Vec::new(), &repository)
         })?;
         match asked.answer.status() {
             200 => Ok(self.said(host, &[]).is_some()),

@@ -19,14 +19,14 @@ use immbuild_cas::digest::{BlobId, Digest, Hasher};
 use immbuild_cas::store::Store;
 
 use super::RegistryError;
-use super::client::{Action, Ask, Client, Reply, nothing};
+use super::client::{Ask, Client, Reply};
 use super::push::{DEPTH, Whole};
 use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST, ManifestDigest};
 use crate::image::json::MAX_JSON;
 use crate::image::read::{self, DOCKER_INDEX, DOCKER_MANIFEST, Document as Parsed, ReadError};
 use crate::image::{BaseError, BaseImage};
 use crate::platform::Platform;
-use crate::resolve::http::exchange::{Answer, Method, shown_text};
+use crate::resolve::http::exchange::{Answer, shown_text};
 use crate::spec::image_name::{ImageName, ImageRepository};
 
 /// Most connections at once: a registry is shared with others.
@@ -93,17 +93,11 @@ impl Client<'_> {
         let accept = [MEDIA_INDEX, MEDIA_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST].join(", ");
         let mut last = None;
         for _ in 0..self.patience.attempts.max(1) {
-            let reply = self.ask(&Ask {
-                method: Method::Get,
-                url: self.url(repository, &format!("manifests/{tag_or_digest}")),
-                headers: vec![("accept", accept.clone())],
-                payload: &nothing,
-                size: 0,
+            let reply = self.ask(&Ask::get(
+                self.url(repository, &format!("manifests/{tag_or_digest}")),
+                vec![("accept", accept.clone())],
                 repository,
-                action: Action::Pull,
-                from: None,
-                again: true,
-            })?;
+            ))?;
             match reply.answer.status() {
                 200 => {}
                 404 => return Err(RegistryError::NotFound(name)),
@@ -280,17 +274,11 @@ impl Client<'_> {
         if from > 0 {
             headers.push(("range", format!("bytes={from}-{}", part.size - 1)));
         }
-        let reply = self.ask(&Ask {
-            method: Method::Get,
-            url: self.url(repository, &format!("blobs/{}", part.digest)),
+        let reply = self.ask(&Ask::get(
+            self.url(repository, &format!("blobs/{}", part.digest)),
             headers,
-            payload: &nothing,
-            size: 0,
             repository,
-            action: Action::Pull,
-            from: None,
-            again: true,
-        })?;
+        ))?;
         let protocol = |cause: String| RegistryError::Protocol {
             host: repository.host().to_owned(),
             cause,

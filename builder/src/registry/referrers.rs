@@ -9,7 +9,7 @@ use immbuild_cas::digest::Digest;
 use immbuild_cas::store::Store;
 use serde_json::{Value, json};
 
-use super::client::{Action, Ask, Client, Reply, nothing};
+use super::client::{Ask, Client, Reply};
 use super::pull::Part;
 use super::push::{Push, Whole};
 use super::{Document, RegistryError};
@@ -17,7 +17,7 @@ use crate::image::CanonicalJson;
 use crate::image::artifact::{Artifact, EMPTY, EMPTY_MEDIA, Referrer, TITLE};
 use crate::image::descriptor::{Descriptor, MEDIA_INDEX, MEDIA_MANIFEST};
 use crate::image::read;
-use crate::resolve::http::exchange::{Method, with_query};
+use crate::resolve::http::exchange::with_query;
 use crate::resolve::http::join;
 use crate::spec::image_name::ImageRepository;
 
@@ -95,17 +95,11 @@ impl Client<'_> {
     }
 
     fn list(&self, repository: &ImageRepository, url: String) -> Result<Reply, RegistryError> {
-        self.ask(&Ask {
-            method: Method::Get,
+        self.ask(&Ask::get(
             url,
-            headers: vec![("accept", MEDIA_INDEX.to_owned())],
-            payload: &nothing,
-            size: 0,
+            vec![("accept", MEDIA_INDEX.to_owned())],
             repository,
-            action: Action::Pull,
-            from: None,
-            again: true,
-        })
+        ))
     }
 
     /// The list that a tag stands for.

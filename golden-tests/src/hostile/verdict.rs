@@ -28,7 +28,8 @@ impl Verdict {
     /// Of all builds, the first being what the others are compared with.
     pub fn of(builds: &[Built]) -> Self {
         let mut trees = Vec::new();
-        for (at, built) in builds.iter().enumerate() {
+        // Worlds are counted from 1.
+        for (at, built) in (1..).zip(builds) {
             match built {
                 Built::Failed(why) => return Self::Failed(format!("in world {at}: {why}")),
                 Built::Changes(changes) if changes.is_empty() => {
@@ -250,11 +251,11 @@ mod tests {
         let bad = Built::Failed("exit 1".to_owned());
         assert_eq!(
             Verdict::of(&[good.clone(), bad]).to_string(),
-            "failed: in world 1: exit 1"
+            "failed: in world 2: exit 1"
         );
         assert_eq!(
             Verdict::of(&[changes(&[]), changes(&[])]).to_string(),
-            "failed: in world 0: it left nothing to compare"
+            "failed: in world 1: it left nothing to compare"
         );
         assert_eq!(
             Verdict::of(&[good]).to_string(),
