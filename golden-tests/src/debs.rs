@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use immbuild::epoch::Epoch;
@@ -60,8 +59,9 @@ impl Deb {
 pub fn reference(name: &str, packages: &[&str]) -> Result<Reference> {
     let top = crate::scratch().join("debian").join(name);
     let root = top.join("root");
+    let debs = top.join("debs");
     let _alone = alone(&format!("debian-{name}"))?;
-    if !top.join("cpu").exists() {
+    if !top.join("cpu").exists() || !debs.exists() {
         println!("making the root `{name}` with mmdebstrap");
         let _ = fs::remove_dir_all(&top);
         fs::create_dir_all(&root)?;
@@ -83,6 +83,12 @@ pub fn reference(name: &str, packages: &[&str]) -> Result<Reference> {
                 "--variant=essential",
                 "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
                 &format!("--include=usr-is-merged,{}", packages.join(",")),
+                // The packages themselves: the machine's own lists may know other versions, or another archive.
+                "--skip=essential/unlink,download/empty",
+                &format!(
+                    "--customize-hook=cp -r \"$1/var/cache/apt/archives\" {}",
+                    debs.display()
+                ),
                 "bookworm",
                 &shown,
             ],
@@ -94,7 +100,7 @@ pub fn reference(name: &str, packages: &[&str]) -> Result<Reference> {
         fs::write(top.join("cpu"), cpu)?;
     }
     let cpu = fs::read_to_string(top.join("cpu"))?.trim().parse()?;
-    let packages = packages_of(&root)?;
+    let packages = packages_of(&root, &debs)?;
     Ok(Reference {
         root,
         packages,
@@ -102,42 +108,24 @@ pub fn reference(name: &str, packages: &[&str]) -> Result<Reference> {
     })
 }
 
-/// The packages that a root says it has, fetched once for a target directory.
-fn packages_of(root: &Path) -> Result<Vec<Deb>> {
-    let cache = crate::scratch().join("debian").join("debs");
-    let _alone = alone("debian-debs")?;
-    fs::create_dir_all(&cache)?;
-    let mut debs = Vec::new();
-    let mut missing = Vec::new();
+/// The packages that a root says it has, as files in `debs`.
+fn packages_of(root: &Path, debs: &Path) -> Result<Vec<Deb>> {
+    let mut found = Vec::new();
     for line in dpkg_query(root, "${Package} ${Architecture} ${Version}\\n")?.lines() {
         let words: Vec<&str> = line.split(' ').collect();
         let [name, arch, version] = words[..] else {
             anyhow::bail!("`{line}` is no package");
         };
-        let file = cache.join(format!("{name}_{}_{arch}.deb", version.replace(':', "%3a")));
-        if !file.exists() {
-            missing.push(format!("{name}={version}"));
-        }
-        debs.push(Deb {
+        let file = debs.join(format!("{name}_{}_{arch}.deb", version.replace(':', "%3a")));
+        ensure!(file.exists(), "there is no {}", file.display());
+        found.push(Deb {
             name: name.to_owned(),
             arch: arch.to_owned(),
             version: version.to_owned(),
             file,
         });
     }
-    if !missing.is_empty() {
-        let status = Command::new("apt-get")
-            .args(["download", "--quiet=2"])
-            .args(&missing)
-            .current_dir(&cache)
-            .status()
-            .context("cannot run apt-get")?;
-        ensure!(status.success(), "apt-get download ended with {status}");
-    }
-    for deb in &debs {
-        ensure!(deb.file.exists(), "there is no {}", deb.file.display());
-    }
-    Ok(debs)
+    Ok(found)
 }
 
 /// What dpkg says of the packages of a root.
