@@ -100,10 +100,21 @@ pub struct Realised {
     pub action: Option<ActionId>,
     /// What was guaranteed while it ran, where it executed.
     pub tier: Option<Tier>,
-    /// Was it known already?
-    pub cached: bool,
+    /// Who did it.
+    pub had: Had,
     /// What happened on the way here that whoever expects or publishes it must know.
     pub taint: Taint,
+}
+
+/// Who did what a result comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Had {
+    /// This build.
+    Made,
+    /// An earlier build: it was known here.
+    Here,
+    /// Somebody else: it was taken from a shared cache now.
+    Shared,
 }
 
 /// What keeps a result from being recorded, published or vouched for.
@@ -168,6 +179,13 @@ pub trait Sources: Send + Sync {
         root: &Tree,
         libraries: &Tree,
     ) -> Result<(Tree, Vec<String>), Self::Error>;
+}
+
+/// Results that others have made.
+pub trait SharedResults: Send + Sync {
+    /// What an action gave elsewhere on a root: its tree, which is then in the store with all it reaches, and kept as what the action
+    /// gave. Where nobody who is believed has one there is none, and whatever goes wrong on the way is told and means the same.
+    fn result(&self, action: ActionId, root: TreeId, origin: &Origin) -> Option<TreeId>;
 }
 
 /// A source as a tree.

@@ -1,7 +1,7 @@
 //! Debian's `docker-registry` on this machine, by way of the program: plain, with passwords, with a private authority. What skopeo
 //! pushes is read, and what is pushed skopeo reads, byte for byte.
 //!
-//! They need Debian 12's docker-registry, skopeo, apache2-utils and openssl:
+//! They need Debian 12's docker-registry, skopeo, apache2-utils, openssl and busybox-static:
 //! `cargo test -p immbuild --test registries -- --ignored`.
 #![allow(
     clippy::disallowed_methods,
@@ -685,4 +685,236 @@ fn a_private_authority_and_a_certificate_of_ones_own_are_named_by_the_user() {
     configure(&strict.host, &format!("ca = \"{}\"", at("none.pem")));
     let error = place.refused("store", &["build", "--push"], 9);
     assert!(error.contains("none.pem"), "{error}");
+}
+
+/// Two steps, which read the clock and randomness, so that a result is known again. `more` is what the first has besides.
+fn stepped_spec(more: &str) -> String {
+    format!(
+        "immbuild = 1\n[source.box]\npath = \"busybox\"\n[stage.base]\nsteps = [ {{ copy = \"box\", to = \"/bin/busybox\", mode = \"0755\" }}, {{ mkdir = \"/tmp\" }} ]\n[image]\nfrom = \"base\"\nsteps = [\n  {{ run = [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox date > /when; /bin/busybox head -c 100000 /dev/urandom > /random\"]{more} }},\n  {{ run = [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox cp /random /again; /bin/busybox echo hi > /tmp/x\"] }},\n]\n"
+    )
+}
+
+/// A build whose spec has such steps: its digest, and how many steps were run, and how many taken.
+fn shared(place: &Place, store: &str, more: &[&str]) -> (String, u64, u64, String) {
+    let output = place.immbuild(store, &[&["build", "--json"][..], more].concat());
+    assert!(output.status.success(), "{more:?}: {}", said(&output));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let last: Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    let number = |name: &str| last["ops"][name].as_u64().expect("a number");
+    let digest = last["digest"].as_str().expect("a digest").to_owned();
+    (digest, number("executed"), number("taken"), text)
+}
+
+/// A registry with what the steps gave, signed by `key`, and the digest of the image.
+fn cache_of(place: &Place, registry: &Registry) -> (String, String, String) {
+    fs::copy("/bin/busybox", place.path("busybox")).expect("busybox-static is installed");
+    place.write("spec.toml", &stepped_spec(""));
+    let public = place.built("first", &["cache", "key", "key"]);
+    configure(place, &format!("key = \"{}\"", place.path("key").display()));
+    let to = format!("{}/team/cache", registry.host);
+    let (digest, executed, taken, said) = shared(place, "first", &["--cache-to", &to]);
+    assert_eq!((executed, taken), (2, 0));
+    assert!(said.contains(&format!("\"{to}\":{{\"bytes\":")), "{said}");
+    assert!(said.contains("\"sent\":2,\"there\":0"), "{said}");
+    (to, public, digest)
+}
+
+fn configure(place: &Place, cache: &str) {
+    place.write(
+        "config/immbuild/config.toml",
+        &format!("[cache]\n{cache}\n"),
+    );
+}
+
+#[test]
+#[ignore = "needs docker-registry and busybox"]
+fn another_machine_runs_no_step_again() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let (cache, public, digest) = cache_of(&place, &registry);
+    let from = ["--cache-from", cache.as_str()];
+
+    let (second, executed, taken, _) = shared(&place, "second", &from);
+    assert_eq!((second.as_str(), executed, taken), (digest.as_str(), 0, 2));
+    // It is as its own from then on, with what the steps did.
+    let (second, executed, taken, _) = shared(&place, "second", &[]);
+    assert_eq!((second.as_str(), executed, taken), (digest.as_str(), 0, 0));
+    let sources = place.built("second", &["explain", "--sources"]);
+    assert!(sources.contains("/dev/urandom"), "{sources}");
+    let again = shared(&place, "second", &["--cache-to", &cache]).3;
+    assert!(again.contains("\"sent\":0,\"there\":2"), "{again}");
+
+    // Who has no key of their own takes what a named one has signed, or all of a repository.
+    for trust in [
+        format!("signers = [\"{public}\"]"),
+        format!("unsigned = [\"{cache}\"]"),
+    ] {
+        configure(&place, &trust);
+        let store = format!("third-{}", trust.len());
+        let (third, executed, taken, _) = shared(&place, &store, &from);
+        assert_eq!((third.as_str(), executed, taken), (digest.as_str(), 0, 2));
+    }
+
+    // What changes is run, and what does not is not.
+    let changed = stepped_spec("").replace("echo hi", "echo ho");
+    place.write("spec.toml", &changed);
+    let (other, executed, taken, _) = shared(&place, "fourth", &from);
+    assert_eq!((executed, taken), (1, 1));
+    assert_ne!(other, digest);
+}
+
+#[test]
+#[ignore = "needs docker-registry and busybox"]
+fn what_nobody_vouches_for_is_not_taken() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let (cache, _, digest) = cache_of(&place, &registry);
+    let from = ["--cache-from", cache.as_str()];
+    let tags = place.path(&format!(
+        "registry-{}/docker/registry/v2/repositories/team/cache/_manifests/tags",
+        registry.host.rsplit(':').next().expect("a port")
+    ));
+    let run_here = |store: &str, cause: &str| {
+        let (built, executed, taken, said) = shared(&place, store, &from);
+        assert_eq!((built.as_str(), executed, taken), (digest.as_str(), 2, 0));
+        assert!(said.contains(cause), "{said}");
+    };
+    configure(&place, "");
+    let error = place.refused("second", &[&["build"][..], &from].concat(), 2);
+    assert!(error.contains("nothing says who is believed"), "{error}");
+    let error = place.refused("second", &["build", "--cache-to", &cache], 2);
+    assert!(error.contains("nothing signs"), "{error}");
+    let none = place.path("none").display().to_string();
+    configure(&place, &format!("key = \"{none}\""));
+    let error = place.refused("second", &["build", "--cache-to", &cache], 9);
+    assert!(
+        error.contains(&none) && error.contains("immbuild cache key"),
+        "{error}"
+    );
+    place.refused("second", &["build", "--cache-from", "nothing here"], 2);
+
+    let stranger = place.built("second", &["cache", "key", "other-key"]);
+    configure(&place, &format!("signers = [\"{stranger}\"]"));
+    run_here("second", "signed by nobody who is believed");
+
+    // Whoever may write to the registry lets the key of one result lead to another.
+    let key = place.path("key").display().to_string();
+    configure(&place, &format!("key = \"{key}\""));
+    let mut names: Vec<PathBuf> = fs::read_dir(&tags)
+        .expect("tags")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    names.sort();
+    let [one, other] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    let links = [one, other].map(|tag| fs::read(tag.join("current/link")).expect("a link"));
+    fs::write(one.join("current/link"), &links[1]).expect("written");
+    fs::write(other.join("current/link"), &links[0]).expect("written");
+    run_here("third", "signed by nobody who is believed");
+    // Who vouches for what is right puts it right.
+    let (_, executed, _, said) = shared(&place, "third", &["--cache-to", &cache]);
+    assert_eq!(executed, 0);
+    assert!(said.contains("\"sent\":2,\"there\":0"), "{said}");
+    let (built, executed, taken, _) = shared(&place, "fourth", &from);
+    assert_eq!((built.as_str(), executed, taken), (digest.as_str(), 0, 2));
+}
+
+#[test]
+#[ignore = "needs docker-registry and busybox"]
+fn a_result_that_was_tampered_with_is_made_again() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let (cache, _, digest) = cache_of(&place, &registry);
+    let from = ["--cache-from", cache.as_str()];
+    let blobs = place.path(&format!(
+        "registry-{}/docker/registry/v2/blobs/sha256",
+        registry.host.rsplit(':').next().expect("a port")
+    ));
+    // One byte of every blob that is a bundle.
+    let found = place.command("find", &[&blobs.display().to_string(), "-name", "data"]);
+    let found = { found }.output().expect("find");
+    let mut changed = 0;
+    for path in String::from_utf8_lossy(&found.stdout).lines() {
+        let mut bytes = fs::read(path).expect("read");
+        if bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            fs::write(path, bytes).expect("written");
+            changed += 1;
+        }
+    }
+    assert_eq!(changed, 2);
+    let (built, executed, taken, text) = shared(&place, "second", &from);
+    assert_eq!((built.as_str(), executed, taken), (digest.as_str(), 2, 0));
+    assert!(text.contains("its bytes are those of"), "{text}");
+    let fsck = place.built("second", &["cache", "fsck", "--json"]);
+    assert!(fsck.contains("\"ok\":true"), "{fsck}");
+
+    // A registry that does not answer is asked once.
+    drop(registry);
+    let (built, executed, taken, text) = shared(&place, "third", &from);
+    assert_eq!((built.as_str(), executed, taken), (digest.as_str(), 2, 0));
+    assert_eq!(text.matches("nothing is taken from").count(), 1, "{text}");
+    // The image is there all the same.
+    let output = place.immbuild("third", &["build", "--cache-to", &cache]);
+    assert_eq!(output.status.code(), Some(5));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), digest);
+    assert!(
+        said(&output).contains("does not answer"),
+        "{}",
+        said(&output)
+    );
+    let error = place.refused("third", &["build", "--offline", "--cache-from", &cache], 5);
+    assert!(error.contains("the network is off"), "{error}");
+}
+
+#[test]
+#[ignore = "needs docker-registry and busybox"]
+fn no_secret_and_nothing_of_a_filled_cache_travels() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let (cache, _, _) = cache_of(&place, &registry);
+    let to = ["--cache-to", cache.as_str()];
+
+    // Whoever takes what a step did with a secret does not need it, and does not get it.
+    place.write("spec.toml", &stepped_spec(", secrets = [\"token\"]"));
+    place.write("token", "hidden-token");
+    let secret = ["--secret", "token=file:token"];
+    let (_, executed, _, said) = shared(&place, "first", &[&to[..], &secret].concat());
+    assert_eq!(executed, 2);
+    assert!(said.contains("\"sent\":2,\"there\":0"), "{said}");
+    let (_, executed, taken, _) = shared(&place, "second", &["--cache-from", &cache]);
+    assert_eq!((executed, taken), (0, 2));
+    for entry in fs::read_dir(place.path("second")).expect("a store") {
+        let path = entry.expect("an entry").path();
+        let found = place.command(
+            "grep",
+            &["-rq", "hidden-token", &path.display().to_string()],
+        );
+        assert_eq!(
+            { found }.status().expect("grep").code(),
+            Some(1),
+            "{}",
+            path.display()
+        );
+    }
+
+    // A directory that is filled is mounted empty for what is sent.
+    let filling = stepped_spec("")
+        .replace("from = \"base\"", "from = \"base\"\ncache = [\"/var/cache/x\"]")
+        .replace(
+            "/bin/busybox date",
+            "/bin/busybox ls /var/cache/x > /seen; /bin/busybox touch /var/cache/x/filled; /bin/busybox date",
+        );
+    place.write("spec.toml", &filling);
+    let (empty, executed, _, _) = shared(&place, "first", &[]);
+    assert_eq!(executed, 2);
+    let (warm, executed, ..) = shared(&place, "first", &[]);
+    assert_eq!(executed, 2);
+    assert_ne!(empty, warm, "the step tells the two apart");
+    // The second step saw what the first had just left there.
+    let (sent, executed, _, said) = shared(&place, "first", &to);
+    assert_eq!((sent.as_str(), executed), (empty.as_str(), 1));
+    assert!(said.contains("\"sent\":2,\"there\":0"), "{said}");
 }

@@ -41,7 +41,7 @@ const SIDEWAYS: [(&str, &str); 12] = [
 ];
 
 /// Where a crate may be named: paths below the repository, by their beginning.
-const HOMES: [(&str, &str); 29] = [
+const HOMES: [(&str, &str); 30] = [
     ("annotate_snippets", "builder/src/diag/"),
     ("base64", "builder/src/registry/credentials.rs"),
     ("bzip2", "builder/src/resolve/unpack"),
@@ -50,6 +50,7 @@ const HOMES: [(&str, &str); 29] = [
     ("clap_mangen", "builder/src/cli/"),
     ("csv", "builder/src/python/record.rs"),
     ("docker_credential", "builder/src/registry/credentials.rs"),
+    ("ed25519_dalek", "builder/src/registry/signing.rs"),
     ("flate2", "builder/src/layer/codec.rs"),
     ("gix", "builder/src/resolve/git/"),
     ("indicatif", "builder/src/ui/"),

@@ -18,6 +18,7 @@ use super::planned::{Planned, planned};
 use super::project::Project;
 use super::realise::{self, Options};
 use super::session::Session;
+use super::shared::{self, Sharable};
 use super::until::Until;
 use crate::diag::{Diagnostic, Place};
 use crate::epoch::{Epoch, FormatVersion};
@@ -33,7 +34,7 @@ use crate::layer::Compression;
 use crate::layer::cut::{Cut, LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
-use crate::ports::{Event, Realised, Taint};
+use crate::ports::{Event, Had, Realised, Taint};
 use crate::spec::model::{self, Ident, Resolved, Tier};
 
 /// What is asked of a build.
@@ -78,6 +79,12 @@ pub struct BuildReport {
     pub cached: usize,
     /// Ops that were done.
     pub ran: usize,
+    /// Those of them that executed something.
+    pub executed: usize,
+    /// Those of the known ones that were taken from a shared cache now.
+    pub taken: usize,
+    /// What steps gave that others may have: `--cache-to` sends it.
+    pub sharable: Vec<Sharable>,
     /// What is guaranteed of what was executed, if anything was.
     pub guarantee: Option<Guarantee>,
     /// Own layers and their bytes.
@@ -114,7 +121,7 @@ impl Guarantee {
         let emulated = needed.iter().filter_map(|id| match &graph.op(*id).kind {
             OpKind::Exec(exec) if exec.platform.machine() != std::env::consts::ARCH => {
                 let label = graph.origin(*id).label();
-                (!realised[id].cached).then_some((label, exec.platform))
+                (realised[id].had == Had::Made).then_some((label, exec.platform))
             }
             _ => None,
         });
@@ -311,14 +318,24 @@ fn attempt(
     memory::remember(session, &project.memory(), &stage, &built, &realised)?;
     let written = outputs::write(session, &pinned, &outputs, &images, index.as_ref(), &built)?;
 
-    let cached = needed.iter().filter(|id| realised[id].cached).count();
+    let had = |had| {
+        let same = |id: &&OpId| realised[id].had == had;
+        needed.iter().filter(same).count()
+    };
     Ok(BuildReport {
         digest,
         locked,
         new_lock,
         ops: needed.len(),
-        cached,
-        ran: needed.len() - cached,
+        cached: needed.len() - had(Had::Made),
+        ran: had(Had::Made),
+        executed: needed
+            .iter()
+            .filter(|id| matches!(graph.op(**id).kind, OpKind::Exec(_)))
+            .filter(|id| realised[id].had == Had::Made)
+            .count(),
+        taken: had(Had::Shared),
+        sharable: shared::sharable(&graph, &needed, &realised),
         guarantee,
         own: totals.own,
         base: totals.base,

@@ -19,7 +19,7 @@ use crate::exec::tracer::evidence::Evidence;
 use crate::graph::action::{ActionId, CacheState};
 use crate::graph::op::{Op, OpId, OpKind};
 use crate::graph::{Graph, Origin};
-use crate::ports::{Realised, Sandbox as _, SourceTree, Taint};
+use crate::ports::{Had, Sandbox as _, Taint};
 use crate::spec::model::{Ident, Tier};
 
 /// What a build would do with an op.
@@ -281,7 +281,7 @@ impl Forecast<'_> {
                     };
                     match provider.here(pin)? {
                         Some(source) => {
-                            known.insert(id, of_source(source));
+                            known.insert(id, Known::of_source(source));
                             Fate::Here
                         }
                         None => Fate::Fetched,
@@ -306,7 +306,7 @@ impl Forecast<'_> {
                     action = Some(key);
                     if let Some(tree) = result {
                         let taint = Taint::default();
-                        known.insert(id, inputs[0].followed_by(tree, key, tier, true, taint));
+                        known.insert(id, inputs[0].followed_by(tree, key, tier, Had::Here, taint));
                         if self.sources
                             && let Some(tier) = tier
                         {
@@ -392,28 +392,7 @@ impl Forecast<'_> {
 
     fn empty(&self) -> Result<Known, Failure> {
         let tree = crate::exec::scheduler::empty_root(&self.session.store)?;
-        Ok(of_source(SourceTree {
-            tree,
-            times: None,
-            config: None,
-            env: BTreeMap::new(),
-            cached: true,
-        }))
-    }
-}
-
-fn of_source(source: SourceTree) -> Known {
-    Known {
-        realised: Realised {
-            tree: source.tree,
-            times: source.times,
-            config: source.config,
-            action: None,
-            tier: None,
-            cached: source.cached,
-            taint: Taint::default(),
-        },
-        env: source.env,
+        Ok(Known::empty(tree))
     }
 }
 

@@ -30,6 +30,7 @@ pub mod referrers;
 pub mod sbom;
 pub mod scratch;
 pub mod session;
+pub mod shared;
 pub mod shell;
 pub mod step_failure;
 pub mod until;

@@ -15,6 +15,7 @@ use super::packages::Archives;
 use super::pins::{Fetch, Pinned, RegistryImage};
 use super::project::Project;
 use super::session::Session;
+use super::shared::SharedCache;
 use crate::cargo::vendored;
 use crate::debian::deb;
 use crate::debian::install::install;
@@ -28,10 +29,13 @@ use crate::graph::libraries::{Layout, LibrariesOp};
 use crate::graph::op::{OpId, Pin, Unpack};
 use crate::image::{BaseImage, ManifestDigest};
 use crate::lock::model as lock;
-use crate::ports::{Event, Executor as _, Outcome, Realised, SourceTree, Sources, WorkId};
+use crate::ports::{
+    Event, Executor as _, Outcome, Realised, SharedResults, SourceTree, Sources, WorkId,
+};
 use crate::python::environment;
 use crate::registry::Pull;
 use crate::resolve::{git, http, image, unpack};
+use crate::spec::image_name::ImageRepository;
 use crate::spec::model::DebianSource;
 
 /// What steps are run with.
@@ -55,6 +59,8 @@ pub struct Options {
     pub distrust_times: bool,
     /// Run steps whose tier this machine cannot keep in tier `isolated`.
     pub allow_downgrade: bool,
+    /// Repositories that have results of others, asked in turn.
+    pub cache_from: Vec<ImageRepository>,
     /// Believe no memo of the store: fetch, import and do everything again.
     pub forget: bool,
 }
@@ -89,10 +95,12 @@ pub fn attempt(
         pinned,
         forget: options.forget,
     };
+    let shared = SharedCache::new(session, &options.cache_from);
     let scheduler = Scheduler {
         sandbox: &sandbox,
         sources: &sources,
         store: &session.store,
+        shared: shared.as_ref().map(|shared| shared as &dyn SharedResults),
         blobs: &blobs,
         events: session.events,
         threads: session.settings.threads,

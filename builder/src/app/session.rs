@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use immbuild_cas::store::LocalStore;
 
 use super::failure::Failure;
+use super::shared::Sharing;
 use crate::cargo::places::CargoPlaces;
 use crate::debian::sources::UserMirrors;
 use crate::exec::sandbox::IdMap;
@@ -52,6 +53,8 @@ pub struct Host {
     pub cargo: CargoPlaces,
     /// How registries are reached.
     pub registries: Access,
+    /// Who is believed about results of steps.
+    pub sharing: Sharing,
 }
 
 impl Default for Host {
@@ -63,6 +66,7 @@ impl Default for Host {
             python: IndexPlaces::default(),
             cargo: CargoPlaces::default(),
             registries: Access::default(),
+            sharing: Sharing::default(),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::graph::action::ActionId;
 use crate::graph::file_op::Owner;
 use crate::graph::op::{ExecOp, OpId, OpKind};
 use crate::platform::Platform;
-use crate::ports::Realised;
+use crate::ports::{Had, Realised};
 use crate::spec::model::Tier;
 
 /// What is asked of a shell.
@@ -166,7 +166,7 @@ impl Finder<'_> {
         }
         if let Some(tree) = known {
             let taint = input.realised.taint;
-            let ended = input.followed_by(tree, action, Some(tier), true, taint);
+            let ended = input.followed_by(tree, action, Some(tier), Had::Here, taint);
             results.insert(root, ended.realised);
             return Ok((self.place(root, Some((exec, tier)), &results)?, None));
         }

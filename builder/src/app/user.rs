@@ -1,13 +1,16 @@
 //! What a user says for this machine, in `config.toml`: where archives are, how registries are reached. It reaches no lock and no byte of any image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
 use super::project::io_failure;
+use super::shared::Sharing;
 use crate::debian::sources::{Places, UserMirrors};
 use crate::diag::{Diagnostic, Place, SourceFile, Span};
 use crate::python::places::IndexPlaces;
@@ -27,7 +30,7 @@ pub fn read(path: &Path) -> Result<User, Failure> {
 }
 
 /// `[archive.NAME]` with `mirrors` and `snapshot`; `[python]` with `indexes` and `directories`; `[cargo]` with `downloads`;
-/// `[registry."HOST"]` with `plain-http`, `ca`, `certificate` and `key`.
+/// `[registry."HOST"]` with `plain-http`, `ca`, `certificate` and `key`; `[cache]` with `key`, `signers` and `unsigned`.
 fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
     let file = document::source_file(name, text);
     let document = document::parse(&file)?;
@@ -36,7 +39,10 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
         diagnostics: Vec::new(),
     };
     let mut mirrors = UserMirrors::new();
-    reader.known(&document, &["archive", "python", "cargo", "registry"]);
+    reader.known(
+        &document,
+        &["archive", "python", "cargo", "registry", "cache"],
+    );
     if let Some(entry) = document.get("archive") {
         let archives = reader.table(&entry.value, "archive");
         for entry in archives.iter().flat_map(|table| &table.entries) {
@@ -65,12 +71,17 @@ fn parse(text: &str, name: &str) -> Result<User, Vec<Diagnostic>> {
             }
         }
     }
+    let sharing = document
+        .get("cache")
+        .and_then(|entry| reader.table(&entry.value, "cache"))
+        .map_or_else(Sharing::default, |table| reader.sharing(table));
     if reader.diagnostics.is_empty() {
         Ok(User {
             mirrors,
             python,
             downloads,
             registries,
+            sharing,
         })
     } else {
         Err(reader.diagnostics)
@@ -88,6 +99,8 @@ pub struct User {
     pub downloads: Vec<String>,
     /// How registries are reached, by host.
     pub registries: BTreeMap<String, HostAccess>,
+    /// Who is believed about results of steps.
+    pub sharing: Sharing,
 }
 
 struct Reader<'f> {
@@ -161,12 +174,7 @@ impl Reader<'_> {
                     places.indexes.extend(self.url(value));
                     continue;
                 }
-                match &value.data {
-                    Data::String(text) if text.starts_with('/') => {
-                        places.directories.push(text.into());
-                    }
-                    _ => self.error(value.span, "this must be an absolute path".into()),
-                }
+                places.directories.extend(self.absolute(value));
             }
         }
         places
@@ -190,16 +198,7 @@ impl Reader<'_> {
     fn registry(&mut self, table: &Table) -> HostAccess {
         self.known(table, &["plain-http", "ca", "certificate", "key"]);
         let mut access = HostAccess::default();
-        let mut path = |name| {
-            let value = &table.get(name)?.value;
-            match &value.data {
-                Data::String(text) if text.starts_with('/') => Some(PathBuf::from(text)),
-                _ => {
-                    self.error(value.span, "this must be an absolute path".into());
-                    None
-                }
-            }
-        };
+        let mut path = |name| self.absolute(&table.get(name)?.value);
         access.roots = path("ca");
         let (certificate, key) = (path("certificate"), path("key"));
         access.identity = certificate.zip(key);
@@ -228,6 +227,56 @@ impl Reader<'_> {
             }
         }
         access
+    }
+
+    fn sharing(&mut self, table: &Table) -> Sharing {
+        self.known(table, &["key", "signers", "unsigned"]);
+        let key = table.get("key");
+        Sharing {
+            key: key.and_then(|entry| self.absolute(&entry.value)),
+            signers: self.all(table, "signers"),
+            unsigned: self.all(table, "unsigned"),
+        }
+    }
+
+    /// The values of an array of texts.
+    fn all<T>(&mut self, table: &Table, name: &str) -> BTreeSet<T>
+    where
+        T: FromStr<Err: Display> + Ord,
+    {
+        let mut found = BTreeSet::new();
+        let Some(value) = table.get(name).map(|entry| &entry.value) else {
+            return found;
+        };
+        let Data::Array(values) = &value.data else {
+            self.error(value.span, format!("`{name}` must be an array"));
+            return found;
+        };
+        for value in values {
+            match &value.data {
+                Data::String(text) => match text.parse() {
+                    Ok(parsed) => {
+                        found.insert(parsed);
+                    }
+                    Err(error) => {
+                        let message = format!("`{}`: {error}", text.escape_debug());
+                        self.error(value.span, message);
+                    }
+                },
+                _ => self.error(value.span, "this must be a string".into()),
+            }
+        }
+        found
+    }
+
+    fn absolute(&mut self, value: &Value) -> Option<PathBuf> {
+        match &value.data {
+            Data::String(text) if text.starts_with('/') => Some(text.into()),
+            _ => {
+                self.error(value.span, "this must be an absolute path".into());
+                None
+            }
+        }
     }
 
     fn url(&mut self, value: &Value) -> Option<String> {
@@ -265,7 +314,7 @@ mod tests {
                 mirrors: UserMirrors::from([("main".to_owned(), expected)]),
                 python: None,
                 downloads: Vec::new(),
-                registries: BTreeMap::new(),
+                ..User::default()
             })
         );
         assert_eq!(parse("", "config.toml"), Ok(User::default()));
@@ -279,6 +328,37 @@ mod tests {
         let text = "[cargo]\ndownloads = [\"https://c.example.com/{crate}/{version}\"]\n";
         let read = parse(text, "config.toml").expect("a configuration");
         assert_eq!(read.downloads, ["https://c.example.com/{crate}/{version}"]);
+    }
+
+    #[test]
+    fn who_is_believed_is_read() {
+        let signer = format!("ed25519:{}", "0".repeat(64));
+        let text = format!(
+            "[cache]\nkey = \"/k\"\nsigners = [\"{signer}\"]\nunsigned = [\"r.example.com/cache\"]\n"
+        );
+        let read = parse(&text, "config.toml").expect("a configuration");
+        assert_eq!(
+            read.sharing,
+            Sharing {
+                key: Some("/k".into()),
+                signers: BTreeSet::from([signer.parse().expect("a key")]),
+                unsigned: BTreeSet::from(["r.example.com/cache".parse().expect("a repository")]),
+            }
+        );
+        for wrong in [
+            "key = \"k\"",
+            "key = 1",
+            "signers = \"ed25519:\"",
+            "signers = [\"rsa:00\"]",
+            "signers = [1]",
+            "unsigned = [\"cache\"]",
+            "signer = []",
+        ] {
+            assert!(
+                parse(&format!("[cache]\n{wrong}\n"), "config.toml").is_err(),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -280,7 +280,7 @@ fn bundled(
         .map_err(BundleError::from)
         .and_then(|file| {
             let mut out = BufWriter::new(file);
-            bundle::write(store, &tree, &mut out)?;
+            bundle::write(store, &tree, None, &mut out)?;
             Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?)
         });
     written.map_err(|error| bundle_failure(error, &path))?;
@@ -354,7 +354,7 @@ fn unbundle(store: &LocalStore, path: &Path, tree: &str) -> Result<(), Failure> 
     })?;
     let file = File::open(path).map_err(|error| io_failure("read", path, &error))?;
     let tree = TreeId::new(tree);
-    bundle::read(&mut BufReader::new(file), &tree, store)
+    bundle::read(&mut BufReader::new(file), &tree, None, store)
         .map_err(|error| bundle_failure(error, path))?;
     git::keep(&tree, store)?;
     Ok(())

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::spec::image_name::ImageRepository;
+
 /// Container images that are the same bytes everywhere, with proof.
 #[derive(Debug, Parser)]
 #[command(
@@ -194,6 +196,12 @@ pub struct Build {
     /// Send the image to the registry that `name` of `[image]` says, under its `tags`; cache directories are mounted empty
     #[arg(long, conflicts_with = "stage")]
     pub push: bool,
+    /// Take what steps gave elsewhere from a repository: `HOST/PATH`, asked before a step is run
+    #[arg(long, value_name = "REPOSITORY", conflicts_with = "rerun")]
+    pub cache_from: Vec<ImageRepository>,
+    /// Send what steps gave to a repository, for `--cache-from` of others
+    #[arg(long, value_name = "REPOSITORY")]
+    pub cache_to: Vec<ImageRepository>,
     #[command(flatten)]
     pub tiers: Tiers,
     #[command(flatten)]
@@ -213,10 +221,6 @@ pub struct Tiers {
 pub struct BuildLater {
     #[arg(long, hide = true)]
     pub executor: Option<String>,
-    #[arg(long, hide = true)]
-    pub cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    pub cache_to: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -588,6 +592,12 @@ pub enum Cache {
     },
     /// Read everything again and set aside what is damaged
     Fsck,
+    /// Print the public key by which what `--cache-to` sends is believed; make the secret one where there is none
+    Key {
+        /// File of the secret key [default: what `config.toml` names]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
     /// Print the log of a step that failed
     Log {
         /// The first digits of its digest, as the step's message gives them

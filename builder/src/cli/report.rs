@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use crate::app::build::{BuildReport, Expectation, Guarantee};
 use crate::app::lock::LockReport;
 use crate::app::push::PushReport;
+use crate::app::shared::Sent;
 use crate::app::vendor::VendorReport;
 use crate::app::why::Why;
+use crate::spec::image_name::ImageRepository;
 
 /// A line of data on standard output. A reader that has gone away wants no more of it.
 pub(super) fn data(text: &str) {
@@ -56,8 +58,12 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
         say(&format!("locked    {line}{new}"));
     }
     let tier = report.guarantee.as_ref().map(tier).unwrap_or_default();
+    let taken = match report.taken {
+        0 => String::new(),
+        taken => format!(" ({taken} from the shared cache)"),
+    };
     say(&format!(
-        "built     {} op{}: {} cached, {} run, {seconds:.1} s{tier}",
+        "built     {} op{}: {} cached{taken}, {} run, {seconds:.1} s{tier}",
         report.ops,
         if report.ops == 1 { "" } else { "s" },
         report.cached,
@@ -84,6 +90,22 @@ pub(super) fn build(report: &BuildReport, seconds: f64, terminal: bool) {
     if report.written.is_empty() && terminal {
         say("next      immbuild load podman");
     }
+}
+
+/// What was sent for others to take.
+pub(super) fn sent(to: &ImageRepository, sent: &Sent) {
+    let (given, size) = sent.given;
+    let s = if given == 1 { "" } else { "s" };
+    say(&format!(
+        "shared    {given} result{s} sent to {to} ({}), {} there",
+        bytes(size),
+        sent.there
+    ));
+}
+
+/// The same for machines.
+pub(super) fn sent_json(sent: &Sent) -> Value {
+    json!({ "sent": sent.given.0, "bytes": sent.given.1, "there": sent.there })
 }
 
 fn tier(guarantee: &Guarantee) -> String {
@@ -137,7 +159,13 @@ pub(super) fn build_json(report: &BuildReport, seconds: f64) -> Value {
         "ok": true,
         "digest": report.digest.to_string(),
         "images": images,
-        "ops": { "all": report.ops, "cached": report.cached, "run": report.ran },
+        "ops": {
+            "all": report.ops,
+            "cached": report.cached,
+            "run": report.ran,
+            "executed": report.executed,
+            "taken": report.taken,
+        },
         "tier": guarantee.map(|guarantee| guarantee.tier.as_str()),
         "emulated": guarantee.map_or(&[][..], |guarantee| &guarantee.emulated).iter()
             .map(|(step, platform)| json!({ "step": step, "platform": platform.to_string() }))

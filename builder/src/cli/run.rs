@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
+use serde_json::Value;
+
 use super::args::{self, Cli, Command};
 use super::registry::targets_of;
 use super::report;
@@ -19,6 +21,7 @@ use crate::app::outputs::OutputRequest;
 use crate::app::project::{io_failure, write_atomically};
 use crate::app::realise::Options;
 use crate::app::session::Host;
+use crate::app::shared::{self, Sharable};
 use crate::app::user::{self, User};
 use crate::app::{Exit, Failure, Project, Session, Settings, sbom, vendor, why};
 use crate::cargo::places::CargoPlaces;
@@ -29,6 +32,7 @@ use crate::python::places;
 use crate::registry::Access;
 use crate::registry::credentials::CredentialFiles;
 use crate::sbom::Form;
+use crate::spec::image_name::ImageRepository;
 use crate::ui::{Progress, Show};
 
 /// What a command is run with.
@@ -190,14 +194,8 @@ impl Context<'_> {
 
     fn build(&self, arguments: &args::Build) -> Result<ExitCode, Failure> {
         let later = &arguments.later;
-        for (given, flag) in [
-            (later.executor.is_some(), "--executor"),
-            (!later.cache_from.is_empty(), "--cache-from"),
-            (!later.cache_to.is_empty(), "--cache-to"),
-        ] {
-            if given {
-                return Err(not_yet(&format!("`{flag}`")));
-            }
+        if later.executor.is_some() {
+            return Err(not_yet("`--executor`"));
         }
         let start = Instant::now();
         let project = self.project(arguments.file.as_deref())?;
@@ -216,9 +214,12 @@ impl Context<'_> {
                 dirty: arguments.dirty,
                 rerun: arguments.rerun,
                 // SPEC A, "Running": what is published never saw a filled cache.
-                empty_caches: arguments.without_caches || arguments.push,
+                empty_caches: arguments.without_caches
+                    || arguments.push
+                    || !arguments.cache_to.is_empty(),
                 distrust_times: arguments.record,
                 allow_downgrade: arguments.tiers.allow_tier_downgrade,
+                cache_from: arguments.cache_from.clone(),
                 forget: false,
             },
         };
@@ -230,6 +231,8 @@ impl Context<'_> {
         let progress = self.progress();
         self.listen_for_signals();
         let session = Session::open(&settings, &progress, &self.cancel)?;
+        // Before it takes hours to find out.
+        shared::check(&session, &arguments.cache_from, &arguments.cache_to)?;
         let built = build::build(&session, &project, &request)
             .map_err(|failure| self.or_interrupted(failure))?;
         let seconds = start.elapsed().as_secs_f64();
@@ -246,10 +249,32 @@ impl Context<'_> {
         } else if !json {
             report::data(&built.digest.to_string());
         }
+        // The image is where it should be, whatever becomes of this.
+        let sent = self.share(&session, &built.sharable, &arguments.cache_to, &mut value);
         if json {
             report::data(&value.to_string());
         }
+        sent?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// `--cache-to`
+    fn share(
+        &self,
+        session: &Session<'_>,
+        results: &[Sharable],
+        to: &[ImageRepository],
+        value: &mut Value,
+    ) -> Result<(), Failure> {
+        for to in to {
+            let sent = shared::send(session, results, to)
+                .map_err(|failure| self.or_interrupted(failure))?;
+            if !self.cli.global.json && !self.cli.global.quiet {
+                report::sent(to, &sent);
+            }
+            value["shared"][to.to_string()] = report::sent_json(&sent);
+        }
+        Ok(())
     }
 
     fn lock(&self, arguments: &args::Lock) -> Result<ExitCode, Failure> {
@@ -427,6 +452,7 @@ pub(super) fn host() -> Result<Host, Failure> {
             ],
             credentials: credential_files(&variable),
         },
+        sharing: user.sharing,
         python: user
             .python
             .unwrap_or_else(|| places::of_pip(&variable, &read)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::args;
 use super::report::{self, bytes, say};
-use super::run::{Context, pairs, secrets, usage};
+use super::run::{Context, host, pairs, secrets, usage};
 use super::trace;
 use crate::app::cache::{self, Collected, Kept};
 use crate::app::doctor::{self, Check, Health};
@@ -18,6 +18,7 @@ use crate::app::graph::{self, Vertex};
 use crate::app::init::{self, Template};
 use crate::app::planned::At;
 use crate::app::realise::Options;
+use crate::app::shared;
 use crate::app::shell::{self, ShellRequest};
 use crate::app::{Exit, Failure, Session};
 use crate::diag::render_all;
@@ -150,6 +151,9 @@ impl Context<'_> {
     }
 
     pub(super) fn cache(&self, command: &args::Cache) -> Result<ExitCode, Failure> {
+        if let args::Cache::Key { file } = command {
+            return self.cache_key(file.as_deref());
+        }
         if !matches!(command, args::Cache::Log { .. }) {
             // Snapshots hold files of users that only the user namespace of a build has. Where there is none, what is
             // left is told.
@@ -157,6 +161,7 @@ impl Context<'_> {
         }
         let mut store = LocalStore::open(&self.store_path()?)?;
         match command {
+            args::Cache::Key { .. } => unreachable!("it needs no store"),
             args::Cache::Log { digest } => report::raw(&cache::log(&store, digest)?),
             args::Cache::Stat => {
                 let kept = cache::stat(&store)?;
@@ -186,6 +191,26 @@ impl Context<'_> {
                     return Ok(ExitCode::from(Exit::Local as u8));
                 }
             }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn cache_key(&self, file: Option<&Path>) -> Result<ExitCode, Failure> {
+        let (key, is_new) = shared::key(&host()?.sharing, file)?;
+        if let Some(file) = file
+            && is_new
+            && !self.cli.global.quiet
+        {
+            let shown = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+            let shown = shown.display();
+            say(&format!(
+                "made      {shown}: keep it secret, and name it in your `config.toml`: `cache.key = \"{shown}\"`"
+            ));
+        }
+        if self.cli.global.json {
+            result(&json!({ "key": key.to_string(), "new": is_new }));
+        } else {
+            report::data(&key.to_string());
         }
         Ok(ExitCode::SUCCESS)
     }

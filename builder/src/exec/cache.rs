@@ -94,10 +94,7 @@ impl<'a> ActionCache<'a> {
 
     /// What was said when this action was done, if it is known.
     pub fn log(&self, action: ActionId) -> Result<Option<Vec<u8>>, CacheError> {
-        let Some(record) = self.0.record(KIND, action.digest())? else {
-            return Ok(None);
-        };
-        let Some(blob) = Beside::of_record(&record).log else {
+        let Some(blob) = self.beside(action)?.log else {
             return Ok(None);
         };
         match self.0.read(&blob) {
@@ -109,10 +106,7 @@ impl<'a> ActionCache<'a> {
 
     /// What the process of this action did, if it is known.
     pub fn evidence(&self, action: ActionId) -> Result<Option<Evidence>, CacheError> {
-        let Some(record) = self.0.record(KIND, action.digest())? else {
-            return Ok(None);
-        };
-        let Some(blob) = Beside::of_record(&record).evidence else {
+        let Some(blob) = self.beside(action)?.evidence else {
             return Ok(None);
         };
         match self.0.read(&blob) {
@@ -120,6 +114,12 @@ impl<'a> ActionCache<'a> {
             Err(StoreError::Missing(_) | StoreError::Damaged { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What is kept beside the result of this action.
+    pub fn beside(&self, action: ActionId) -> Result<Beside, CacheError> {
+        let record = self.0.record(KIND, action.digest())?;
+        Ok(record.map_or_else(Beside::default, |record| Beside::of_record(&record)))
     }
 
     /// Keeps what this action gave, and what belongs to it.

@@ -20,8 +20,8 @@ use crate::graph::file_op::FileOp;
 use crate::graph::op::{ExecOp, Op, OpId, OpKind, Pin};
 use crate::graph::{Graph, Origin};
 use crate::ports::{
-    Event, Events, Executor, Outcome, Ran, Realised, Run, Sandbox, SourceTree, Sources, Taint,
-    WorkId,
+    Event, Events, Executor, Had, Outcome, Ran, Realised, Run, Sandbox, SharedResults, SourceTree,
+    Sources, Taint, WorkId,
 };
 use crate::spec::model::Tier;
 
@@ -98,6 +98,8 @@ pub struct Scheduler<'a, B, S> {
     pub sources: &'a S,
     /// Where results are kept.
     pub store: &'a dyn Store,
+    /// Where else there may be some.
+    pub shared: Option<&'a dyn SharedResults>,
     /// Where content is found: the store, and files that were only hashed.
     pub blobs: &'a dyn BlobSource,
     /// Is told what goes on.
@@ -269,19 +271,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
     }
 
     fn empty(&self) -> Result<Known, Failure<B, S>> {
-        let tree = empty_root(self.store)?;
-        Ok(Known {
-            realised: Realised {
-                tree,
-                times: None,
-                config: None,
-                action: None,
-                tier: None,
-                cached: true,
-                taint: Taint::default(),
-            },
-            env: BTreeMap::new(),
-        })
+        Ok(Known::empty(empty_root(self.store)?))
     }
 
     fn source(&self, id: OpId, pin: &Pin, origin: &Origin) -> Result<Known, Failure<B, S>> {
@@ -296,25 +286,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
                 name: name.to_owned(),
                 source,
             })?;
-        let SourceTree {
-            tree,
-            times,
-            config,
-            env,
-            cached,
-        } = source;
-        Ok(Known {
-            realised: Realised {
-                tree,
-                times,
-                config,
-                action: None,
-                tier: None,
-                cached,
-                taint: Taint::default(),
-            },
-            env,
-        })
+        Ok(Known::of_source(source))
     }
 
     /// A verb that executes nothing.
@@ -334,7 +306,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
         if !self.forget
             && let Some(tree) = cache.get(action)?
         {
-            return Ok(inputs[0].followed_by(tree, action, None, true, taint));
+            return Ok(inputs[0].followed_by(tree, action, None, Had::Here, taint));
         }
         let base = self.store.tree(&inputs[0].realised.tree)?;
         let source = inputs
@@ -380,7 +352,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             }
         };
         let id = cache.put(action, &tree, Beside::default())?;
-        Ok(inputs[0].followed_by(id, action, None, false, taint))
+        Ok(inputs[0].followed_by(id, action, None, Had::Made, taint))
     }
 
     /// Packages onto a root, or libraries into it. Scripts are an op of their own.
@@ -396,7 +368,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             // What was said then is as true now.
             let said = cache.log(action)?.unwrap_or_default();
             self.warn(String::from_utf8_lossy(&said).lines());
-            return Ok(inputs[0].followed_by(tree, action, None, true, taint));
+            return Ok(inputs[0].followed_by(tree, action, None, Had::Here, taint));
         }
         let root = self.store.tree(&inputs[0].realised.tree)?;
         let packages = self.store.tree(&inputs[1].realised.tree)?;
@@ -420,7 +392,7 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             ..Beside::default()
         };
         let id = cache.put(action, &tree, beside)?;
-        Ok(inputs[0].followed_by(id, action, None, false, taint))
+        Ok(inputs[0].followed_by(id, action, None, Had::Made, taint))
     }
 
     fn warn<'w>(&self, warnings: impl Iterator<Item = &'w str>) {
@@ -485,11 +457,15 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             let policy = self.sandbox.policy(tier);
             let surroundings = surroundings(exec, &input.env, tier, policy, caches);
             let action = action_of(op, std::slice::from_ref(input), Some(&surroundings));
-            let known = if self.rerun || self.forget {
-                None
-            } else {
-                cache.get(action)?
-            };
+            if self.rerun || self.forget {
+                return Ok((surroundings, action, None));
+            }
+            let here = cache.get(action)?.map(|tree| (tree, Had::Here));
+            let known = here.or_else(|| {
+                let root = input.realised.tree;
+                let tree = self.shared?.result(action, root, origin)?;
+                Some((tree, Had::Shared))
+            });
             Ok::<_, Failure<B, S>>((surroundings, action, known))
         };
         let failed = |source| ExecError::Run {
@@ -511,12 +487,12 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             downgraded: tier < exec.tier,
         });
         let work = WorkId(NEXT_WORK.fetch_add(1, Ordering::Relaxed));
-        if let Some(tree) = known {
+        if let Some((tree, had)) = known {
             self.events.event(Event::Finished {
                 id: work,
                 outcome: Outcome::Cached,
             });
-            return Ok(input.followed_by(tree, action, Some(tier), true, taint));
+            return Ok(input.followed_by(tree, action, Some(tier), had, taint));
         }
         self.events.event(Event::Started {
             id: work,
@@ -546,13 +522,47 @@ impl<B: Sandbox, S: Sources> Scheduler<'_, B, S> {
             ..Beside::default()
         };
         let id = cache.put(action, &tree, beside)?;
-        Ok(input.followed_by(id, action, Some(tier), false, taint))
+        Ok(input.followed_by(id, action, Some(tier), Had::Made, taint))
     }
 }
 
 static NEXT_WORK: AtomicU64 = AtomicU64::new(1);
 
 impl Known {
+    /// What comes from outside.
+    pub fn of_source(source: SourceTree) -> Self {
+        let SourceTree {
+            tree,
+            times,
+            config,
+            env,
+            cached,
+        } = source;
+        Self {
+            realised: Realised {
+                tree,
+                times,
+                config,
+                action: None,
+                tier: None,
+                had: if cached { Had::Here } else { Had::Made },
+                taint: Taint::default(),
+            },
+            env,
+        }
+    }
+
+    /// The root with nothing in it, which is this tree.
+    pub fn empty(tree: TreeId) -> Self {
+        Self::of_source(SourceTree {
+            tree,
+            times: None,
+            config: None,
+            env: BTreeMap::new(),
+            cached: true,
+        })
+    }
+
     /// The same root, one step on.
     #[must_use]
     pub fn followed_by(
@@ -560,7 +570,7 @@ impl Known {
         tree: TreeId,
         action: ActionId,
         tier: Option<Tier>,
-        cached: bool,
+        had: Had,
         taint: Taint,
     ) -> Self {
         Self {
@@ -568,7 +578,7 @@ impl Known {
                 tree,
                 action: Some(action),
                 tier,
-                cached,
+                had,
                 taint,
                 ..self.realised.clone()
             },

@@ -129,6 +129,10 @@ pub struct Links {
     pub blobs: Vec<Descriptor>,
     /// What it is about.
     pub subject: Option<Descriptor>,
+    /// What kind of artifact it is; empty where it is none.
+    pub artifact_type: String,
+    /// What is said of it besides.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a document points to, for who brings it elsewhere as it is. Layers that may not be distributed are refused: their bytes
@@ -150,6 +154,8 @@ pub fn links(bytes: &[u8], name: &str) -> Result<Links, ReadError> {
             .as_ref()
             .map(descriptor)
             .transpose()?,
+        artifact_type: root.optional_text("artifactType")?,
+        annotations: root.texts_by_name("annotations")?,
     };
     if is_index {
         let entries = root.list("manifests")?;

@@ -6,7 +6,7 @@
 //! the rules below together with C sources pinned to the letter. When a source must move, it gets a new id and the old
 //! one stays (book, "The bytes").
 
-use std::io::{self, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read, Write};
 use std::sync::OnceLock;
 
 use immbuild_cas::digest::Digest;
@@ -289,6 +289,68 @@ fn self_test(compression: Compression) -> Result<(), EncoderError> {
         Ok(())
     } else {
         Err(moved(compression.answer(), found))
+    }
+}
+
+/// Compresses what is written to it, block after block; the same bytes give the same bytes, however they are cut.
+pub struct Compressing<W> {
+    inner: W,
+    compression: Compression,
+    encoder: BlockEncoder,
+    block: Vec<u8>,
+    encoded: Vec<u8>,
+}
+
+impl<W: Write> Compressing<W> {
+    /// Writes the compressed bytes to `inner`.
+    ///
+    /// # Errors
+    /// The library does not write what the encoder id stands for.
+    pub fn new(inner: W, compression: Compression) -> Result<Self, EncoderError> {
+        Ok(Self {
+            inner,
+            compression,
+            encoder: BlockEncoder::new(compression)?,
+            block: Vec::new(),
+            encoded: Vec::new(),
+        })
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// `inner` fails, or the library does.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.end_block()?;
+        Ok(self.inner)
+    }
+
+    fn end_block(&mut self) -> io::Result<()> {
+        if self.block.is_empty() {
+            return Ok(());
+        }
+        self.encoder
+            .encode(&self.block, &mut self.encoded)
+            .map_err(io::Error::other)?;
+        let stands = self.compression.stands_for(&self.block, &self.encoded);
+        self.inner.write_all(stands)?;
+        self.block.clear();
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Compressing<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = bytes.len().min(BLOCK - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == BLOCK {
+            self.end_block()?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -16,7 +16,8 @@ mod untar;
 
 pub use blocks::{Blocks, Earlier};
 pub use codec::{
-    BLOCK, Compression, Deflater, EncoderError, Encoding, LimitError, Limited, crc32, decoder,
+    BLOCK, Compressing, Compression, Deflater, EncoderError, Encoding, LimitError, Limited, crc32,
+    decoder,
 };
 pub use members::MemberError;
 pub use mtimes::{Mtime, Mtimes};

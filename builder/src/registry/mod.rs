@@ -11,12 +11,16 @@ pub mod credentials;
 mod pull;
 mod push;
 mod referrers;
+mod results;
+mod signing;
 
 pub use access::{Access, HostAccess};
 pub use client::{Client, Patience};
 pub use pull::{Document, Found, Part, Pull};
 pub use push::{Push, Pushed, Whole};
 pub use referrers::{AttachedFile, Attachment};
+pub use results::{SharedResult, Statement};
+pub use signing::{KeyError, PublicKey, SecretKey};
 
 use immbuild_cas::digest::Digest;
 use immbuild_cas::store::StoreError;

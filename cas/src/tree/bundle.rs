@@ -6,7 +6,7 @@
 //! ```
 //!
 //! An object is a blob, a directory or the tree itself, each once; its digest is that of its bytes, so none is written. One
-//! tree has one bundle.
+//! tree has one bundle; beyond another tree, which whoever reads it has, it has one too: without what that one reaches.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -36,6 +36,9 @@ pub enum BundleError {
     /// It lacks something that the tree reaches.
     #[error("it lacks {0}")]
     Lacks(Digest),
+    /// A tree says of an object that it has another length than it has.
+    #[error("{0} has another length than its tree says")]
+    Length(Digest),
     /// It cannot be read or written.
     #[error("cannot read or write it")]
     Io(#[from] io::Error),
@@ -47,11 +50,11 @@ pub enum BundleError {
 /// Every object that a tree reaches, itself included, with its length in bytes.
 ///
 /// # Errors
-/// A directory is not in `source`.
+/// A directory is not in `source`, or two entries give one file two lengths.
 pub fn objects(
     source: &dyn DirectorySource,
     tree: &Tree,
-) -> Result<BTreeMap<Digest, u64>, StoreError> {
+) -> Result<BTreeMap<Digest, u64>, BundleError> {
     let mut found = BTreeMap::new();
     found.insert(*tree.id().digest(), tree.to_canonical().len() as u64);
     let mut entered: BTreeSet<DirectoryId> = BTreeSet::new();
@@ -66,7 +69,10 @@ pub fn objects(
             match entry {
                 Entry::Directory(id) => waiting.push(*id),
                 Entry::File(file) => {
-                    found.insert(*file.blob.digest(), file.size);
+                    let before = found.insert(*file.blob.digest(), file.size);
+                    if before.is_some_and(|before| before != file.size) {
+                        return Err(BundleError::Length(*file.blob.digest()));
+                    }
                 }
                 Entry::Symlink(_) | Entry::Special(_) => {}
             }
@@ -75,35 +81,69 @@ pub fn objects(
     Ok(found)
 }
 
-/// Writes the bundle of a tree.
+/// What a tree reaches beyond another, as [`objects`] has it.
+///
+/// # Errors
+/// As for [`objects`].
+pub fn beyond(
+    source: &dyn DirectorySource,
+    tree: &Tree,
+    base: Option<&Tree>,
+) -> Result<BTreeMap<Digest, u64>, BundleError> {
+    let mut found = objects(source, tree)?;
+    if let Some(base) = base {
+        for known in objects(source, base)?.keys() {
+            found.remove(known);
+        }
+    }
+    Ok(found)
+}
+
+/// Writes the bundle of a tree, or of what it has beyond another. Gives its length in bytes.
 ///
 /// # Errors
 /// Something that the tree reaches is not in `store`, or `out` fails.
-pub fn write(store: &dyn Store, tree: &Tree, out: &mut dyn Write) -> Result<(), BundleError> {
+pub fn write(
+    store: &dyn Store,
+    tree: &Tree,
+    base: Option<&Tree>,
+    out: &mut dyn Write,
+) -> Result<u64, BundleError> {
     out.write_all(MAGIC)?;
-    for (digest, size) in objects(store, tree)? {
+    let mut length = MAGIC.len() as u64;
+    for (digest, size) in beyond(store, tree, base)? {
         out.write_all(&size.to_be_bytes())?;
+        length += 8 + size;
         if digest == *tree.id().digest() {
             out.write_all(&tree.to_canonical())?;
             continue;
         }
         let mut blob = store.open(&BlobId::new(digest))?;
-        io::copy(&mut blob, out).map_err(|error| read_error(&digest, error))?;
+        let copied = io::copy(&mut blob, out).map_err(|error| read_error(&digest, error))?;
+        if copied != size {
+            return Err(BundleError::Length(digest));
+        }
     }
-    Ok(())
+    Ok(length)
 }
 
-/// Brings a bundle of this tree into `store`. What it has is checked: nothing else than the tree, and all of it.
+/// Brings a bundle of this tree, or of what it has beyond `base`, into `store`. What it has is checked: nothing else than that,
+/// and all of it.
 ///
 /// # Errors
-/// It is not the bundle of `tree`; some of its objects may then be in the store, where nothing speaks of them.
-pub fn read(input: &mut dyn Read, tree: &TreeId, store: &dyn Store) -> Result<Tree, BundleError> {
+/// It is not that bundle; some of its objects may then be in the store, where nothing speaks of them.
+pub fn read(
+    input: &mut dyn Read,
+    tree: &TreeId,
+    base: Option<&Tree>,
+    store: &dyn Store,
+) -> Result<Tree, BundleError> {
     let mut magic = [0; MAGIC.len()];
     exactly(input, &mut magic)?;
     if magic != MAGIC {
         return Err(BundleError::Form);
     }
-    let mut had = BTreeSet::new();
+    let mut had: BTreeMap<Digest, u64> = BTreeMap::new();
     loop {
         let mut length = [0; 8];
         // Nothing is read at the end, and all of it else.
@@ -117,23 +157,37 @@ pub fn read(input: &mut dyn Read, tree: &TreeId, store: &dyn Store) -> Result<Tr
         if size != length {
             return Err(BundleError::Cut);
         }
-        if had.last().is_some_and(|last| last >= id.digest()) {
+        if had
+            .last_key_value()
+            .is_some_and(|(last, _)| last >= id.digest())
+        {
             return Err(BundleError::Order);
         }
-        had.insert(*id.digest());
+        had.insert(*id.digest(), size);
     }
-    if !had.contains(tree.digest()) {
+    let known = match base {
+        Some(base) => objects(store, base)?,
+        None => BTreeMap::new(),
+    };
+    let here = |digest: &Digest| had.get(digest).or_else(|| known.get(digest));
+    if here(tree.digest()).is_none() {
         return Err(BundleError::Lacks(*tree.digest()));
     }
+    let lacks = |error| match error {
+        BundleError::Store(StoreError::Missing(digest)) => BundleError::Lacks(digest),
+        error => error,
+    };
     let tree = store.tree(tree)?;
-    let wanted = objects(store, &tree).map_err(|error| match error {
-        StoreError::Missing(digest) => BundleError::Lacks(digest),
-        error => error.into(),
-    })?;
-    if let Some(lacks) = wanted.keys().find(|digest| !had.contains(digest)) {
-        return Err(BundleError::Lacks(*lacks));
+    let wanted = objects(store, &tree).map_err(lacks)?;
+    for (digest, size) in &wanted {
+        match here(digest) {
+            None => return Err(BundleError::Lacks(*digest)),
+            Some(actual) if actual != size => return Err(BundleError::Length(*digest)),
+            Some(_) => {}
+        }
     }
-    if let Some(stranger) = had.iter().find(|digest| !wanted.contains_key(digest)) {
+    let stranger = |digest: &&Digest| !wanted.contains_key(digest) || known.contains_key(digest);
+    if let Some(stranger) = had.keys().find(stranger) {
         return Err(BundleError::Stranger(*stranger));
     }
     Ok(tree)
@@ -166,7 +220,7 @@ mod tests {
     fn bundled() -> (Vec<u8>, Tree) {
         let (store, tree) = filled();
         let mut bundle = Vec::new();
-        write(&store, &tree, &mut bundle).expect("written");
+        write(&store, &tree, None, &mut bundle).expect("written");
         (bundle, tree)
     }
 
@@ -174,7 +228,7 @@ mod tests {
     fn a_tree_arrives_whole_in_an_empty_store() {
         let (bundle, tree) = bundled();
         let store = MemoryStore::default();
-        let arrived = read(&mut bundle.as_slice(), &tree.id(), &store).expect("read");
+        let arrived = read(&mut bundle.as_slice(), &tree.id(), None, &store).expect("read");
         assert_eq!(arrived, tree);
         assert_eq!(
             store
@@ -185,7 +239,7 @@ mod tests {
         // Two blobs, two directories and the tree, each once.
         assert_eq!(objects(&store, &tree).expect("all").len(), 5);
         let mut again = Vec::new();
-        write(&store, &tree, &mut again).expect("written");
+        write(&store, &tree, None, &mut again).expect("written");
         assert_eq!(again, bundle);
     }
 
@@ -194,7 +248,7 @@ mod tests {
         let (bundle, tree) = bundled();
         for length in 0..bundle.len() {
             let store = MemoryStore::default();
-            let read = read(&mut &bundle[..length], &tree.id(), &store);
+            let read = read(&mut &bundle[..length], &tree.id(), None, &store);
             assert!(
                 matches!(read, Err(BundleError::Cut | BundleError::Lacks(_))),
                 "{length}: {read:?}"
@@ -210,7 +264,7 @@ mod tests {
             changed[at] ^= 1;
             let store = MemoryStore::default();
             assert!(
-                read(&mut changed.as_slice(), &tree.id(), &store).is_err(),
+                read(&mut changed.as_slice(), &tree.id(), None, &store).is_err(),
                 "{at}"
             );
         }
@@ -227,7 +281,84 @@ mod tests {
         let mut more = bundle;
         more.extend((text.len() as u64).to_be_bytes());
         more.extend(text.as_bytes());
-        let read = read(&mut more.as_slice(), &tree.id(), &MemoryStore::default());
+        let read = read(
+            &mut more.as_slice(),
+            &tree.id(),
+            None,
+            &MemoryStore::default(),
+        );
         assert!(matches!(read, Err(BundleError::Stranger(_))), "{read:?}");
+    }
+
+    /// Another tree with much of the first.
+    fn followed(store: &MemoryStore) -> Tree {
+        let listing = "f 0644 0:0 /a \"one\\n\"\nf 0600 1:2 /b/c \"two\\n\"\nf 0644 0:0 /b/d \"one\\n\"\nf 0644 0:0 /e/f \"three\\n\"\n";
+        let tree = tree_of_listing(listing, store).expect("a tree");
+        store.put_tree(&tree).expect("kept");
+        tree
+    }
+
+    #[test]
+    fn what_the_other_has_does_not_travel() {
+        let (store, base) = filled();
+        let tree = followed(&store);
+        let mut bundle = Vec::new();
+        let length = write(&store, &tree, Some(&base), &mut bundle).expect("written");
+        assert_eq!(length, bundle.len() as u64);
+        // A file, its directory, the root and the tree; not `/b`, nor what is in it.
+        assert_eq!(beyond(&store, &tree, Some(&base)).expect("all").len(), 4);
+
+        let (other, _) = filled();
+        let arrived = read(&mut bundle.as_slice(), &tree.id(), Some(&base), &other);
+        assert_eq!(arrived.expect("read"), tree);
+        let nothing = MemoryStore::default();
+        let alone = read(&mut bundle.as_slice(), &tree.id(), None, &nothing);
+        assert!(matches!(alone, Err(BundleError::Lacks(_))), "{alone:?}");
+        // Without the right base not even a store that happens to have everything makes it whole.
+        let alone = read(&mut bundle.as_slice(), &tree.id(), None, &store);
+        assert!(matches!(alone, Err(BundleError::Lacks(_))), "{alone:?}");
+        let mut whole = Vec::new();
+        write(&store, &tree, None, &mut whole).expect("written");
+        let more = read(&mut whole.as_slice(), &tree.id(), Some(&base), &other);
+        assert!(matches!(more, Err(BundleError::Stranger(_))), "{more:?}");
+        let mut none = Vec::new();
+        write(&store, &tree, Some(&tree), &mut none).expect("written");
+        assert_eq!(none, MAGIC);
+        let same = read(&mut none.as_slice(), &tree.id(), Some(&tree), &store);
+        assert_eq!(same.expect("read"), tree);
+    }
+
+    #[test]
+    fn no_file_is_longer_than_it_is() {
+        use crate::store::DirectorySink as _;
+        use crate::tree::{Directory, File, Meta, Mode};
+
+        let store = MemoryStore::default();
+        let blob = store.put_bytes(b"four").expect("kept");
+        let mut root = Directory::new(Meta::root(Mode::DIRECTORY));
+        let file = Entry::File(File {
+            blob,
+            size: 5,
+            meta: Meta::root(Mode::FILE),
+        });
+        root.insert(crate::path::Name::new(*b"a").expect("a name"), file)
+            .expect("inserted");
+        let tree = Tree::new(store.put_directory(&root).expect("kept"));
+        store.put_tree(&tree).expect("kept");
+        let written = write(&store, &tree, None, &mut Vec::new());
+        assert!(
+            matches!(written, Err(BundleError::Length(_))),
+            "{written:?}"
+        );
+        let mut bundle = MAGIC.to_vec();
+        let mut all = vec![b"four".to_vec(), root.to_canonical(), tree.to_canonical()];
+        all.sort_by_key(|bytes| Digest::of(bytes));
+        for bytes in all {
+            bundle.extend((bytes.len() as u64).to_be_bytes());
+            bundle.extend(bytes);
+        }
+        let store = MemoryStore::default();
+        let read = read(&mut bundle.as_slice(), &tree.id(), None, &store);
+        assert!(matches!(read, Err(BundleError::Length(_))), "{read:?}");
     }
 }
