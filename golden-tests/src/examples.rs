@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::engine::Says;
 use crate::machine::{User, run};
+use crate::sharing::SharedCache;
 use crate::world::{Environment, World};
 use crate::{roots, scratch, workspace};
 
@@ -270,6 +271,7 @@ pub fn build_all() -> Result<()> {
     std::fs::create_dir_all(&place)?;
     let world = plain(&place);
     let store = place.join("store");
+    let cache = SharedCache::start(&place)?;
     for example in EXAMPLES {
         // The archive may have moved on.
         example.forget();
@@ -297,6 +299,8 @@ pub fn build_all() -> Result<()> {
             "{} differs when warm",
             example.name
         );
+        let taken = build_elsewhere(example, &world, &cache, (&directory, &store))?;
+        println!("{:12} {taken} results taken by another store", "");
         if let Some(says) = example.says {
             let archive = directory.join(format!("out/{}.tar", example.name));
             says.check(&archive)
@@ -308,6 +312,40 @@ pub fn build_all() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Another store, which has only what is locked, executes nothing and has the same image. Gives how many results it took.
+fn build_elsewhere(
+    example: &Example,
+    world: &World<'_>,
+    cache: &SharedCache,
+    (directory, store): (&Path, &Path),
+) -> Result<u64> {
+    let sent = cache.fill(world, directory, store, example.flags)?;
+    let other = world.place.join("other-store");
+    let _ = std::fs::remove_dir_all(&other);
+    // The cache is in a network.
+    let flags = example.prepare(world, directory, &other)?;
+    let flags: Vec<&str> = flags
+        .into_iter()
+        .filter(|flag| *flag != "--offline")
+        .collect();
+    let taken = cache.take(world, directory, &other, &flags)?;
+    let name = example.name;
+    ensure!(taken.digest == sent.digest, "{name} differs elsewhere");
+    ensure!(
+        taken.executed == 0,
+        "{name} executes {} ops elsewhere",
+        taken.executed
+    );
+    ensure!(
+        taken.taken == sent.sent,
+        "{name}: {} results were sent, {} taken",
+        sent.sent,
+        taken.taken
+    );
+    run("rm", &["-rf", &text(&other)])?;
+    Ok(taken.taken)
 }
 
 /// Builds an example from the lock that is committed, where its packages can still be had.

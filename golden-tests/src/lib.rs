@@ -21,6 +21,7 @@ pub mod matrix;
 pub mod packages;
 pub mod pairwise;
 pub mod roots;
+pub mod sharing;
 pub mod systems;
 pub mod world;
 
