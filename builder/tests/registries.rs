@@ -1,7 +1,7 @@
 //! Debian's `docker-registry` on this machine, by way of the program: plain, with passwords, with a private authority. What skopeo
 //! pushes is read, and what is pushed skopeo reads, byte for byte.
 //!
-//! They need Debian 12's docker-registry, skopeo, apache2-utils, openssl and busybox-static:
+//! They need Debian 12's docker-registry, skopeo, podman, apache2-utils, openssl and busybox-static, and root:
 //! `cargo test -p immbuild --test registries -- --ignored`.
 #![allow(
     clippy::disallowed_methods,
@@ -917,4 +917,92 @@ fn no_secret_and_nothing_of_a_filled_cache_travels() {
     let (sent, executed, _, said) = shared(&place, "first", &to);
     assert_eq!((sent.as_str(), executed), (empty.as_str(), 1));
     assert!(said.contains("\"sent\":2,\"there\":0"), "{said}");
+}
+
+/// A `podman` whose images and containers are below the place, and for whom control groups are as it knows them.
+fn podman(place: &Place, words: &[&str]) -> Output {
+    const SCRIPT: &str = "mount --make-rprivate / && umount -R -l /sys/fs/cgroup \
+        && mount -t cgroup2 none /sys/fs/cgroup && exec \"$0\" \"$@\"";
+    let root = format!("--root={}", place.path("podman-root").display());
+    let run = format!("--runroot={}", place.path("podman-run").display());
+    let globals = [
+        "-m",
+        "sh",
+        "-c",
+        SCRIPT,
+        "podman",
+        &root,
+        &run,
+        "--storage-driver=vfs",
+        "--cgroup-manager=cgroupfs",
+        "--events-backend=none",
+    ];
+    let output = place
+        .command("unshare", &[&globals[..], words].concat())
+        .env_remove("DOCKER_CONFIG")
+        .output()
+        .expect("unshare is installed");
+    assert!(
+        output.status.success(),
+        "podman {words:?}: {}",
+        said(&output)
+    );
+    output
+}
+
+#[test]
+#[ignore = "needs docker-registry, podman, busybox and root"]
+fn podman_runs_what_is_pushed_and_what_it_pushes_is_built_on() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    fs::copy("/bin/busybox", place.path("busybox")).expect("busybox-static is installed");
+    let spec = format!(
+        "immbuild = 1\n[source.box]\npath = \"busybox\"\n[image]\nname = \"{host}/shop\"\ncompression = \"gzip\"\nsteps = [ {{ copy = \"box\", to = \"/bin/busybox\", mode = \"0755\" }} ]\nentrypoint = [\"/bin/busybox\", \"echo\", \"pushed and run\"]\n"
+    );
+    place.write("spec.toml", &spec);
+    let pushed = place.built("store", &["build", "--push"]);
+    podman(&place, &["pull", "--quiet", "--tls-verify=false", &pushed]);
+    let format = ["image", "inspect", "--format", "{{.Digest}}"];
+    let known = podman(&place, &[&format[..], &[&pushed]].concat());
+    assert_eq!(
+        String::from_utf8_lossy(&known.stdout).trim(),
+        digest_of(&pushed)
+    );
+    let container = [
+        "run",
+        "--rm",
+        "--network=none",
+        "--cgroups=disabled",
+        "--ulimit=nofile=1024:1024",
+        "--ulimit=nproc=1024:1024",
+    ];
+    let printed = podman(&place, &[&container[..], &[&pushed]].concat());
+    assert_eq!(printed.stdout, b"pushed and run\n");
+
+    // It compresses anew what it pushes, in a form of its own choice.
+    let theirs = format!("{host}/theirs:1");
+    for form in ["v2s2", "oci"] {
+        podman(
+            &place,
+            &[
+                "push",
+                "--quiet",
+                "--tls-verify=false",
+                "--format",
+                form,
+                &pushed,
+                &theirs,
+            ],
+        );
+        let base = format!(
+            "immbuild = 1\n[source.base]\nimage = \"{theirs}\"\n[image]\nfrom = \"base\"\nsteps = [ {{ write = \"/more\", text = \"more\\n\" }} ]\n[[output]]\nkind = \"dir\"\ndir = \"{form}\"\n"
+        );
+        place.write("base.toml", &base);
+        place.built("store", &["build", "-f", "base.toml"]);
+        let ours = fs::read(place.path("busybox")).expect("read");
+        let found = place.path(form).join("bin/busybox");
+        assert_eq!(fs::read(found).expect("written"), ours, "{form}");
+        fs::remove_file(place.path("base.lock")).expect("a lock");
+    }
 }
