@@ -1006,3 +1006,79 @@ fn podman_runs_what_is_pushed_and_what_it_pushes_is_built_on() {
         fs::remove_file(place.path("base.lock")).expect("a lock");
     }
 }
+
+/// Starts a command, asks it to stop as soon as `begun`, and wants it to say that it was interrupted.
+fn interrupted(place: &Place, store: &str, words: &[&str], begun: impl Fn() -> bool) {
+    let mut command = place.command(env!("CARGO_BIN_EXE_immbuild"), words);
+    command.args(["--store", store]).stdout(Stdio::null());
+    let mut process = command.stderr(Stdio::null()).spawn().expect("it runs");
+    while !begun() {
+        let ended = process.try_wait().expect("a child");
+        assert_eq!(ended, None, "{words:?} ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = process.id().to_string();
+    let kill = place.command("kill", &["-INT", &pid]).status();
+    assert!(kill.expect("kill is there").success());
+    let status = process.wait().expect("a child");
+    assert_eq!(status.code(), Some(130), "{words:?}: {status}");
+}
+
+/// Is there a file of more than a megabyte below, by whose name it is on its way?
+fn on_its_way(below: &Path, name: &str) -> bool {
+    let found = Command::new("find")
+        .arg(below)
+        .args(["-path", name, "-size", "+1M", "-print", "-quit"])
+        .output()
+        .expect("find is there");
+    !found.stdout.is_empty()
+}
+
+#[test]
+#[ignore = "needs docker-registry"]
+fn who_stops_on_the_way_leaves_no_tag_and_goes_on_later() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let host = &registry.host;
+    let storage = place.path(&format!(
+        "registry-{}",
+        host.rsplit(':').next().expect("a port")
+    ));
+    // So much that nobody has sent or fetched it before it is seen on its way.
+    let mut bytes = vec![0_u8; 256 << 20];
+    let mut state = 1_u64;
+    for piece in bytes.chunks_exact_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        piece.copy_from_slice(&state.to_le_bytes());
+    }
+    fs::write(place.path("large"), bytes).expect("written");
+    let spec = format!(
+        "immbuild = 1\n[source.large]\npath = \"large\"\n[image]\nname = \"{host}/large\"\ncompression = \"none\"\nsteps = [ {{ copy = \"large\", to = \"/large\" }} ]\n"
+    );
+    place.write("spec.toml", &spec);
+    let digest = place.built("store", &["build"]);
+    interrupted(&place, "store", &["push"], || {
+        on_its_way(&storage, "*/_uploads/*")
+    });
+    let tags = place.path(&format!(
+        "{}/docker/registry/v2/repositories/large/_manifests",
+        storage.display()
+    ));
+    assert!(!tags.exists(), "something was tagged");
+    let pushed = place.built("store", &["push"]);
+    assert_eq!(digest_of(&pushed), digest);
+
+    let base = format!(
+        "immbuild = 1\n[source.base]\nimage = \"{pushed}\"\n[image]\nfrom = \"base\"\nsteps = [ {{ mkdir = \"/more\" }} ]\n"
+    );
+    place.write("base.toml", &base);
+    let words = ["build", "-f", "base.toml"];
+    interrupted(&place, "other", &words, || {
+        on_its_way(&place.path("other"), "*/tmp/*")
+    });
+    let fsck = place.built("other", &["cache", "fsck", "--json"]);
+    assert!(fsck.contains("\"ok\":true"), "{fsck}");
+    place.built("other", &words);
+}
