@@ -871,6 +871,29 @@ fn a_result_that_was_tampered_with_is_made_again() {
 
 #[test]
 #[ignore = "needs docker-registry and busybox"]
+fn what_two_machines_make_of_one_step_is_told() {
+    let place = Place::new();
+    let registry = Registry::start(place.directory.path(), "");
+    let (cache, _, _) = cache_of(&place, &registry);
+    let to = ["--cache-to", cache.as_str()];
+    // Of the two steps only the first sees randomness, and in this tier it is real.
+    place.write("spec.toml", &stepped_spec(", tier = \"isolated\""));
+    let (one, executed, _, text) = shared(&place, "one", &to);
+    assert_eq!(executed, 2);
+    assert!(text.contains("\"sent\":2,\"there\":0"), "{text}");
+    let (other, executed, _, text) = shared(&place, "other", &to);
+    assert_eq!(executed, 2);
+    assert_ne!(one, other, "nothing was random");
+    assert!(text.contains("to who sent it to"), "{text}");
+    assert!(text.contains("step `image.1` gave "), "{text}");
+    // The second step began with another root, so its result is another.
+    assert!(text.contains("\"sent\":1,\"there\":1"), "{text}");
+    let (third, executed, taken, _) = shared(&place, "third", &["--cache-from", &cache]);
+    assert_eq!((third.as_str(), executed, taken), (one.as_str(), 0, 2));
+}
+
+#[test]
+#[ignore = "needs docker-registry and busybox"]
 fn no_secret_and_nothing_of_a_filled_cache_travels() {
     let place = Place::new();
     let registry = Registry::start(place.directory.path(), "");

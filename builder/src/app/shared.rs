@@ -221,7 +221,7 @@ pub struct SharedCache<'a> {
     silent: Mutex<BTreeSet<ImageRepository>>,
 }
 
-static NEXT_WORK: AtomicU64 = AtomicU64::new(6 << 32);
+static NEXT_WORK: AtomicU64 = AtomicU64::new(7 << 32);
 
 impl<'a> SharedCache<'a> {
     /// None where nothing is to be taken.
@@ -441,41 +441,32 @@ pub fn send(
     });
     let mut sent = Sent::default();
     let outcome = results.iter().try_for_each(|result| {
-        // What is there in another form is replaced.
         let known = match client.result(to, *result.action.digest()) {
+            // What is there in another form is replaced.
             Err(RegistryError::Document { .. }) => None,
             known => known?,
         };
-        if let Some(known) = &known {
-            let is_own = match &own {
-                Some(own) => known.is_signed_by(&BTreeSet::from([own.public()])),
-                None => sharing.unsigned.contains(to),
-            };
-            if known.statement.tree == result.tree && is_own {
-                sent.there += 1;
-                return Ok(());
+        let is_there = known.as_ref().is_some_and(|known| {
+            if known.statement.tree != result.tree {
+                return known.is_signed_by(&trusted);
             }
-            if known.statement.tree != result.tree && known.is_signed_by(&trusted) {
-                // Whoever was first stays, so that everybody has the same.
+            match &own {
+                Some(own) => known.is_signed_by(&[own.public()].into()),
+                None => true,
+            }
+        });
+        match known {
+            Some(known) if is_there => {
                 sent.there += 1;
-                session.events.event(Event::Warning {
-                    text: format!(
-                        "step `{}` gave {} here, and {} to who sent it to `{to}` first",
-                        result.label,
-                        result.tree.digest().short(),
-                        known.statement.tree.digest().short(),
-                    ),
-                    hint: Some(
-                        "it is not reproducible: `immbuild explain --sources` says what it reads"
-                            .into(),
-                    ),
-                });
-                return Ok(());
+                if known.statement.tree != result.tree {
+                    tell_other(session, result, &known, to);
+                }
+            }
+            known => {
+                sent.given.0 += 1;
+                sent.given.1 += send_one(session, &client, result, known, own.as_ref(), to)?;
             }
         }
-        let bytes = send_one(session, &client, result, known, own.as_ref(), to)?;
-        sent.given.0 += 1;
-        sent.given.1 += bytes;
         session.events.event(Event::Advanced {
             id: work,
             done: sent.given.1,
@@ -491,6 +482,26 @@ pub fn send(
         },
     });
     outcome.map(|()| sent)
+}
+
+/// Whoever was first stays, so that everybody has the same; that there are two is told.
+fn tell_other(
+    session: &Session<'_>,
+    result: &Sharable,
+    known: &SharedResult,
+    to: &ImageRepository,
+) {
+    session.events.event(Event::Warning {
+        text: format!(
+            "step `{}` gave {} here, and {} to who sent it to `{to}` first",
+            result.label,
+            result.tree.digest().short(),
+            known.statement.tree.digest().short(),
+        ),
+        hint: Some(
+            "it is not reproducible: `immbuild explain --sources` says what it reads".into(),
+        ),
+    });
 }
 
 fn send_one(

@@ -214,8 +214,10 @@ impl Context<'_> {
                 dirty: arguments.dirty,
                 rerun: arguments.rerun,
                 // SPEC A, "Running": what is published never saw a filled cache.
+                // Nor did what machines share.
                 empty_caches: arguments.without_caches
                     || arguments.push
+                    || !arguments.cache_from.is_empty()
                     || !arguments.cache_to.is_empty(),
                 distrust_times: arguments.record,
                 allow_downgrade: arguments.tiers.allow_tier_downgrade,
