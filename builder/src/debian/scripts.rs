@@ -30,6 +30,9 @@ const FIRST: [&str; 6] = [
     "original-awk",
 ];
 
+/// The fields that say what a package needs to be configured.
+const NEEDS: [&str; 2] = ["Pre-Depends", "Depends"];
+
 /// Keeps services from being started (invoke-rc.d(8)).
 const POLICY: &str = "usr/sbin/policy-rc.d";
 const POLICY_TEXT: &str = "#!/bin/sh\nexit 101\n";
@@ -82,11 +85,29 @@ fn program(packages: &[Package], status: &Status, policy_is_ours: bool) -> Strin
     writeln!(out, "export DPKG_RUNNING_VERSION={version}").expect("a string takes everything");
     let all: BTreeSet<usize> = (0..packages.len()).collect();
     let early: BTreeSet<usize> = first.union(&essential).copied().collect();
-    preinsts(&mut out, packages, &order.sorted(&early));
+    preinsts(&mut out, packages, order.sorted(&early));
     configure(&mut out, "--force-depends", packages, &order.sorted(&first));
     configure(&mut out, "--force-depends", packages, &order.sorted(&early));
     let rest: BTreeSet<usize> = all.difference(&early).copied().collect();
-    preinsts(&mut out, packages, &order.sorted(&rest));
+    let mut configured = early;
+    for nth in order.sorted(&rest) {
+        let package = &packages[nth];
+        if package.control_file("preinst").is_none() {
+            continue;
+        }
+        // Debian policy 7.2: what it pre-depends on is configured before its script runs.
+        let mut before = order.closure(order.needs(nth, &["Pre-Depends"]));
+        before.remove(&nth);
+        let before: BTreeSet<usize> = before.difference(&configured).copied().collect();
+        configure(
+            &mut out,
+            "--force-depends",
+            packages,
+            &order.sorted(&before),
+        );
+        configured.extend(before);
+        preinsts(&mut out, packages, [nth]);
+    }
     out.push_str("dpkg $options --configure --pending\n");
     if policy_is_ours {
         writeln!(out, "rm -f /{POLICY}").expect("a string takes everything");
@@ -110,8 +131,8 @@ preinst() {
 }
 ";
 
-fn preinsts(out: &mut String, packages: &[Package], order: &[usize]) {
-    for package in order.iter().map(|nth| &packages[*nth]) {
+fn preinsts(out: &mut String, packages: &[Package], order: impl IntoIterator<Item = usize>) {
+    for package in order.into_iter().map(|nth| &packages[nth]) {
         if package.control_file("preinst").is_some() {
             let (name, arch, info) = (package.name(), package.arch(), package.info_name());
             writeln!(out, "preinst {name} {arch} {info}").expect("a string takes everything");
@@ -186,22 +207,28 @@ impl<'p> Order<'p> {
 
     /// What is essential, with all that it needs.
     fn essential(&self) -> BTreeSet<usize> {
-        let mut open: Vec<usize> = (0..self.packages.len())
-            .filter(|nth| self.packages[*nth].is_essential())
-            .collect();
+        let all = 0..self.packages.len();
+        self.closure(
+            all.filter(|nth| self.packages[*nth].is_essential())
+                .collect(),
+        )
+    }
+
+    /// These, with all that they need.
+    fn closure(&self, mut open: Vec<usize>) -> BTreeSet<usize> {
         let mut all = BTreeSet::new();
         while let Some(nth) = open.pop() {
             if all.insert(nth) {
-                open.extend(self.needs(nth));
+                open.extend(self.needs(nth, &NEEDS));
             }
         }
         all
     }
 
-    /// The packages that one needs. Of alternatives the first that is here.
-    fn needs(&self, nth: usize) -> Vec<usize> {
+    /// The packages that one names in these fields. Of alternatives the first that is here.
+    fn needs(&self, nth: usize, names: &[&str]) -> Vec<usize> {
         let fields = &self.packages[nth].fields;
-        ["Pre-Depends", "Depends"]
+        names
             .iter()
             .filter_map(|field| fields.get(field))
             .flat_map(|value| value.split(','))
@@ -227,7 +254,7 @@ impl<'p> Order<'p> {
                 continue;
             }
             while let Some((nth, looked)) = way.last_mut() {
-                let next = self.needs(*nth).get(*looked).copied();
+                let next = self.needs(*nth, &NEEDS).get(*looked).copied();
                 *looked += 1;
                 match next {
                     Some(next) if wanted.contains(&next) && seen.insert(next) => {

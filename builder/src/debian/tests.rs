@@ -681,6 +681,9 @@ fn scripts_are_left_to_dpkg() {
     let dpkg = fields("dpkg", "\nEssential: yes\nPre-Depends: tool");
     let tool = fields("tool", "");
     let app = fields("app", "\nDepends: dpkg");
+    let user = fields("user", "\nDepends: base");
+    let base = fields("base", "");
+    let server = fields("server", "\nPre-Depends: user\nDepends: app");
     let shell = || {
         vec![
             ("./bin/sh", Content::File(0o755, b"sh")),
@@ -692,9 +695,18 @@ fn scripts_are_left_to_dpkg() {
         ("./preinst", Content::File(0o755, b"#!/bin/sh\n")),
         ("./conffiles", Content::File(0o644, b"/etc/app\n")),
     ];
+    let mut server = made(&server, vec![]);
+    server.control = vec![("./preinst", Content::File(0o755, b"#!/bin/sh\n"))];
     let set = set(
         &store,
-        &[made(&dpkg, shell()), made(&tool, vec![]), with_script],
+        &[
+            made(&dpkg, shell()),
+            made(&tool, vec![]),
+            with_script,
+            made(&user, vec![]),
+            made(&base, vec![]),
+            server,
+        ],
     )
     .expect("packages");
     let op = op(Configure::Scripts, Fixups::default());
@@ -703,7 +715,7 @@ fn scripts_are_left_to_dpkg() {
     assert_eq!(get("/etc/app"), None);
     assert_eq!(get("/etc/app.dpkg-new").as_deref(), Some("conf"));
     let status = get("/var/lib/dpkg/status").expect("a status");
-    assert_eq!(status.matches("install ok unpacked").count(), 3);
+    assert_eq!(status.matches("install ok unpacked").count(), 6);
     assert!(status.contains("\n /etc/app newconffile\n"), "{status}");
     let program = get("/var/lib/dpkg/immbuild-configure").expect("a program");
     let lines: Vec<&str> = program
@@ -719,6 +731,9 @@ fn scripts_are_left_to_dpkg() {
         [
             "set -- tool dpkg",
             "preinst app amd64 app",
+            // Before the script runs, what it may rely on is configured.
+            "set -- base user",
+            "preinst server amd64 server",
             "dpkg $options --configure --pending"
         ]
     );
