@@ -147,8 +147,8 @@ impl From<KeyError> for RunError {
 const fn policy(tier: Tier) -> &'static str {
     match tier {
         Tier::Isolated => "isolated/2",
-        Tier::Deterministic => "deterministic/3",
-        Tier::Strict => "strict/3",
+        Tier::Deterministic => "deterministic/4",
+        Tier::Strict => "strict/4",
     }
 }
 

@@ -379,3 +379,36 @@ sed -i s/two/three/ old; cat old
         assert_eq!(rest, "two\n5\nlinks differ\nthree", "under `{tier}`");
     }
 }
+
+/// coreutils' `cp` and `install`, and `shutil`, look at a file by its name and again when it is open: if it is another, they give up.
+#[test]
+fn a_file_of_ours_is_the_same_by_its_name_and_when_it_is_open() {
+    let script = r#"
+for file in /proc/sys/kernel/random/uuid /proc/uptime /proc/self/status /proc/mounts /dev/urandom; do
+  python3 - $file <<'END'
+import os, sys
+named = os.stat(sys.argv[1])
+with open(sys.argv[1], "rb") as file:
+    opened = os.fstat(file.fileno())
+again = os.stat(sys.argv[1])
+print(sys.argv[1], named == opened == again, *(n for n in dir(named) if n.startswith("st_") and getattr(named, n) != getattr(opened, n)))
+END
+done
+install -m 600 /proc/sys/kernel/random/uuid secret
+cp /proc/uptime uptime
+echo copied $(wc -c < secret) $(wc -l < uptime)
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        for name in [
+            "/proc/sys/kernel/random/uuid",
+            "/proc/uptime",
+            "/proc/self/status",
+            "/proc/mounts",
+            "/dev/urandom",
+        ] {
+            assert_eq!(value(&said, name), "True", "{tier:?}");
+        }
+        assert_eq!(value(&said, "copied"), "37 1");
+    }
+}

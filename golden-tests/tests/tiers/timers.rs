@@ -214,3 +214,45 @@ fn timers_that_go_off_again_and_again_count() {
         assert_eq!(value(&said, "poll-timerfd"), "1 20");
     }
 }
+
+/// Go's collector: one thread looks in memory whether another has gone on, which has gone to sleep for some microseconds. A
+/// hundred times a moment takes no more than a few seconds, and as far as the clock tells no time at all.
+#[test]
+fn who_waits_for_a_moment_gives_way_to_a_thread_that_looks() {
+    let script = "
+cat > moments.c <<'END'
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+static atomic_int turn;
+static void *other(void *unused) {
+    for (int i = 0; i < 100; i++) {
+        while (atomic_load(&turn) != 1) ;
+        usleep(20);
+        atomic_store(&turn, 0);
+    }
+    return unused;
+}
+int main(void) {
+    struct timespec start, end;
+    pthread_t thread;
+    pthread_create(&thread, NULL, other, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (int i = 0; i < 100; i++) {
+        atomic_store(&turn, 1);
+        while (atomic_load(&turn) != 0) ;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    pthread_join(thread, NULL);
+    printf(\"passed %ld\\n\", (end.tv_sec - start.tv_sec) * 1000000000L + end.tv_nsec - start.tv_nsec);
+}
+END
+gcc -O1 -pthread -o moments moments.c
+./moments
+";
+    let told = Probe::new("deterministic", script).run();
+    assert!(told.real < Duration::from_secs(60), "{:?}", told.real);
+    assert_eq!(told.log, "passed 0");
+}

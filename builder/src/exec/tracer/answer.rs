@@ -205,9 +205,11 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Content { saved, content } => {
-                self.fill_content(tid, saved, &registers, &content)
-            }
+            Pending::Content {
+                saved,
+                content,
+                stands_for,
+            } => self.fill_content(tid, saved, &registers, &content, stands_for),
             Pending::Pair { saved, pair, minor } => {
                 self.feed_pair(tid, saved, registers, pair, minor)
             }

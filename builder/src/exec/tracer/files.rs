@@ -98,6 +98,9 @@ pub(super) struct Files {
     nameless: BTreeMap<Key, u64>,
     /// Sockets that stand for a random device, and its minor number.
     random: BTreeMap<Key, u32>,
+    /// What stands for a file of `/proc` or for a random device, by its own device and number; what is said of that file, and
+    /// its name.
+    stand_ins: BTreeMap<((u32, u32), u64), (libc::statx, Vec<u8>)>,
 }
 
 /// Device numbers below are for what is in no mount: pipes, sockets, ….
@@ -120,6 +123,7 @@ impl Files {
             epoch,
             nameless: BTreeMap::new(),
             random: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
         })
     }
 
@@ -160,6 +164,24 @@ impl Files {
     /// The minor number of the random device that a process has this socket for.
     pub(super) fn stands_for_random(&self, real: &libc::statx) -> Option<u32> {
         self.random.get(&Key::of(real)).copied()
+    }
+
+    /// This file is what a process has for the one of this name, which the tracer finds at `place`.
+    pub(super) fn stand_in(&mut self, file: &OwnedFd, place: &CStr, name: Vec<u8>) {
+        if let Ok(own) = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
+            && let Ok(real) = sys::statx(libc::AT_FDCWD, place, 0)
+        {
+            let key = Key::of(&own);
+            self.stand_ins
+                .insert((key.device, key.number), (real, name));
+        }
+    }
+
+    /// What a file stands for, and its name.
+    pub(super) fn stands_for(&self, real: &libc::statx) -> Option<&(libc::statx, Vec<u8>)> {
+        // Answers of stat(2) have no time of birth.
+        let key = Key::of(real);
+        self.stand_ins.get(&(key.device, key.number))
     }
 
     /// The minor number, if it is a random device.
@@ -501,6 +523,7 @@ mod tests {
             epoch: 40 * SECOND,
             nameless: BTreeMap::new(),
             random: BTreeMap::new(),
+            stand_ins: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Opening files: what is opened for writing is noted; random devices, and files of `/proc` that are
 //! never the same twice, are replaced by ours.
 
+use std::ffi::CString;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -28,6 +29,28 @@ enum Special {
     Nothing,
     /// What libgcrypt shall not use, where the root has nothing to say about it.
     Denied,
+}
+
+impl Special {
+    /// Where the tracer finds the file of `/proc` that a file in memory stands for.
+    fn place(&self) -> Option<CString> {
+        let place = match self {
+            Self::Process(_, place) => place.as_str(),
+            Self::Uuid => "/proc/sys/kernel/random/uuid",
+            Self::Uptime => "/proc/uptime",
+            Self::Random(_) | Self::Nothing | Self::Denied => return None,
+        };
+        CString::new(place).ok()
+    }
+}
+
+/// What a file in memory is for a process.
+#[derive(Debug)]
+pub(super) struct StandsFor {
+    /// Where the tracer finds it.
+    place: CString,
+    /// What the process calls it.
+    name: Vec<u8>,
 }
 
 /// libgcrypt draws random numbers from the processor itself unless this file of its own, `hwf.deny`, forbids it.
@@ -92,6 +115,14 @@ impl Tracer {
             },
         );
         let saved = registers.clone();
+        let stands_for = special.place().map(|place| StandsFor {
+            name: if path.starts_with(b"/") {
+                path.clone()
+            } else {
+                place.as_bytes().to_vec()
+            },
+            place,
+        });
         match special {
             // What is written to it is for nobody.
             Special::Random(_) if flags & libc::O_ACCMODE == libc::O_WRONLY => {
@@ -122,12 +153,15 @@ impl Tracer {
                     .and_then(|place| std::fs::read(place).ok())
                     .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
                 Ok(match quiet {
-                    Some(content) => in_memory(registers, saved, flags, name.path, content),
+                    Some(content) => {
+                        in_memory(registers, saved, flags, name.path, (content, stands_for))
+                    }
                     None => Answer::Native,
                 })
             }
             Special::Uuid | Special::Uptime | Special::Nothing | Special::Denied => {
                 let content = self.content(tid, &special);
+                let content = (content, stands_for);
                 Ok(in_memory(registers, saved, flags, name.path, content))
             }
         }
@@ -176,7 +210,7 @@ impl Tracer {
         let process = self.threads[&tid].process;
         if let Some(descriptor) = descriptor_named(process, path) {
             let link = format!("/proc/{process}/fd/{descriptor}");
-            let link = std::ffi::CString::new(link).ok()?;
+            let link = CString::new(link).ok()?;
             let real = sys::statx(libc::AT_FDCWD, &link, 0).ok()?;
             let minor = self.files.stands_for_random(&real);
             return minor.map(Other::Random).or_else(|| fifo(&real, strict));
@@ -189,7 +223,7 @@ impl Tracer {
                 .or_else(|| fifo(&real, strict));
         }
         let place = if path.starts_with(b"/") {
-            std::ffi::CString::new(path).ok()?
+            CString::new(path).ok()?
         } else {
             super::stat::place_of(tid, name.directory, path)?
         };
@@ -218,12 +252,16 @@ impl Tracer {
         mut saved: Registers,
         registers: &Registers,
         content: &[u8],
+        stands_for: Option<StandsFor>,
     ) -> io::Result<Resume> {
         let result = registers.result();
         if let Ok(number @ 0..) = i32::try_from(result) {
             let file = self.descriptor(tid, number)?;
             std::fs::File::from(file.try_clone()?).write_all(content)?;
             seek(&file, SeekFrom::Start(0))?;
+            if let Some(StandsFor { place, name }) = stands_for {
+                self.files.stand_in(&file, &place, name);
+            }
         }
         saved.skip(result);
         sys::set_registers(tid, &saved)?;
@@ -252,6 +290,13 @@ impl Tracer {
         let reader = self.descriptor(tid, device)?;
         let stream = self.thread(tid).stream.child();
         self.files.mark_random(&reader, minor);
+        let place = if minor == 8 {
+            c"/dev/random"
+        } else {
+            c"/dev/urandom"
+        };
+        let name = place.to_bytes().to_vec();
+        self.files.stand_in(&reader, place, name);
         if self.feeder.is_none() {
             self.feeder = Some(Feeder::start()?);
         }
@@ -270,7 +315,7 @@ impl Tracer {
 
     /// A file was opened for writing.
     pub(super) fn opened(&mut self, tid: Tid, descriptor: i32, flags: i32) {
-        let Ok(link) = std::ffi::CString::new(format!("/proc/{tid}/fd/{descriptor}")) else {
+        let Ok(link) = CString::new(format!("/proc/{tid}/fd/{descriptor}")) else {
             return;
         };
         let Ok(real) = sys::statx(libc::AT_FDCWD, &link, 0) else {
@@ -350,7 +395,7 @@ fn in_memory(
     saved: Registers,
     flags: i32,
     name: u64,
-    content: Vec<u8>,
+    (content, stands_for): (Vec<u8>, Option<StandsFor>),
 ) -> Answer {
     registers.set_number(libc::SYS_memfd_create);
     // Any string will do for a name.
@@ -361,7 +406,11 @@ fn in_memory(
         libc::MFD_CLOEXEC
     };
     registers.set_argument(1, close.into());
-    Answer::Changed(Pending::Content { saved, content })
+    Answer::Changed(Pending::Content {
+        saved,
+        content,
+        stands_for,
+    })
 }
 
 /// Is it the file that denies features to libgcrypt, and does the root have none of its own?
@@ -403,7 +452,7 @@ fn special(
     } else {
         format!("/proc/{tid}/fd/{directory}")
     };
-    let from = path_of(&std::ffi::CString::new(from).ok()?);
+    let from = path_of(&CString::new(from).ok()?);
     let whole = if parent.is_empty() {
         from
     } else {

@@ -14,6 +14,7 @@ use super::feeder::Feeder;
 use super::files::Files;
 use super::ids::Ids;
 use super::inside::{Entered, Inside};
+use super::open::StandsFor;
 use super::owners;
 use super::place::Place;
 use super::random::Stream;
@@ -130,7 +131,11 @@ pub(super) enum Pending {
     /// Note whose a file is.
     Owner(owners::Then),
     /// A file of ours takes the place of the one that was asked for.
-    Content { saved: Registers, content: Vec<u8> },
+    Content {
+        saved: Registers,
+        content: Vec<u8>,
+        stands_for: Option<StandsFor>,
+    },
     /// A socket takes the place of a random device: it was made; its other end is to be closed.
     Pair {
         saved: Registers,
@@ -327,6 +332,10 @@ impl Tracer {
                 self.fire(due, false)?;
                 continue;
             }
+            if let Some(tid) = self.gave_way(now) {
+                self.wake(tid)?;
+                continue;
+            }
             // Something happens at once when everything waits: first look, then sleep.
             if self.is_idle() {
                 // One that has just ended is told of first.
@@ -432,6 +441,31 @@ impl Tracer {
         self.deadlines()
             .find(|(deadline, _)| deadline.is_over(now))
             .map(|(_, due)| due)
+    }
+
+    /// A thread that waits for a moment while another of its process runs: as a rule for that one, which may look in memory whether
+    /// it has gone on. Then both would wait for the other: time does not move while one runs.
+    fn gave_way(&self, now: Instant) -> Option<Tid> {
+        let is_one = |tid: &Tid, thread: &Thread| {
+            let waits = thread.waiting.as_ref().filter(|waiting| !waiting.fired);
+            waits.is_some_and(|waiting| waiting.deadline.gave_way(now))
+                && self.threads.iter().any(|(other, beside)| {
+                    other != tid && beside.process == thread.process && state(*other) == Some(b'R')
+                })
+        };
+        self.threads
+            .iter()
+            .find(|(tid, thread)| is_one(tid, thread))
+            .map(|(tid, _)| *tid)
+    }
+
+    /// Its wait is over, and no time has passed: how long others ran is chance.
+    fn wake(&mut self, tid: Tid) -> io::Result<()> {
+        if let Some(waiting) = &mut self.thread(tid).waiting {
+            waiting.fired = true;
+            sys::interrupt(tid)?;
+        }
+        Ok(())
     }
 
     /// It is this time, for everybody.

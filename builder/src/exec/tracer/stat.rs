@@ -70,13 +70,24 @@ impl Tracer {
         let pid = self.threads[&tid].process;
         let at_home = self.processes[&pid].at_home;
         let owner = self.owner_named(tid, stat.name, stat.flags);
+        let mut answered = read_answer(tid, &stat)?;
+        let stands_for = self.files.stands_for(&answered).cloned();
+        if let Some((real, _)) = &stands_for {
+            answered = *real;
+            // As the answer to its name would be: stat(2) does not say on which mount it is.
+            if matches!(stat.form, StatForm::Stat) && self.files.random_device(real).is_none() {
+                answered.stx_mnt_id = 0;
+            }
+        }
         if self.what.metadata == Metadata::Clamp {
+            if stands_for.is_some() {
+                write_answer(tid, &stat, &answered)?;
+            }
             return match owner {
                 Some(owner) => write_owner(tid, &stat, owner),
                 None => Ok(()),
             };
         }
-        let answered = read_answer(tid, &stat)?;
         let found = if at_home {
             find(tid, stat.name, stat.flags)?
         } else {
@@ -96,7 +107,10 @@ impl Tracer {
                 self.show(tid, &real, &name, stat.flags)
             }
             _ => {
-                let path = sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default();
+                let path = match stands_for {
+                    Some((_, name)) => name,
+                    None => sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default(),
+                };
                 let process = self
                     .processes
                     .get_mut(&pid)

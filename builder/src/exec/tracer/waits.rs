@@ -14,6 +14,10 @@ use super::sys::Tid;
 /// A machine may be slow, and what a timeout guards takes no virtual time; only what computes without end runs
 /// into this.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Who waits no longer than this gives way to another thread, rather than waiting for a time to come.
+const MOMENT: Time = 1_000_000;
+/// On the machine's clock, so long a moment takes at most while another thread of the process runs.
+const GIVES_WAY: Duration = Duration::from_millis(20);
 /// A time that the machine cannot express is one that never comes.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
 
@@ -24,16 +28,26 @@ pub(super) struct Deadline {
     pub(super) at: Time,
     /// At the latest, on the machine's clock.
     latest: Instant,
+    /// For a moment: when it has given way.
+    gave_way: Option<Instant>,
 }
 
 impl Deadline {
     /// One at `at`, for a process whose clock shows `now`.
     pub(super) fn new(at: Time, now: Time) -> Self {
-        let left = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
+        let span = at.saturating_sub(now);
+        let left = u64::try_from(span).unwrap_or(0);
+        let begun = Instant::now();
         Self {
             at,
-            latest: Instant::now() + (PATIENCE + Duration::from_nanos(left) * 4).min(LONGEST),
+            latest: begun + (PATIENCE + Duration::from_nanos(left) * 4).min(LONGEST),
+            gave_way: (span <= MOMENT).then_some(begun + GIVES_WAY),
         }
+    }
+
+    /// Has whoever waits for a moment given way to others?
+    pub(super) fn gave_way(&self, now: Instant) -> bool {
+        self.gave_way.is_some_and(|until| now >= until)
     }
 
     /// Has its real time come?
