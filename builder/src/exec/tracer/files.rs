@@ -100,7 +100,16 @@ pub(super) struct Files {
     random: BTreeMap<Key, u32>,
     /// What stands for a file of `/proc` or for a random device, by its own device and number; what is said of that file, and
     /// its name.
-    stand_ins: BTreeMap<((u32, u32), u64), (libc::statx, Vec<u8>)>,
+    stand_ins: BTreeMap<((u32, u32), u64), Original>,
+}
+
+/// A file that another stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Original {
+    /// What the kernel says of it.
+    pub(super) real: libc::statx,
+    /// What the process calls it.
+    pub(super) name: Vec<u8>,
 }
 
 /// Device numbers below are for what is in no mount: pipes, sockets, ….
@@ -173,12 +182,12 @@ impl Files {
         {
             let key = Key::of(&own);
             self.stand_ins
-                .insert((key.device, key.number), (real, name));
+                .insert((key.device, key.number), Original { real, name });
         }
     }
 
-    /// What a file stands for, and its name.
-    pub(super) fn stands_for(&self, real: &libc::statx) -> Option<&(libc::statx, Vec<u8>)> {
+    /// What a file stands for.
+    pub(super) fn stands_for(&self, real: &libc::statx) -> Option<&Original> {
         // Answers of stat(2) have no time of birth.
         let key = Key::of(real);
         self.stand_ins.get(&(key.device, key.number))

@@ -10,7 +10,7 @@ use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
-use super::files::{Key, number_of, path_of};
+use super::files::{Key, Original, number_of, path_of};
 use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
@@ -72,7 +72,7 @@ impl Tracer {
         let owner = self.owner_named(tid, stat.name, stat.flags);
         let mut answered = read_answer(tid, &stat)?;
         let stands_for = self.files.stands_for(&answered).cloned();
-        if let Some((real, _)) = &stands_for {
+        if let Some(Original { real, .. }) = &stands_for {
             answered = *real;
             // As the answer to its name would be: stat(2) does not say on which mount it is.
             if matches!(stat.form, StatForm::Stat) && self.files.random_device(real).is_none() {
@@ -108,7 +108,7 @@ impl Tracer {
             }
             _ => {
                 let path = match stands_for {
-                    Some((_, name)) => name,
+                    Some(Original { name, .. }) => name,
                     None => sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default(),
                 };
                 let process = self
