@@ -15,6 +15,7 @@ use immbuild_cas::tree::Tree;
 use immbuild_cas::tree::bundle::{self, BundleError};
 
 use super::failure::{Exit, Failure};
+use super::project::io_failure;
 use super::scratch::ScratchPlace;
 use super::session::Session;
 use crate::diag::Diagnostic;
@@ -101,14 +102,15 @@ fn own_key(sharing: &Sharing) -> Result<Option<SecretKey>, Failure> {
 }
 
 fn key_failure(path: &Path, error: &KeyError) -> Failure {
-    let failure = Failure::new(
+    let cause = match error {
+        KeyError::Io(error) => error.to_string(),
+        KeyError::Form => error.to_string(),
+    };
+    Failure::new(
         Exit::Local,
         Diagnostic::error(format!("cannot use the key `{}`", path.display())),
-    );
-    match error {
-        KeyError::Io(error) => failure.because(error.to_string()),
-        KeyError::Form => failure.because(error.to_string()),
-    }
+    )
+    .because(cause)
     .hint("`immbuild cache key FILE` makes one")
 }
 
@@ -175,6 +177,7 @@ pub fn key(sharing: &Sharing, file: Option<&Path>) -> Result<(PublicKey, bool), 
             let key = SecretKey::read(path).map_err(|error| key_failure(path, &error))?;
             Ok((key.public(), false))
         }
+        Err(KeyError::Io(error)) => Err(io_failure("write", path, &error)),
         Err(error) => Err(key_failure(path, &error)),
     }
 }
@@ -295,7 +298,7 @@ impl<'a> SharedCache<'a> {
     ) -> Result<Tree, TakeError> {
         let length = result.statement.length;
         // Who signs says how long it is; frames that say nothing could make what is fetched any length.
-        if result.bundle.size > length + length / 64 + 1024 {
+        if result.bundle.size > length.saturating_add(length / 64 + 1024) {
             return Err(too_big(&result.bundle));
         }
         let place = ScratchPlace::new(self.session, "shared").map_err(TakeError::Local)?;
@@ -448,7 +451,7 @@ pub fn send(
         };
         let is_there = known.as_ref().is_some_and(|known| {
             if known.statement.tree != result.tree {
-                return known.is_signed_by(&trusted);
+                return sharing.unsigned.contains(to) || known.is_signed_by(&trusted);
             }
             match &own {
                 Some(own) => known.is_signed_by(&[own.public()].into()),
