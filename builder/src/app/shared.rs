@@ -15,6 +15,7 @@ use immbuild_cas::tree::Tree;
 use immbuild_cas::tree::bundle::{self, BundleError};
 
 use super::failure::{Exit, Failure};
+use super::locate::finish;
 use super::project::io_failure;
 use super::scratch::ScratchPlace;
 use super::session::Session;
@@ -24,7 +25,7 @@ use crate::graph::action::ActionId;
 use crate::graph::op::{OpId, OpKind};
 use crate::graph::{Graph, Origin};
 use crate::layer::{Compressing, Compression, Limited, decoder};
-use crate::ports::{Event, Outcome, Realised, SharedResults, WorkId};
+use crate::ports::{Event, Realised, SharedResults, WorkId};
 use crate::registry::{
     Client, KeyError, Part, Patience, PublicKey, Push, RegistryError, SecretKey, SharedResult,
     Statement,
@@ -327,14 +328,7 @@ impl<'a> SharedCache<'a> {
                     &self.session.store,
                 )?)
             });
-        events.event(Event::Finished {
-            id: work,
-            outcome: if taken.is_ok() {
-                Outcome::Done
-            } else {
-                Outcome::Failed
-            },
-        });
+        finish(self.session, work, taken.is_ok());
         taken
     }
 
@@ -476,14 +470,7 @@ pub fn send(
         });
         Ok::<_, Failure>(())
     });
-    session.events.event(Event::Finished {
-        id: work,
-        outcome: if outcome.is_ok() {
-            Outcome::Done
-        } else {
-            Outcome::Failed
-        },
-    });
+    finish(session, work, outcome.is_ok());
     outcome.map(|()| sent)
 }
 

@@ -34,7 +34,7 @@ const MEDIA_EVIDENCE: &str = "application/vnd.immbuild.evidence.v1";
 const TREE: &str = "immbuild.result.tree";
 const LENGTH: &str = "immbuild.result.length";
 const SIGNATURES: &str = "immbuild.result.signatures";
-/// Most signatures that are looked at: each takes a tenth of a millisecond.
+/// Most signatures that are looked at.
 const SIGNATURES_MAX: usize = 64;
 
 /// What somebody says that an action gives: what is signed.
