@@ -321,7 +321,7 @@ fn build_elsewhere(
     cache: &SharedCache,
     (directory, store): (&Path, &Path),
 ) -> Result<u64> {
-    let sent = cache.fill(world, directory, store, example.flags)?;
+    let sent = cache.build(world, directory, store, example.flags, "--cache-to")?;
     let other = world.place.join("other-store");
     let _ = std::fs::remove_dir_all(&other);
     // The cache is in a network.
@@ -330,7 +330,7 @@ fn build_elsewhere(
         .into_iter()
         .filter(|flag| *flag != "--offline")
         .collect();
-    let taken = cache.take(world, directory, &other, &flags)?;
+    let taken = cache.build(world, directory, &other, &flags, "--cache-from")?;
     let name = example.name;
     ensure!(taken.digest == sent.digest, "{name} differs elsewhere");
     ensure!(

@@ -77,29 +77,8 @@ impl SharedCache {
         bail!("docker-registry does not listen");
     }
 
-    /// Builds, and sends the results of steps.
-    pub fn fill(
-        &self,
-        world: &World<'_>,
-        directory: &Path,
-        store: &Path,
-        flags: &[&str],
-    ) -> Result<Built> {
-        self.build(world, directory, store, flags, "--cache-to")
-    }
-
-    /// Builds with what others sent.
-    pub fn take(
-        &self,
-        world: &World<'_>,
-        directory: &Path,
-        store: &Path,
-        flags: &[&str],
-    ) -> Result<Built> {
-        self.build(world, directory, store, flags, "--cache-from")
-    }
-
-    fn build(
+    /// Builds with `--cache-to` or `--cache-from`.
+    pub fn build(
         &self,
         world: &World<'_>,
         directory: &Path,

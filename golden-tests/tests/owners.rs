@@ -115,7 +115,6 @@ fn package() -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "needs a Debian root and dpkg-deb"]
 fn a_debian_package_that_gives_files_away_is_installed() {
     let layout = golden_tests::roots::debian().unwrap_or_else(|error| panic!("{error:#}"));
     let package = package();

@@ -89,24 +89,26 @@ fn program(packages: &[Package], status: &Status, policy_is_ours: bool) -> Strin
     configure(&mut out, "--force-depends", packages, &order.sorted(&first));
     configure(&mut out, "--force-depends", packages, &order.sorted(&early));
     let rest: BTreeSet<usize> = all.difference(&early).copied().collect();
+    let mut begun = early.clone();
     let mut configured = early;
     for nth in order.sorted(&rest) {
         let package = &packages[nth];
-        if package.control_file("preinst").is_none() {
+        if package.control_file("preinst").is_none() || begun.contains(&nth) {
             continue;
         }
         // Debian policy 7.2: what it pre-depends on is configured before its script runs.
         let mut before = order.closure(order.needs(nth, &["Pre-Depends"]));
         before.remove(&nth);
         let before: BTreeSet<usize> = before.difference(&configured).copied().collect();
-        configure(
-            &mut out,
-            "--force-depends",
-            packages,
-            &order.sorted(&before),
-        );
+        let sorted = order.sorted(&before);
+        // In a circle one of them may come after this one.
+        let late = sorted.iter().copied().filter(|nth| !begun.contains(nth));
+        preinsts(&mut out, packages, late);
+        configure(&mut out, "--force-depends", packages, &sorted);
+        begun.extend(&before);
         configured.extend(before);
         preinsts(&mut out, packages, [nth]);
+        begun.insert(nth);
     }
     out.push_str("dpkg $options --configure --pending\n");
     if policy_is_ours {

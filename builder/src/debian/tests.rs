@@ -695,8 +695,14 @@ fn scripts_are_left_to_dpkg() {
         ("./preinst", Content::File(0o755, b"#!/bin/sh\n")),
         ("./conffiles", Content::File(0o644, b"/etc/app\n")),
     ];
-    let mut server = made(&server, vec![]);
-    server.control = vec![("./preinst", Content::File(0o755, b"#!/bin/sh\n"))];
+    // In a circle: the one that pre-depends on the other comes first.
+    let one = fields("ring-a", "\nDepends: ring-b");
+    let other = fields("ring-b", "\nPre-Depends: ring-a");
+    let [server, one, other] = [&server, &one, &other].map(|fields| {
+        let mut made = made(fields, vec![]);
+        made.control = vec![("./preinst", Content::File(0o755, b"#!/bin/sh\n"))];
+        made
+    });
     let set = set(
         &store,
         &[
@@ -706,6 +712,8 @@ fn scripts_are_left_to_dpkg() {
             made(&user, vec![]),
             made(&base, vec![]),
             server,
+            one,
+            other,
         ],
     )
     .expect("packages");
@@ -715,7 +723,7 @@ fn scripts_are_left_to_dpkg() {
     assert_eq!(get("/etc/app"), None);
     assert_eq!(get("/etc/app.dpkg-new").as_deref(), Some("conf"));
     let status = get("/var/lib/dpkg/status").expect("a status");
-    assert_eq!(status.matches("install ok unpacked").count(), 6);
+    assert_eq!(status.matches("install ok unpacked").count(), 8);
     assert!(status.contains("\n /etc/app newconffile\n"), "{status}");
     let program = get("/var/lib/dpkg/immbuild-configure").expect("a program");
     let lines: Vec<&str> = program
@@ -731,6 +739,9 @@ fn scripts_are_left_to_dpkg() {
         [
             "set -- tool dpkg",
             "preinst app amd64 app",
+            "preinst ring-a amd64 ring-a",
+            "set -- ring-a",
+            "preinst ring-b amd64 ring-b",
             // Before the script runs, what it may rely on is configured.
             "set -- base user",
             "preinst server amd64 server",
