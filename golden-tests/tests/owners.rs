@@ -3,7 +3,7 @@
 use golden_tests::lab::{Lab, shell_spec};
 use golden_tests::machine::{User, run};
 
-const OUTPUT: [&str; 3] = ["build", "--output", "kind=oci-archive,file=image.tar"];
+const BUILD: [&str; 3] = ["build", "--output", "kind=oci-archive,file=image.tar"];
 const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
 
 /// Accounts; files, links and directories of others that no step made; everything that package scripts do with owners.
@@ -49,19 +49,30 @@ fn lab(spec: &str) -> Lab {
     lab
 }
 
-/// The same spec for everybody, each with a project and a store of its own.
-fn digests(spec: &str) -> Vec<(User, String)> {
-    USERS
-        .map(|user| (user, lab(spec).run_as(user, &OUTPUT).digest()))
-        .to_vec()
+/// Builds what lies in each of these, as each of the users, and tells where the images differ.
+#[track_caller]
+fn is_the_same_for_everybody(named: &str, lab: impl Fn() -> Lab) {
+    let built = USERS.map(|user| {
+        let lab = lab();
+        let digest = lab.run_as(user, &BUILD).digest();
+        (user, lab, digest)
+    });
+    let [(_, one, digest), others @ ..] = &built;
+    for (user, other, others) in others {
+        if others != digest {
+            let images = [one, other].map(|lab| lab.file("image.tar").display().to_string());
+            let compared = one.immbuild(&["compare", &images[0], &images[1]]).output();
+            let compared = compared.expect("it can be started").stdout;
+            let compared = String::from_utf8_lossy(&compared);
+            panic!("{named}: other for {user:?}: {compared}");
+        }
+    }
 }
 
 #[test]
 fn everybody_builds_the_same_owners() {
     for tier in ["deterministic", "strict"] {
-        let told = digests(&traced(STEPS, tier));
-        let same = told.iter().all(|(_, digest)| *digest == told[0].1);
-        assert!(same, "{tier}: {told:#?}");
+        is_the_same_for_everybody(tier, || lab(&traced(STEPS, tier)));
     }
 }
 
@@ -118,21 +129,19 @@ fn package() -> Vec<u8> {
 fn a_debian_package_that_gives_files_away_is_installed() {
     let layout = golden_tests::roots::debian().unwrap_or_else(|error| panic!("{error:#}"));
     let package = package();
-    let told = USERS.map(|user| {
+    is_the_same_for_everybody("a package", || {
         let lab = lab(INSTALL);
         std::os::unix::fs::symlink(&layout, lab.file("debian")).expect("it can be made");
         lab.write("thing.deb", &package);
-        (user, lab.run_as(user, &["build"]).digest())
+        lab
     });
-    let same = told.iter().all(|(_, digest)| *digest == told[0].1);
-    assert!(same, "{told:#?}");
 }
 
 /// The control: without the tracer the one without a range is refused, and told what to do.
 #[test]
 fn without_the_tracer_a_range_is_needed() {
     let spec = shell_spec(STEPS, "");
-    lab(&spec).run_as(User::Plain, &OUTPUT).refused_with(
+    lab(&spec).run_as(User::Plain, &BUILD).refused_with(
         8,
         &[
             "belongs to ",

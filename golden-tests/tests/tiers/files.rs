@@ -412,3 +412,23 @@ echo copied $(wc -c < secret) $(wc -l < uptime)
         assert_eq!(value(&said, "copied"), "37 1");
     }
 }
+
+/// What is mounted for a step is made a moment before it starts, and a file system's clock may tick between the two or not.
+#[test]
+fn what_is_seen_of_the_surroundings_does_not_depend_on_the_moment() {
+    let script = r#"
+        stat -c '%n %Y %Z %W %i %d %h %u:%g %f %s' / /* /dev/* /proc/* /proc/self/* /proc/self/ns/* /sys/* /etc/* || true
+        echo > /file; stat -c 'file %.9Y' /file
+    "#;
+    for tier in VIRTUAL {
+        let first = log(tier, script);
+        assert!(first.contains("/proc/iomem") && first.contains("/dev/null"));
+        for _ in 1..12 {
+            let next = log(tier, script);
+            let other: Vec<(&str, &str)> = std::iter::zip(first.lines(), next.lines())
+                .filter(|(one, other)| one != other)
+                .collect();
+            assert!(next == first, "{tier}: {other:#?}");
+        }
+    }
+}

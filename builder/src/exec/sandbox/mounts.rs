@@ -123,6 +123,11 @@ fn settle(path: &Path) -> io::Result<()> {
             settle(&entry?.path())?;
         }
     }
+    settle_alone(path)
+}
+
+/// The same, and nothing of what is in it.
+fn settle_alone(path: &Path) -> io::Result<()> {
     let zero = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -131,8 +136,12 @@ fn settle(path: &Path) -> io::Result<()> {
         last_access: zero,
         last_modification: zero,
     };
-    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    Ok(())
+    Ok(rustix::fs::utimensat(
+        CWD,
+        path,
+        &times,
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?)
 }
 
 /// The root directory's own mode, owner and attributes come from the upper one.
@@ -545,7 +554,12 @@ fn devices(outside: &OwnedFd, virtualise: bool) -> Result<(), Failure> {
         &[("mode", "0620"), ("ptmxmode", "0666")],
         attributes,
     )?;
-    attach(pts, "/dev/pts")
+    attach(pts, "/dev/pts")?;
+    // The devices are the host's, and keep their times.
+    for path in ["/dev", "/dev/pts"] {
+        settle_alone(Path::new(path)).at(Stage::Mount, path)?;
+    }
+    Ok(())
 }
 
 /// Secrets are in memory that is never swapped out, and read-only.

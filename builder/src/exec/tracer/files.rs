@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use immbuild_cas::digest::Digest;
 
@@ -176,7 +176,7 @@ impl Files {
     }
 
     /// This file is what a process has for the one of this name, which the tracer finds at `place`.
-    pub(super) fn stand_in(&mut self, file: &OwnedFd, place: &CStr, name: Vec<u8>) {
+    pub(super) fn stand_in(&mut self, file: &impl AsRawFd, place: &CStr, name: Vec<u8>) {
         if let Ok(own) = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
             && let Ok(real) = sys::statx(libc::AT_FDCWD, place, 0)
         {
@@ -236,16 +236,15 @@ impl Files {
         let mount = self.mount_of(real);
         let still = mount.is_some_and(|mount| mount.timeless)
             || [libc::S_IFCHR, libc::S_IFBLK].contains(&kind);
-        let (number, time) = match mount {
-            Some(_) => {
-                let file = self.seen(real, clock, path);
-                // Whoever sees a change knows that it is later. Times that were there before prove nothing.
-                if !still && is_recent(self.started, file.real) {
-                    clock.learn(file.time);
-                }
-                (file.number, if still { self.epoch } else { file.time })
+        let (number, time) = if still || mount.is_none() {
+            (self.number(real, path), self.epoch)
+        } else {
+            let file = self.seen(real, clock, path);
+            // Whoever sees a change knows that it is later. Times that were there before prove nothing.
+            if is_recent(self.started, file.real) {
+                clock.learn(file.time);
             }
-            None => (self.nameless(real), self.epoch),
+            (file.number, file.time)
         };
         let random = mount
             .and_then(|mount| mount.random)
@@ -547,6 +546,19 @@ mod tests {
         assert_eq!(
             time_of(&mut files, &mut clock, &real(1, (7, 5))),
             7 * SECOND + 5
+        );
+    }
+
+    #[test]
+    fn what_has_no_time_of_its_own_moves_none() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        files.mounts.get_mut(&0).expect("it is there").timeless = true;
+        let shown = time_of(&mut files, &mut clock, &real(1, (1000, 1)));
+        assert_eq!(shown, 40 * SECOND);
+        assert_eq!(
+            clock.tick(),
+            Clock::starting_at(50).tick(),
+            "looking moved it"
         );
     }
 

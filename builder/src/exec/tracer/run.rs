@@ -274,6 +274,9 @@ impl Tracer {
         path: &std::ffi::CStr,
     ) -> io::Result<Self> {
         if self.what.answers_inside() {
+            // By its name it is an empty file of `/proc`, as its neighbour is.
+            self.files
+                .stand_in(&file, c"/proc/ioports", path.to_bytes().to_vec());
             let inside = Inside::new(file, path.to_owned())?;
             self.vdso = vdso::patch(inside.setup());
             self.inside = Some(inside);
