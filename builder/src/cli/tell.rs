@@ -15,6 +15,7 @@ use crate::compare::{
     AttributeDifference, FieldDifference, Hint, Level, PathChange, PathDifference, Verdict,
 };
 use crate::image::{ContainerConfig, History, ImageLayer, LayerMedia};
+use crate::ui::in_short;
 
 /// Room for the longest first word.
 const WIDTH: usize = 12;
@@ -155,20 +156,6 @@ fn history_text(history: &History) -> String {
         .flatten()
         .next()
         .map_or_else(|| "(nothing said)".into(), |text| in_short(text))
-}
-
-/// Most characters of a step that are shown: with what stands before them, a line of a terminal.
-const STEP_MAX: usize = 60;
-
-/// A step's text on one line; a script can have many.
-fn in_short(text: &str) -> String {
-    let mut words = text.lines().map(str::trim_end);
-    let first = words.next().unwrap_or_default();
-    let mut short: String = first.chars().take(STEP_MAX).collect();
-    if short.len() < first.len() || words.next().is_some() {
-        short.push('…');
-    }
-    escaped(short.as_bytes())
 }
 
 /// The same for machines.

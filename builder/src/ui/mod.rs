@@ -4,4 +4,22 @@
 
 mod progress;
 
+use immbuild_cas::path::escape;
+
 pub use progress::{Progress, Show};
+
+/// Most characters of a step that are shown: with what stands before them, a line of a terminal.
+const STEP_MAX: usize = 60;
+
+/// A step's text on one line; a script can have many.
+pub fn in_short(text: &str) -> String {
+    let mut words = text.lines().map(str::trim_end);
+    let first = words.next().unwrap_or_default();
+    let mut short: String = first.chars().take(STEP_MAX).collect();
+    if short.len() < first.len() || words.next().is_some() {
+        short.push('…');
+    }
+    let mut shown = String::new();
+    escape(short.as_bytes(), &mut shown).expect("a string takes everything");
+    shown
+}

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::in_short;
 use crate::diag::{Diagnostic, Style, render};
 use crate::ports::{Event, Events, Outcome, WorkId};
 
@@ -118,7 +119,7 @@ impl Progress {
                 .progress_chars("=> ");
             let bar = self
                 .rows
-                .add(bar.with_style(style).with_prefix(work.label.clone()));
+                .add(bar.with_style(style).with_prefix(in_short(&work.label)));
             bar.enable_steady_tick(Duration::from_millis(100));
             work.bar = Some(bar);
         }
@@ -163,7 +164,10 @@ impl Progress {
                     Outcome::Cached => "cached",
                     Outcome::Failed => "failed",
                 };
-                self.say(&format!("{mark:9} {} {seconds:.1} s", work.label));
+                self.say(&format!(
+                    "{mark:9} {} {seconds:.1} s",
+                    in_short(&work.label)
+                ));
             }
             Show::Json => Self::json(&serde_json::json!({
                 "event": "finished", "id": id.0, "label": work.label, "seconds": seconds,
