@@ -146,9 +146,9 @@ impl From<KeyError> for RunError {
 /// Name and version of what a step can see in a tier; part of what identifies its result.
 const fn policy(tier: Tier) -> &'static str {
     match tier {
-        Tier::Isolated => "isolated/2",
-        Tier::Deterministic => "deterministic/4",
-        Tier::Strict => "strict/4",
+        Tier::Isolated => sandbox::POLICY,
+        Tier::Deterministic => "deterministic/5",
+        Tier::Strict => "strict/5",
     }
 }
 

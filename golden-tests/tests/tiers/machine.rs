@@ -111,6 +111,7 @@ fn the_machine_is_always_the_same_one() {
     let script = r#"
 echo host $(hostname)
 echo node $(uname -n)
+echo known-as $(getent hosts $(hostname))
 echo processors $(nproc)
 echo all-processors $(nproc --all)
 echo in-cpuinfo $(grep -c ^processor /proc/cpuinfo)
@@ -134,6 +135,7 @@ echo after-pinning $(nproc)
         let said = same_log(tier, script);
         assert_eq!(value(&said, "host"), "immbuild");
         assert_eq!(value(&said, "node"), "immbuild");
+        assert_eq!(value(&said, "known-as"), "127.0.1.1 immbuild");
         for name in ["processors", "all-processors", "in-cpuinfo", "in-stat"] {
             assert_eq!(value(&said, name), "4", "{name} of\n{said}");
         }

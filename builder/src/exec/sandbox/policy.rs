@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 use crate::exec::tracer::Names;
 
 /// Name and version of these surroundings; part of what identifies the result of a step.
-pub const POLICY: &str = "isolated/2";
+pub const POLICY: &str = "isolated/3";
 
 /// `uname -n`.
 pub(super) const HOSTNAME: &str = "immbuild";
@@ -94,7 +94,10 @@ pub(super) const MOUNT_DIRECTORIES: [&str; 5] = ["dev", "etc", "proc", "sys", "t
 
 /// Files of `/etc` that are always these.
 pub(super) const ETC_FILES: [(&str, &str); 2] = [
-    ("hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n"),
+    (
+        "hosts",
+        "127.0.0.1\tlocalhost\n127.0.1.1\timmbuild\n::1\tlocalhost\n",
+    ),
     ("resolv.conf", "# no network\n"),
 ];
 
