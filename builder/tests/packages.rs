@@ -482,9 +482,20 @@ fn an_index_that_is_not_the_signed_one_is_refused() {
 #[test]
 fn what_is_not_there_is_told_with_what_may_be_meant() {
     let (world, repository) = World::new();
-    world.spec(&["toolx"], &[&repository.url()], "");
+    world.spec(&["app", "toolx"], &[&repository.url()], "");
+    let failure = world.lock();
+    if let Err(failure) = &failure {
+        let place = failure.diagnostics[0]
+            .place
+            .as_ref()
+            .expect("it is pointed at");
+        assert_eq!(
+            &place.file.text[place.span.start..place.span.end],
+            "\"toolx\""
+        );
+    }
     fails(
-        world.lock(),
+        failure,
         Exit::Unreachable,
         &[
             "the package `toolx` is not found",

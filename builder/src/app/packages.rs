@@ -17,7 +17,7 @@ use crate::debian::openpgp::{Keyring, Rules};
 use crate::debian::release::Release;
 use crate::debian::solve::{Chosen, List, SOLVER, SolveError, Universe, Wish};
 use crate::debian::sources::{HostSources, Places};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Place};
 use crate::epoch::Epoch;
 use crate::lock::model::{ALL, DebianPin, Lock, PackagePin, Pin, ReleasePin};
 use crate::platform::Platform;
@@ -118,6 +118,19 @@ impl<'a> Archives<'a> {
         places
     }
 
+    /// Where the spec asks for the package that an error is about.
+    fn asked_at(&self, error: &SolveError, source: &DebianSource) -> Option<Place> {
+        let (SolveError::NotFound { name, .. } | SolveError::Virtual { name, .. }) = error else {
+            return None;
+        };
+        let mut asked = std::iter::zip(&source.packages, &source.spans);
+        let (_, span) = asked.find(|(asked, _)| *asked == name)?;
+        Some(Place {
+            file: self.project.file.clone(),
+            span: *span,
+        })
+    }
+
     /// What a source means, for each of these architectures: the pin and the date of its newest release.
     pub fn find(
         &self,
@@ -214,9 +227,11 @@ impl<'a> Archives<'a> {
             prefer: &source.prefer,
             exclude: &source.exclude,
         };
-        let chosen = universe
-            .solve(&wish)
-            .map_err(|error| unsolved(&error, source, architecture))?;
+        let chosen = universe.solve(&wish).map_err(|error| {
+            let mut failure = unsolved(&error, source, architecture);
+            failure.diagnostics[0].place = self.asked_at(&error, source);
+            failure
+        })?;
         let packages = chosen
             .iter()
             .map(|one| pinned(one, &texts[one.list].1.name, architecture))
@@ -650,6 +665,7 @@ fn join(
     Ok(())
 }
 
+/// Why there is no set of packages.
 fn unsolved(error: &SolveError, source: &DebianSource, architecture: &str) -> Failure {
     match error {
         SolveError::NotFound { name, near } => {

@@ -12,7 +12,7 @@ use super::model::{
     Configure, DebianArchive, DebianSource, FixupAccount, Fixups, Ident, Mkdir, Owner, Prune,
 };
 use super::value;
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, Span};
 
 /// What can be left out, by the word for it.
 const PRUNE: [(&str, Prune); 4] = [
@@ -24,7 +24,7 @@ const PRUNE: [(&str, Prune); 4] = [
 
 pub(super) fn read(fields: &mut Fields<'_, '_, '_>) -> Option<DebianSource> {
     let suite = fields.text("debian");
-    let packages = names(fields, "packages");
+    let packages = named(fields, "packages");
     let recommends = fields.boolean("recommends").unwrap_or(false);
     let configure = match fields.choice("configure") {
         Some("none") => Configure::None,
@@ -38,7 +38,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_, '_>) -> Option<DebianSource> {
     let fixups = fields.raw("fixups", Form::Table(&FIXUPS));
 
     let suite = suite.filter(|suite| check_suite(fields.reader, suite))?;
-    let packages = packages?;
+    let (packages, spans) = packages?;
     if packages.is_empty() {
         let span = fields.span("packages");
         let hint = "name at least one: `packages = [\"ca-certificates\"]`";
@@ -92,6 +92,7 @@ pub(super) fn read(fields: &mut Fields<'_, '_, '_>) -> Option<DebianSource> {
         suite: suite.value,
         distro,
         packages,
+        spans,
         recommends,
         configure,
         essential: essential.unwrap_or(configure == Configure::Scripts),
@@ -104,13 +105,17 @@ pub(super) fn read(fields: &mut Fields<'_, '_, '_>) -> Option<DebianSource> {
 
 /// A list of package names.
 fn names(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> Option<Vec<String>> {
-    let texts = fields.texts(key)?;
-    let mut names = Vec::new();
-    for text in texts {
+    Some(named(fields, key)?.0)
+}
+
+/// Names, and where each is written.
+fn named(fields: &mut Fields<'_, '_, '_>, key: &'static str) -> Option<(Vec<String>, Vec<Span>)> {
+    let named = fields.texts(key)?.into_iter().map(|text| {
+        let span = text.span;
         let name = checked(fields.reader, text, is_package, "a name of a package")?;
-        names.push(name);
-    }
-    Some(names)
+        Some((name, span))
+    });
+    named.collect()
 }
 
 /// The text, if it has the form; what it is to be continues "is not".

@@ -319,6 +319,8 @@ pub struct DebianSource {
     pub distro: String,
     /// The names asked for, in the order written. Never empty.
     pub packages: Vec<String>,
+    /// Where each of them is written.
+    pub spans: Vec<Span>,
     /// Take what packages recommend, too.
     pub recommends: bool,
     /// Are their scripts run?

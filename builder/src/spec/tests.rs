@@ -13,7 +13,7 @@ use super::document::{self, Data, Table};
 use super::keys;
 use super::model::*;
 use super::*;
-use crate::diag::boundary;
+use crate::diag::{Span, boundary};
 
 const HELLO: &str = include_str!("../../tests/specs/hello.toml");
 const EVERYTHING: &str = include_str!("../../tests/specs/everything.toml");
@@ -67,6 +67,13 @@ fn everything_said_of_packages_arrives() {
         suite: text("bookworm"),
         distro: text("debian"),
         packages: vec![text("nginx-light"), text("ca-certificates")],
+        spans: ["\"nginx-light\"", "\"ca-certificates\""]
+            .map(|written| {
+                let start = EVERYTHING.find(written).expect("it is there");
+                let end = start + written.len();
+                Span { start, end }
+            })
+            .to_vec(),
         recommends: true,
         configure: Configure::None,
         essential: false,
