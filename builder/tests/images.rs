@@ -311,7 +311,7 @@ fn what_is_in_the_way_stays() {
             None,
             &|_| (),
         ));
-        in_the_way(dir(path, &tree, &store, None));
+        in_the_way(dir(path, &tree, &store, &[]).map(drop));
     }
     assert_eq!(fs::read(full.join("precious")).expect("there"), b"data");
     assert_eq!(fs::read(&file).expect("there"), b"data");
@@ -325,8 +325,8 @@ fn dir(
     path: &Path,
     tree: &Tree,
     store: &MemoryStore,
-    written: Option<&Stamp>,
-) -> Result<(), OutputError> {
+    written: &[Stamp],
+) -> Result<Stamp, OutputError> {
     let materialise = Materialise {
         directories: store,
         blobs: store,
@@ -337,7 +337,9 @@ fn dir(
         purpose: Purpose::Output { owners: false },
         threads: std::num::NonZeroUsize::MIN,
     };
-    write_dir(path, tree, &materialise, written).map(drop)
+    let whole = write_dir(path, tree, &materialise, written)?;
+    let stamp = whole.stamp;
+    whole.publish().map(|_| stamp)
 }
 
 #[test]
@@ -409,7 +411,7 @@ fn a_directory_is_replaced_only_when_it_is_the_one_written_before() {
     let two = tree("f 4755 0:0 /c \"two\"");
     let scratch = scratch();
     let target = scratch.path().join("root");
-    dir(&target, &one, &store, None).expect("written");
+    dir(&target, &one, &store, &[]).expect("written");
     assert_eq!(fs::read(target.join("a/b")).expect("there"), b"one");
     let meta = fs::metadata(target.join("a")).expect("there");
     assert_eq!(
@@ -418,10 +420,13 @@ fn a_directory_is_replaced_only_when_it_is_the_one_written_before() {
     );
     let written = stamp(&target).expect("looked").expect("there");
     assert!(matches!(
-        dir(&target, &two, &store, None),
+        dir(&target, &two, &store, &[]),
         Err(OutputError::InTheWay { .. })
     ));
-    dir(&target, &two, &store, Some(&written)).expect("written");
+    // Its stamp was known before it was there, so that who is killed then has it.
+    let coming = dir(&target, &two, &store, &[written]).expect("written");
+    dir(&target, &two, &store, &[written]).expect_err("that one is gone");
+    dir(&target, &two, &store, &[written, coming]).expect("written");
     assert_eq!(names_in(&target), BTreeSet::from(["c".into()]));
     assert_eq!(names_in(scratch.path()), BTreeSet::from(["root".into()]));
     // Another directory under the same name is not the one that was written.
@@ -432,7 +437,7 @@ fn a_directory_is_replaced_only_when_it_is_the_one_written_before() {
         .expect("looked")
         .expect("there");
     assert!(matches!(
-        dir(&target, &one, &store, Some(&latest)),
+        dir(&target, &one, &store, &[latest]),
         Err(OutputError::InTheWay { .. })
     ));
 }
@@ -1009,7 +1014,7 @@ fn a_full_disk_leaves_what_was_there() {
         write_oci_archive(&archive, subject, &names, &blobs, &|_| ()),
         write_docker_archive(&archive, subject, &names, &blobs, &|_| ()),
         write_oci_layout(&layout, subject, &names, &blobs, None, &|_| ()),
-        dir(&layout, &tree, &store, None),
+        dir(&layout, &tree, &store, &[]).map(drop),
     ];
     let left = names_in(scratch.path());
     let old = fs::read(&archive);

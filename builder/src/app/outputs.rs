@@ -275,6 +275,8 @@ impl LayerSource for StoreLayers<'_> {
 }
 
 const WRITTEN: &str = "written";
+/// The kind of record of a directory that is about to be put at its place: who is killed then cannot say so afterwards.
+const COMING: &str = "coming";
 
 /// What decides the bytes of an output, and with its stamp whether it has to be written again.
 fn output_key(output: &PlannedOutput) -> Digest {
@@ -355,6 +357,7 @@ pub fn write(
             output,
             subject,
             &names,
+            &key,
             last.as_ref(),
             tree,
             &progress,
@@ -402,6 +405,7 @@ fn write_one(
     output: &PlannedOutput,
     subject: Subject<'_>,
     names: &Names,
+    key: &Digest,
     last: Option<&Stamp>,
     tree: TreeId,
     progress: &dyn Fn(u64),
@@ -439,12 +443,17 @@ fn write_one(
                 },
                 threads: session.settings.threads,
             };
-            output::write_dir(
-                &output.path,
-                &session.store.tree(&tree)?,
-                &materialise,
-                last,
-            )?;
+            let coming = session.store.record(COMING, key)?;
+            let coming = coming.and_then(|record| Stamp::decode_strict(&record.value).ok());
+            let known: Vec<Stamp> = last.copied().into_iter().chain(coming).collect();
+            let tree = session.store.tree(&tree)?;
+            let whole = output::write_dir(&output.path, &tree, &materialise, &known)?;
+            let record = Record {
+                value: whole.stamp.to_canonical(),
+                ..Record::default()
+            };
+            session.store.put_record(COMING, key, &record)?;
+            whole.publish()?;
         }
         OutputKind::FunctionZip => {
             let blobs = pinned.blobs(&session.store);

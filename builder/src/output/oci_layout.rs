@@ -26,7 +26,7 @@ pub fn write_oci_layout(
     written: Option<&Stamp>,
     progress: &dyn Fn(u64),
 ) -> Result<(), OutputError> {
-    if !is_ours(path, written)? && !is_layout_of_one_image(path) {
+    if !is_ours(path, written.map_or(&[], std::slice::from_ref))? && !is_layout_of_one_image(path) {
         return Err(OutputError::InTheWay {
             path: path.into(),
             what: "something that is no layout of a single image",
@@ -54,13 +54,13 @@ pub fn write_oci_layout(
     staged.publish()
 }
 
-/// Is there nothing, an empty directory, or the directory that was written last time?
-pub(super) fn is_ours(path: &Path, written: Option<&Stamp>) -> Result<bool, OutputError> {
+/// Is there nothing, an empty directory, or a directory that was written before?
+pub(super) fn is_ours(path: &Path, written: &[Stamp]) -> Result<bool, OutputError> {
     let Some(now) = stamp::root_stamp(path)? else {
         return Ok(true);
     };
     let is_empty = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    Ok(is_empty || written.is_some_and(|written| written.is_same_object(&now)))
+    Ok(is_empty || written.iter().any(|written| written.is_same_object(&now)))
 }
 
 /// Is it a layout as [`write_oci_layout`] leaves it, so that replacing it loses nothing that others put there?

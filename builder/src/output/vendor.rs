@@ -44,7 +44,7 @@ pub fn write_vendor(
     files: &[Vendored],
     blobs: &dyn BlobSource,
 ) -> Result<Digest, OutputError> {
-    if !is_ours(path, None)? && !is_layout_of_one_image(path) {
+    if !is_ours(path, &[])? && !is_layout_of_one_image(path) {
         return Err(OutputError::InTheWay {
             path: path.into(),
             what: "something that is no layout of a single artifact",

@@ -64,7 +64,7 @@ pub fn write_layout_as_it_is(
     source: &dyn BlobSource,
     progress: &dyn Fn(u64),
 ) -> Result<(), OutputError> {
-    if !is_ours(path, None)? && !is_layout_of_one_image(path) {
+    if !is_ours(path, &[])? && !is_layout_of_one_image(path) {
         return Err(OutputError::InTheWay {
             path: path.into(),
             what: "something that is no layout of a single image",

@@ -100,6 +100,40 @@ fn at(listing: &BTreeMap<String, String>, output: &str) -> BTreeMap<String, Stri
         .collect()
 }
 
+/// Who is killed between the two says nothing afterwards of what it has put there.
+#[test]
+fn a_directory_is_known_again_when_nothing_could_be_noted_of_it() {
+    let spec = |text: &str| every_output(&format!("{{ write = \"/text\", text = \"{text}\" }},"));
+    let lab = Lab::with_shell("", "");
+    write_data(&lab);
+    let noted = lab.store.join("records/written");
+    let saved = lab.beside("saved");
+    let build = |text: &str| {
+        lab.write("spec.toml", spec(text));
+        lab.run(&["build"])
+    };
+    build("one").digest();
+    run(
+        "cp",
+        &[
+            "-a",
+            &noted.display().to_string(),
+            &saved.display().to_string(),
+        ],
+    )
+    .expect("copied");
+    build("two").digest();
+    fs::remove_dir_all(&noted).expect("removed");
+    fs::rename(&saved, &noted).expect("as it was before");
+    build("three").digest();
+    assert_eq!(lab.read("out/root/text"), b"three");
+    // The control: what somebody else puts there stays.
+    fs::remove_dir_all(lab.file("out/root")).expect("removed");
+    lab.write("out/root/precious", "data");
+    build("three").refused_with(9, &["something that was not written by the last build"]);
+    assert_eq!(lab.read("out/root/precious"), b"data");
+}
+
 #[test]
 fn a_build_that_is_killed_at_any_moment_loses_nothing() {
     // The new image has all the data, which the old build did not read: every phase has something to do.
