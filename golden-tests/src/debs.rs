@@ -143,15 +143,6 @@ pub fn dpkg_query(root: &Path, format: &str) -> Result<String> {
 
 /// Locks every `debian` source of the lab's spec to these packages, and puts those into its store.
 pub fn lock(lab: &Lab, debs: &[Deb]) -> Result<()> {
-    let text = String::from_utf8(lab.read("spec.toml"))?;
-    let spec = immbuild::spec::parse(&text, "spec.toml")
-        .map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
-    let arguments = spec
-        .arguments(&BTreeMap::new())
-        .map_err(|error| anyhow::anyhow!("{error}"))?;
-    let resolved = spec
-        .resolve(spec.platforms()[0], &arguments)
-        .map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     let store = LocalStore::open(&lab.store)?;
     let names: Vec<&str> = debs.iter().map(|deb| deb.name.as_str()).collect();
     let mut packages = Vec::new();
@@ -192,6 +183,21 @@ pub fn lock(lab: &Lab, debs: &[Deb]) -> Result<()> {
             reason: "requested".to_owned(),
         });
     }
+    let text = String::from_utf8(lab.read("spec.toml"))?;
+    lab.write("spec.lock", lock_of(&text, packages)?);
+    Ok(())
+}
+
+/// The lock of a spec all of whose `debian` sources are these packages.
+pub fn lock_of(spec: &str, mut packages: Vec<PackagePin>) -> Result<String> {
+    let spec =
+        immbuild::spec::parse(spec, "spec.toml").map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+    let arguments = spec
+        .arguments(&BTreeMap::new())
+        .map_err(|error| anyhow::anyhow!("{error}"))?;
+    let resolved = spec
+        .resolve(spec.platforms()[0], &arguments)
+        .map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
     packages.sort();
     let pin = DebianPin {
         solver: "apt-greedy/1".to_owned(),
@@ -222,8 +228,7 @@ pub fn lock(lab: &Lab, debs: &[Deb]) -> Result<()> {
         sources,
         expect: BTreeMap::new(),
     };
-    lab.write("spec.lock", immbuild::lock::write(&lock));
-    Ok(())
+    Ok(immbuild::lock::write(&lock))
 }
 
 /// The names among `all` that a package says it depends on.

@@ -23,7 +23,7 @@ use immbuild::image::read::{Document, document};
 use immbuild::image::{Descriptor, Manifest};
 use immbuild::ports::Silent;
 use immbuild_cas::digest::{BlobId, Digest};
-use immbuild_cas::store::BlobSource as _;
+use immbuild_cas::store::{BlobSource as _, LocalStore, Store as _};
 
 use crate::listing::{indented, tar_listing};
 use crate::material;
@@ -41,6 +41,7 @@ pub const CASES: &[Case] = &[
     Case::laid("whiteouts", material::base),
     Case::laid("replaced", material::base),
     Case::laid("attributes", material::base),
+    Case::laid("packages", material::packages),
     Case::laid("frames_zstd", material::large),
     Case::laid("frames_gzip", material::large),
 ];
@@ -118,12 +119,25 @@ impl Case {
             host: Host::default(),
             started: (0, 0),
         };
+        fetch(&work, &LocalStore::open(&settings.store)?)?;
         let cancel = AtomicBool::new(false);
         let session = Session::open(&settings, &Silent, &cancel).map_err(told)?;
         let project = Project::open(&work.join("spec.toml")).map_err(told)?;
         let report = build(&session, &project, &BuildRequest::default()).map_err(told)?;
         files(&session, report.digest)
     }
+}
+
+/// What is in `fetched` is in the store: nothing here asks a network.
+fn fetch(work: &Path, store: &LocalStore) -> Result<()> {
+    let fetched = work.join("fetched");
+    if !fetched.exists() {
+        return Ok(());
+    }
+    for entry in walkdir::WalkDir::new(&fetched).min_depth(1) {
+        store.put_bytes(&fs::read(entry?.path())?)?;
+    }
+    Ok(())
 }
 
 #[allow(

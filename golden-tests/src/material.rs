@@ -8,9 +8,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use immbuild::lock::model::PackagePin;
+use immbuild::spec::model::Ident;
+use immbuild_cas::digest::Digest;
 use rustix::fs::{XattrFlags, setxattr};
 
+use crate::debs::lock_of;
 use crate::roots::layout_of_tar;
 
 /// A tar, member by member.
@@ -64,10 +68,14 @@ impl Tar {
         self.0.resize(self.0.len().next_multiple_of(512), 0);
     }
 
-    fn finish(mut self, path: &Path) -> Result<()> {
-        self.0.resize(self.0.len() + 1024, 0);
-        fs::write(path, self.0)?;
+    fn finish(self, path: &Path) -> Result<()> {
+        fs::write(path, self.whole())?;
         Ok(())
+    }
+
+    fn whole(mut self) -> Vec<u8> {
+        self.0.resize(self.0.len() + 1024, 0);
+        self.0
     }
 }
 
@@ -453,4 +461,155 @@ pub fn large(into: &Path) -> Result<()> {
     }
     file.flush()?;
     Ok(())
+}
+
+/// What a package of [`packages`] says of itself beyond its name, and the paths of its files; a directory ends with `/`, a link has
+/// its target after ` -> `.
+const PACKAGES: &[(&str, &str, &[&str])] = &[
+    (
+        "base-passwd",
+        "Essential: yes\n",
+        &[
+            "usr/share/base-passwd/passwd.master",
+            "usr/share/base-passwd/group.master",
+        ],
+    ),
+    (
+        "base",
+        "Essential: yes\nSource: base-src (2)\n",
+        &[
+            "etc/",
+            "etc/base.conf",
+            "usr/bin/",
+            "usr/bin/base",
+            "var/lib/base/",
+        ],
+    ),
+    (
+        "lib",
+        "Section: libs\n",
+        &[
+            "usr/lib/liblib.so.1.2",
+            "usr/lib/liblib.so.1 -> liblib.so.1.2",
+        ],
+    ),
+    (
+        "app",
+        "Depends: lib\n",
+        &["etc/app/", "etc/app/conf", "usr/bin/app"],
+    ),
+    (
+        "tool",
+        "Source: tools\n",
+        &["usr/bin/tool", "usr/share/doc/tool/copyright"],
+    ),
+    (
+        "tool-doc",
+        "Source: tools\n",
+        &[
+            "usr/share/doc/tool-doc/copyright",
+            "usr/share/doc/tool-doc/manual",
+        ],
+    ),
+    ("data-one", "", &["usr/share/data/one"]),
+    ("data-two", "", &["usr/share/data/two"]),
+];
+
+/// `fetched`: packages; and the lock that names them.
+pub fn packages(into: &Path) -> Result<()> {
+    fs::create_dir_all(into.join("fetched"))?;
+    let mut pins = Vec::new();
+    for (name, says, paths) in PACKAGES {
+        let bytes = package(name, says, paths);
+        fs::write(into.join("fetched").join(name), &bytes)?;
+        let said = |key: &str| says.lines().find_map(|line| line.strip_prefix(key));
+        let source = said("Source: ").map(|source| source.split(' ').next().unwrap_or(source));
+        pins.push(PackagePin {
+            name: (*name).to_owned(),
+            arch: "amd64".to_owned(),
+            version: "1".to_owned(),
+            for_architectures: Vec::new(),
+            archive: Ident::new("main").context("a name")?,
+            path: format!("pool/main/{name}"),
+            size: bytes.len() as u64,
+            sha256: Digest::of(&bytes),
+            source: source.unwrap_or(name).to_owned(),
+            source_version: None,
+            depends: said("Depends: ").into_iter().map(str::to_owned).collect(),
+            reason: "requested".to_owned(),
+        });
+    }
+    let spec = fs::read_to_string(into.join("spec.toml"))?;
+    fs::write(into.join("spec.lock"), lock_of(&spec, pins)?)?;
+    Ok(())
+}
+
+/// deb(5), with nothing compressed.
+fn package(name: &str, says: &str, paths: &[&str]) -> Vec<u8> {
+    let mut data = Tar::default();
+    for path in paths {
+        let (path, link) = path.split_once(" -> ").unwrap_or((path, ""));
+        let flag = match path {
+            _ if !link.is_empty() => b'2',
+            path if path.ends_with('/') => b'5',
+            _ => b'0',
+        };
+        let programs = path.contains("bin/") || flag == b'5';
+        let passwd = "www-data:*:33:33:www-data:/var/www:/usr/sbin/nologin\n";
+        let content = match path.rsplit_once('/') {
+            _ if flag != b'0' => String::new(),
+            Some((_, "passwd.master")) => format!("root:*:0:0:root:/root:/bin/bash\n{passwd}"),
+            Some((_, "group.master")) => "root:*:0:\nwww-data:*:33:\n".to_owned(),
+            _ => format!("{path} of {name}\n"),
+        };
+        data.member(
+            flag,
+            &Member {
+                name: &format!("./{path}"),
+                mode: if programs { 0o755 } else { 0o644 },
+                link,
+                content: content.as_bytes(),
+                ..FILE
+            },
+        );
+    }
+    let mut configuration = String::new();
+    for path in paths {
+        if path.starts_with("etc/") && !path.ends_with('/') {
+            configuration += &["/", path, "\n"].concat();
+        }
+    }
+    let says = format!(
+        "Package: {name}\nVersion: 1\nArchitecture: amd64\nMaintainer: Nobody <nobody@example.org>\n{says}Description: it\n"
+    );
+    let mut control = Tar::default();
+    for (name, content) in [("./control", &says), ("./conffiles", &configuration)] {
+        control.member(
+            b'0',
+            &Member {
+                name,
+                content: content.as_bytes(),
+                ..FILE
+            },
+        );
+    }
+    let mut archive = b"!<arch>\n".to_vec();
+    for (name, content) in [
+        ("debian-binary", b"2.0\n".to_vec()),
+        ("control.tar", control.whole()),
+        ("data.tar", data.whole()),
+    ] {
+        let header = format!(
+            "{name:16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n",
+            0,
+            0,
+            0,
+            100_644,
+            content.len()
+        );
+        archive.extend_from_slice(header.as_bytes());
+        archive.extend_from_slice(&content);
+        archive.resize(archive.len().next_multiple_of(2), b'\n');
+    }
+    archive
 }

@@ -20,7 +20,7 @@ macro_rules! cases {
 }
 
 cases! {
-    from_nothing single nothing_changes platforms late archive names preserve whiteouts replaced attributes frames_zstd frames_gzip
+    from_nothing single nothing_changes platforms late archive names preserve whiteouts replaced attributes packages frames_zstd frames_gzip
 }
 
 fn judge(name: &str) {
