@@ -93,7 +93,7 @@ fn print_json(rows: &[Row<'_>], tiers: &[Tier]) {
     for row in rows {
         let (paths, why) = match &row.verdict {
             Verdict::Identical => (&[][..], None),
-            Verdict::Differs(paths) => (&paths[..], None),
+            Verdict::Differs { paths, found } => (&paths[..], Some(found)),
             Verdict::Failed(why) => (&[][..], Some(why)),
         };
         let line = serde_json::json!({

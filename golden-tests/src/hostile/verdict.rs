@@ -18,8 +18,13 @@ pub enum Built {
 pub enum Verdict {
     /// The same tree.
     Identical,
-    /// Not the same tree; the paths where any of them is not the first.
-    Differs(Vec<String>),
+    /// Not the same tree.
+    Differs {
+        /// The paths where any of them is not the first.
+        paths: Vec<String>,
+        /// What is at the first of these paths in every world.
+        found: String,
+    },
     /// Some have no tree.
     Failed(String),
 }
@@ -51,10 +56,16 @@ impl Verdict {
                 changed.chain(gone).map(|(path, _)| path)
             })
             .collect();
-        if paths.is_empty() {
-            Self::Identical
-        } else {
-            Self::Differs(paths.into_iter().cloned().collect())
+        let Some(path) = paths.first() else {
+            return Self::Identical;
+        };
+        let found = (1..).zip(&trees).map(|(world, tree)| {
+            let what = tree.get(*path).map_or("nothing", String::as_str);
+            format!("in world {world} {what}")
+        });
+        Self::Differs {
+            found: found.collect::<Vec<_>>().join(", "),
+            paths: paths.into_iter().cloned().collect(),
         }
     }
 
@@ -62,7 +73,7 @@ impl Verdict {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Identical => "identical",
-            Self::Differs(_) => "differs",
+            Self::Differs { .. } => "differs",
             Self::Failed(_) => "failed",
         }
     }
@@ -71,7 +82,7 @@ impl Verdict {
     pub fn fits(&self, expectation: Expectation) -> bool {
         match self {
             Self::Identical => expectation != Expectation::Differs,
-            Self::Differs(_) => expectation != Expectation::Identical,
+            Self::Differs { .. } => expectation != Expectation::Identical,
             Self::Failed(_) => false,
         }
     }
@@ -84,7 +95,7 @@ impl std::fmt::Display for Verdict {
         f.write_str(self.word())?;
         match self {
             Self::Identical => Ok(()),
-            Self::Differs(paths) => {
+            Self::Differs { paths, .. } => {
                 let shown = paths.iter().take(SHOWN).map(String::as_str);
                 write!(f, ": {}", shown.collect::<Vec<_>>().join(", "))?;
                 if paths.len() > SHOWN {
@@ -136,7 +147,7 @@ impl Totals {
             totals.all += 1;
             match row.verdict {
                 Verdict::Identical => totals.identical += 1,
-                Verdict::Differs(_) => totals.differing += 1,
+                Verdict::Differs { .. } => totals.differing += 1,
                 Verdict::Failed(_) => totals.failed += 1,
             }
         }
@@ -176,8 +187,12 @@ pub fn objections(rows: &[Row<'_>], whole: Option<Least>) -> Vec<String> {
         if wrong {
             let (name, tier) = (&recipe.name, tier.name());
             let recorded = recipe.expected(row.tier);
+            let found = match verdict {
+                Verdict::Differs { found, .. } => format!(": {found}"),
+                Verdict::Identical | Verdict::Failed(_) => String::new(),
+            };
             objections.push(format!(
-                "{name} under {tier}: {verdict} (recorded: {recorded:?})"
+                "{name} under {tier}: {verdict} (recorded: {recorded:?}){found}"
             ));
         }
     }
@@ -220,6 +235,13 @@ mod tests {
         )
     }
 
+    fn differing(path: &str, found: &str) -> Verdict {
+        Verdict::Differs {
+            paths: vec![path.to_owned()],
+            found: found.to_owned(),
+        }
+    }
+
     fn recipe(name: &str, keys: &str) -> Recipe {
         let text = format!("trap = \"\"\nscript = \"\"\n{keys}");
         Recipe::parse(name, &text).unwrap()
@@ -230,7 +252,10 @@ mod tests {
         let first = changes(&[("/work/date", "1"), ("/work/same", "x")]);
         let second = changes(&[("/work/date", "2"), ("/work/same", "x")]);
         let verdict = Verdict::of(&[first.clone(), first.clone(), second]);
-        assert_eq!(verdict, Verdict::Differs(vec!["/work/date".to_owned()]));
+        assert_eq!(
+            verdict,
+            differing("/work/date", "in world 1 1, in world 2 1, in world 3 2")
+        );
         assert_eq!(verdict.to_string(), "differs: /work/date");
         assert_eq!(Verdict::of(&[first.clone(), first]), Verdict::Identical);
     }
@@ -266,7 +291,7 @@ mod tests {
     #[test]
     fn what_differs_where_nothing_may_is_objected_to() {
         let date = recipe("date", "cause = \"clock\"\nisolated = \"differs\"");
-        let differs = Verdict::Differs(vec!["/work/date".to_owned()]);
+        let differs = differing("/work/date", "in world 1 1, in world 2 2");
         let row = |tier, verdict| Row {
             recipe: &date,
             tier,
@@ -286,7 +311,7 @@ mod tests {
             objections(&bad, None),
             [
                 "date under isolated: identical (recorded: Differs)",
-                "date under strict: differs: /work/date (recorded: Identical)",
+                "date under strict: differs: /work/date (recorded: Identical): in world 1 1, in world 2 2",
             ]
         );
     }
@@ -298,7 +323,7 @@ mod tests {
         let row = Row {
             recipe: &rdrand,
             tier: Tier::Strict,
-            verdict: Verdict::Differs(vec!["/work/out".to_owned()]),
+            verdict: differing("/work/out", ""),
         };
         assert_eq!(objections(&[row], None), Vec::<String>::new());
     }
@@ -318,14 +343,14 @@ mod tests {
         let mut rows: Vec<_> = (0..19)
             .map(|_| row(Tier::Deterministic, Verdict::Identical))
             .collect();
-        rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
+        rows.push(row(Tier::Deterministic, differing("/work/out", "")));
         assert_eq!(
             objections(&rows, Some(least)),
             Vec::<String>::new(),
             "95 of 100"
         );
-        rows.push(row(Tier::Deterministic, Verdict::Differs(Vec::new())));
-        rows.push(row(Tier::Isolated, Verdict::Differs(Vec::new())));
+        rows.push(row(Tier::Deterministic, differing("/work/out", "")));
+        rows.push(row(Tier::Isolated, differing("/work/out", "")));
         assert_eq!(
             objections(&rows, Some(least)),
             [
