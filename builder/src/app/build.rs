@@ -275,8 +275,9 @@ fn attempt(
         );
         images.push(image);
     }
-    let index = (first.image.platforms.len() > 1 && request.platforms.is_empty())
-        .then(|| assemble_index(images.clone(), &first.image.annotations));
+    let index =
+        (images.len() > 1).then(|| assemble_index(images.clone(), &first.image.annotations));
+    let is_whole = images.len() == first.image.platforms.len();
     let digest = match &index {
         Some(index) => *index.digest().digest(),
         None => *images[0].manifest_digest().digest(),
@@ -294,7 +295,8 @@ fn attempt(
         request,
         &stage,
         &reports,
-        index.as_ref(),
+        // What is recorded is the index of them all.
+        index.as_ref().filter(|_| is_whole),
         taint,
         &vector,
     )?;

@@ -175,8 +175,17 @@ pub fn plan(
             place: None,
         });
     }
+    let mut written = BTreeSet::new();
     for output in &planned {
         output.check()?;
+        output.check_input(project, specs)?;
+        if !written.insert(&output.path) {
+            return Err(Failure::new(
+                Exit::Usage,
+                Diagnostic::error(format!("two outputs write `{}`", output.shown.display()))
+                    .hint("name another place for one of them"),
+            ));
+        }
     }
     for output in planned.iter().filter(|output| output.place.is_none()) {
         for source in specs.iter().flat_map(|spec| spec.sources.values()) {
@@ -190,10 +199,15 @@ impl PlannedOutput {
     /// A build that takes minutes should not end with "there is a directory in the way".
     fn check(&self) -> Result<(), Failure> {
         let is_file = self.is_file();
-        let metadata = std::fs::symlink_metadata(&self.path);
-        let problem = match metadata {
-            Ok(metadata) if is_file && metadata.is_dir() => "there is a directory of that name",
-            Ok(metadata) if !is_file && !metadata.is_dir() => "there is a file of that name",
+        let there = std::fs::symlink_metadata(&self.path);
+        // Also behind a link: whoever names `/dev/stdout` does not want it replaced.
+        let leads_to = std::fs::metadata(&self.path);
+        let problem = match (there, leads_to) {
+            (Ok(there), _) if is_file && there.is_dir() => "there is a directory of that name",
+            (Ok(there), _) if !is_file && !there.is_dir() => "there is a file of that name",
+            (Ok(_), Ok(found)) if is_file && !found.is_file() => {
+                "what is there is no file, and an output is never written into something"
+            }
             _ => return Ok(()),
         };
         let mut diagnostic = Diagnostic::error(format!("cannot write `{}`", self.shown.display()))
@@ -201,6 +215,35 @@ impl PlannedOutput {
             .hint("name another place, or move away what is there");
         diagnostic.place.clone_from(&self.place);
         Err(Failure::new(Exit::Local, diagnostic))
+    }
+
+    /// What a build reads is never replaced by what it writes.
+    fn check_input(&self, project: &Project, specs: &[&Resolved]) -> Result<(), Failure> {
+        let same = |path: &Path| {
+            let found =
+                |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+            found(path).ok() == found(&self.path).ok()
+        };
+        let mut sources = specs.iter().flat_map(|spec| spec.sources.values());
+        let source = sources.find(|source| match &source.kind {
+            SourceKind::Path(path) => same(&project.resolve(&path.path)),
+            _ => false,
+        });
+        let what = if same(&project.path) {
+            "it is the spec".to_owned()
+        } else if same(&project.lock_path) {
+            "it is the lock".to_owned()
+        } else if let Some(source) = source {
+            format!("it is the source `{}`", source.name)
+        } else {
+            return Ok(());
+        };
+        let shown = self.shown.display();
+        let mut diagnostic = Diagnostic::error(format!("cannot write `{shown}`"))
+            .because(what)
+            .hint("name another place");
+        diagnostic.place.clone_from(&self.place);
+        Err(Failure::new(Exit::Usage, diagnostic))
     }
 
     /// SPEC A, "Outputs": what only the command line names would be part of the source at the next build.

@@ -28,10 +28,17 @@ pub(super) struct StagedFile {
 impl StagedFile {
     /// Begins a file that will be `target`. Makes missing parent directories.
     pub(super) fn new(target: &Path) -> Result<Self, OutputError> {
-        if fs::symlink_metadata(target).is_ok_and(|meta| meta.is_dir()) {
+        // Also behind a link: whoever names `/dev/stdout` does not want it replaced.
+        if let Ok(meta) = fs::metadata(target)
+            && !meta.is_file()
+        {
             return Err(OutputError::InTheWay {
                 path: target.into(),
-                what: "a directory",
+                what: if meta.is_dir() {
+                    "a directory"
+                } else {
+                    "something that is no file"
+                },
             });
         }
         let parent = make_parent(target)?;

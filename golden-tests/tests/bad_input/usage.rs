@@ -1,6 +1,7 @@
 //! A command line that asks for what is not there.
 
 use golden_tests::lab::Lab;
+use golden_tests::machine::run;
 
 const SPEC: &str = r#"
 immbuild = 1
@@ -173,4 +174,53 @@ fn a_spec_that_is_not_there() {
         3,
         "error: there is no spec `other.toml`\nhint: run `immbuild init` to write one, or name it with `-f FILE`",
     );
+}
+
+/// What a build reads, a device, a pipe: none of it is replaced, also behind a link.
+#[test]
+fn outputs_that_would_replace_what_is_no_output() {
+    let spec = "immbuild = 1\n[source.f]\npath = \"f\"\n[image]\nsteps = [{ copy = \"f\", to = \"/f\" }]\n";
+    let lab = Lab::new(spec);
+    lab.write("f", "data");
+    lab.run(&["lock"]);
+    let at = |name: &str| lab.file(name).display().to_string();
+    run("mkfifo", &[&at("pipe")]).expect("it can be made");
+    run("ln", &["-s", "/dev/null", &at("link")]).expect("it can be made");
+    let no_file = "what is there is no file";
+    for (name, cause, exit) in [
+        ("spec.toml", "it is the spec", 2),
+        ("./spec.toml", "it is the spec", 2),
+        ("spec.lock", "it is the lock", 2),
+        ("f", "it is the source `f`", 2),
+        ("pipe", no_file, 9),
+        ("link", no_file, 9),
+    ] {
+        let output = format!("kind=oci-archive,file={name}");
+        let said = [format!("cannot write `{name}`"), cause.to_owned()];
+        lab.run(&["build", "--output", &output])
+            .refused_with(exit, &said.each_ref().map(String::as_str));
+    }
+    let twice = [
+        "kind=oci-archive,file=x.tar",
+        "kind=docker-archive,file=x.tar",
+    ];
+    lab.run(&["build", "--output", twice[0], "--output", twice[1]])
+        .refused_with(2, &["two outputs write `x.tar`"]);
+}
+
+#[test]
+fn all_platforms_are_the_same_as_none_said() {
+    let spec = "immbuild = 1\n[image]\nplatforms = [\"linux/amd64\", \"linux/arm64\", \"linux/s390x\"]\n\
+                steps = [{ write = \"/arch\", text = \"${arch}\", expand = true }]\n";
+    let lab = Lab::new(spec);
+    let build = |platforms: &[&str]| {
+        let words = platforms.iter().flat_map(|it| ["--platform", *it]);
+        let words: Vec<&str> = std::iter::once("build").chain(words).collect();
+        lab.run(&words).digest()
+    };
+    let all = build(&[]);
+    assert_eq!(build(&["linux/s390x", "linux/arm64", "linux/amd64"]), all);
+    let some = build(&["linux/arm64", "linux/amd64"]);
+    assert_ne!(some, all);
+    assert_ne!(some, build(&["linux/amd64"]));
 }
