@@ -189,3 +189,40 @@ fn libgcrypt_is_told_to_leave_the_processor_alone() {
         );
     }
 }
+
+/// What is left of ways to the machine's time and to its memory when the usual ones are closed.
+#[test]
+fn rare_ways_to_the_machine_tell_nothing() {
+    let script = r#"
+ipcmk --shmem 4096 > /dev/null; ipcmk --queue > /dev/null; ipcmk --semaphore 2 > /dev/null
+ipcs -t; ipcs -m -t; ipcs -q -t; ipcs -s -t
+echo fragment $(stat -f -c '%S %s %l' /)
+head -c 8 /proc/self/pagemap | wc -c
+python3 -c '
+import ctypes, fcntl, os, socket, time
+here = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); here.bind(("127.0.0.1", 5000))
+there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(2):
+    there.sendto(b"x", ("127.0.0.1", 5000)); here.recv(1)
+    for number in (0x8906, 0x8907):
+        try:
+            fcntl.ioctl(here, number, bytes(16)); print("stamp: told")
+        except OSError as error:
+            print("stamp", os.strerror(error.errno))
+libc = ctypes.CDLL(None, use_errno=True)
+print("log", libc.klogctl(3, ctypes.create_string_buffer(100), 100))
+os.close(os.open("/chosen", os.O_CREAT | os.O_WRONLY)); before = time.time()
+for month in range(24):
+    at = before + month * 30 * 86400
+    os.utime("/chosen", (at, at)); os.stat("/chosen")
+print("moved", time.time() - before > 86400)
+'
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        assert_eq!(value(&said, "fragment"), "4096 4096 255");
+        assert_eq!(value(&said, "stamp"), "Inappropriate ioctl for device");
+        assert_eq!(value(&said, "log"), "-1");
+        assert_eq!(value(&said, "moved"), "False");
+    }
+}

@@ -50,6 +50,9 @@ const SHARING: [u64; 3] = [0x4004_9409, 0x4020_940d, 0xc018_9436];
 /// `FS_IOC_GETFLAGS`, `FS_IOC_GETVERSION`, `FS_IOC_FIEMAP`, `FIBMAP`, `FS_IOC_FSGETXATTR`.
 const LAYOUT: [u64; 5] = [0x8008_6601, 0x8008_7601, 0xc020_660b, 1, 0x801c_581f];
 
+/// When a packet came, by the machine's clock: `SIOCGSTAMP`, `SIOCGSTAMPNS`, old and new (socket(7)).
+const PACKET_TIMES: [u64; 4] = [0x8906, 0x8907, 0x8010_8906, 0x8010_8907];
+
 /// The programs, to be installed one after the other. A call of a foreign ABI (32-bit) kills the
 /// process with SIGSYS; x32 calls are refused as absent.
 pub(super) fn filters() -> Vec<BpfProgram> {
@@ -61,6 +64,8 @@ pub(super) fn filters() -> Vec<BpfProgram> {
                 .map(|request| rule(&[(1, SeccompCmpOp::Eq, request)]))
                 .into(),
         ),
+        // The kernel's log, which every user of some machines may read.
+        (libc::SYS_syslog, vec![]),
         // Address randomisation stays off: the query (all bits) and what keeps the bit pass.
         (
             libc::SYS_personality,
@@ -81,6 +86,7 @@ pub(super) fn filters() -> Vec<BpfProgram> {
     let mut filters = vec![
         filter(ioctls(&SHARING), libc::EOPNOTSUPP),
         filter(ioctls(&LAYOUT), libc::ENOTTY),
+        filter(ioctls(&PACKET_TIMES), libc::ENOTTY),
         filter(absent, libc::ENOSYS),
         filter(not_permitted, libc::EPERM),
         filter(family, libc::EAFNOSUPPORT),

@@ -113,9 +113,8 @@ impl Tracer {
                 })
             }
             Call::Control { kind, command, to } => {
-                /// `IPC_STAT`, perhaps with the `IPC_64` of old C libraries.
-                const STAT: i32 = 2;
-                Ok(if command & 0xff == STAT {
+                // Perhaps with the `IPC_64` of old C libraries.
+                Ok(if kind.tells().contains(&(command & 0xff)) {
                     Answer::ToEnd(Pending::Control { kind, to })
                 } else {
                     Answer::Native
@@ -553,7 +552,18 @@ fn hide_space(tid: Tid, at: u64) -> io::Result<()> {
     const BLOCK: i64 = 4096;
     const BLOCKS: i64 = 1 << 28;
     const FILES: i64 = 1 << 28;
-    let constants = words(&[BLOCK, BLOCKS, BLOCKS / 2, BLOCKS / 2, FILES, FILES / 2, 0]);
-    // After the type; the id is the last of them.
+    const NAME: i64 = 255;
+    let constants = words(&[
+        BLOCK,
+        BLOCKS,
+        BLOCKS / 2,
+        BLOCKS / 2,
+        FILES,
+        FILES / 2,
+        0,
+        NAME,
+        BLOCK,
+    ]);
+    // After the type; the id is before the longest name and the size of a fragment.
     sys::write_memory(tid, at + 8, &constants)
 }

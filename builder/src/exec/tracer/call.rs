@@ -78,6 +78,18 @@ pub(super) enum Control {
     Memory,
 }
 
+impl Control {
+    /// The commands whose answer has times in it: `IPC_STAT`, and by the number of the object, for those who may read it and for
+    /// all.
+    pub(super) const fn tells(self) -> &'static [i32] {
+        match self {
+            Self::Queue => &[2, 11, 13],
+            Self::Semaphores => &[2, 18, 20],
+            Self::Memory => &[2, 13, 15],
+        }
+    }
+}
+
 /// A call with its arguments; numbers that end in an address say what is read or written there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {

@@ -93,6 +93,8 @@ pub(super) struct Files {
     numbered: BTreeMap<u64, (Key, u64)>,
     /// When the first process started, on the file system's clock.
     started: RealTime,
+    /// The latest time that a change got here. A later one was chosen by somebody and proves nothing, even if it is the machine's.
+    latest: Time,
     epoch: Time,
     /// Numbers of pipes, sockets and the like, in the order they were seen.
     nameless: BTreeMap<Key, u64>,
@@ -129,6 +131,7 @@ impl Files {
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: sys::file_clock(),
+            latest: epoch,
             epoch,
             nameless: BTreeMap::new(),
             random: BTreeMap::new(),
@@ -241,7 +244,7 @@ impl Files {
         } else {
             let file = self.seen(real, clock, path);
             // Whoever sees a change knows that it is later. Times that were there before prove nothing.
-            if is_recent(self.started, file.real) {
+            if is_recent(self.started, file.real) && file.time <= self.latest {
                 clock.learn(file.time);
             }
             (file.number, file.time)
@@ -308,7 +311,7 @@ impl Files {
                 None if !recent && file.chosen => exact(now),
                 None if !recent => exact(now).min(self.epoch),
                 None if is_recent(self.started, file.real) => file.time,
-                None => clock.tick(),
+                None => tick(clock, &mut self.latest),
             };
             file.real = now;
             file.certain = false;
@@ -321,7 +324,7 @@ impl Files {
         let (key, now) = (Key::of(real), changed(real));
         let recent = is_recent(self.started, now);
         let (time, real) = match clock {
-            Some(clock) if recent => (clock.tick(), now),
+            Some(clock) if recent => (tick(clock, &mut self.latest), now),
             None if recent => (self.epoch, (i64::MIN, 0)),
             // No file is from the future.
             _ => (exact(now).min(self.epoch), now),
@@ -360,7 +363,7 @@ impl Files {
         path: impl FnOnce() -> Vec<u8>,
     ) -> bool {
         let key = Key::of(real);
-        let time = clock.tick();
+        let time = tick(clock, &mut self.latest);
         let now = changed(real);
         let recent = is_recent(self.started, now);
         if let Some(file) = self.known.get_mut(&key) {
@@ -398,7 +401,7 @@ impl Files {
         };
         match to {
             None => {
-                file.next = Some(clock.tick());
+                file.next = Some(tick(clock, &mut self.latest));
                 file.certain = true;
             }
             // If the call fails the file system goes on saying what it said.
@@ -412,6 +415,13 @@ impl Files {
         file.chosen |= to.is_some();
         self.known.insert(key, file);
     }
+}
+
+/// The time of a change.
+fn tick(clock: &mut Clock, latest: &mut Time) -> Time {
+    let time = clock.tick();
+    *latest = time.max(*latest);
+    time
 }
 
 /// Is this time, of the file system, one that was taken from the machine's clock since the start?
@@ -528,6 +538,7 @@ mod tests {
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),
             started: (1000, 0),
+            latest: 0,
             epoch: 40 * SECOND,
             nameless: BTreeMap::new(),
             random: BTreeMap::new(),
@@ -560,6 +571,17 @@ mod tests {
             Clock::starting_at(50).tick(),
             "looking moved it"
         );
+    }
+
+    #[test]
+    fn a_time_that_somebody_chose_moves_no_clock() {
+        let (mut files, mut clock) = (files(), Clock::starting_at(50));
+        let machines = sys::file_clock();
+        time_of(&mut files, &mut clock, &real(1, (7, 0)));
+        files.touched(&real(1, (7, 0)), &mut clock, Some(machines), Vec::new);
+        let shown = time_of(&mut files, &mut clock, &real(1, machines));
+        assert_eq!(shown, exact(machines));
+        assert!(clock.tick() < 51 * SECOND, "looking moved it");
     }
 
     #[test]

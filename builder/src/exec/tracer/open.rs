@@ -2,7 +2,7 @@
 //! never the same twice, are replaced by ours.
 
 use std::ffi::CString;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{SeekFrom, seek};
@@ -150,7 +150,7 @@ impl Tracer {
                 let quiet = Some(place)
                     .filter(|place| self.may_show(&kind, place))
                     .filter(|place| !is_map(&kind) || self.has_our_users(place))
-                    .and_then(|place| std::fs::read(place).ok())
+                    .and_then(|place| text_of(&kind, &place))
                     .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
                 Ok(match quiet {
                     Some(content) => {
@@ -387,6 +387,18 @@ pub(super) fn scratch(registers: &Registers) -> u64 {
 /// Does it tell which users of the machine those of a namespace are?
 fn is_map(kind: &[u8]) -> bool {
     matches!(kind, b"uid_map" | b"gid_map")
+}
+
+/// All of a process' file, if it is a text: its memory and the table of its pages have no end.
+fn text_of(name: &[u8], place: &str) -> Option<Vec<u8>> {
+    const LONGEST: u64 = 64 << 20;
+    if [b"mem".as_slice(), b"pagemap"].contains(&name) {
+        return None;
+    }
+    let mut text = Vec::new();
+    let file = std::fs::File::open(place).ok()?;
+    file.take(LONGEST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 /// A file in memory takes the place of the one that is opened.
