@@ -719,7 +719,10 @@ fn describe(pin: &Pin) -> String {
         Pin::Debian(pin) => {
             let newest = pin.releases.iter().map(|release| release.date).max();
             let newest = newest.map(|date| format!(" of {date}")).unwrap_or_default();
-            format!("{} packages{newest}", pin.packages.len())
+            match pin.packages.len() {
+                1 => format!("1 package{newest}"),
+                packages => format!("{packages} packages{newest}"),
+            }
         }
         Pin::Python(pin) => match pin.wheels.len() {
             1 => "1 wheel".to_owned(),

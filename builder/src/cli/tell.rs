@@ -79,7 +79,11 @@ fn image(out: &mut String, one: &ImageDocuments) {
         line(out, "", &format!("{}  uncompressed", layer.diff_id));
     }
     if !config.history.is_empty() {
-        line(out, "history", &format!("{} steps", config.history.len()));
+        let steps = match config.history.len() {
+            1 => "1 step".to_owned(),
+            steps => format!("{steps} steps"),
+        };
+        line(out, "history", &steps);
     }
     let mut layer = 0;
     for history in &config.history {

@@ -152,14 +152,19 @@ fn syntax_error(file: &Arc<SourceFile>, message: &str, span: Span) -> Diagnostic
             file: Arc::clone(file),
             span,
         });
-    let line_start = file.text[..boundary(&file.text, span.start)]
-        .rfind('\n')
-        .map_or(0, |at| at + 1);
-    let line = file.text[line_start..].lines().next().unwrap_or("");
-    let value = line.split_once('=').map_or("", |(_, value)| value.trim());
     if message.contains("leading zero") {
-        let digits: String = value.chars().take_while(char::is_ascii_digit).collect();
-        return error.hint(format!("a mode is a string: `\"{digits}\"`"));
+        let before = &file.text[..boundary(&file.text, span.start)];
+        let key = before.trim_end_matches(|it: char| it.is_ascii_digit());
+        let digits: String = file.text[key.len()..]
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .collect();
+        let is_mode = key.trim_end_matches([' ', '\t', '=']).ends_with("mode");
+        return error.hint(if is_mode {
+            format!("a mode is a string: `\"{digits}\"`")
+        } else {
+            format!("write `{}`", digits.trim_start_matches('0'))
+        });
     }
     let slice = file.slice(span);
     if message.contains("must be quoted") && !slice.is_empty() && !slice.contains('"') {

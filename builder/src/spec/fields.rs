@@ -467,9 +467,13 @@ impl<'t> Fields<'_, '_, 't> {
         let value = &self.entry(name, Self::is(Form::Mode))?.value;
         if let Data::Integer(_) = value.data {
             let digits = self.reader.file.slice(value.span).trim_start_matches("0o");
-            let hint = format!("write `{name} = \"{digits:0>4}\"`");
+            let digits = format!("{digits:0>4}");
+            // Any other number is one that somebody has reckoned.
+            let hint = value::mode(&digits)
+                .is_ok()
+                .then(|| format!("write `{name} = \"{digits}\"`"));
             self.reader
-                .wrong_type(name, "be a string of four octal digits", value, Some(hint));
+                .wrong_type(name, "be a string of four octal digits", value, hint);
             return None;
         }
         let text = self.substituted(
