@@ -26,7 +26,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 use crate::app::{Exit, Failure};
-use crate::diag::{Report, Style, render_all};
+use crate::diag::{Diagnostic, Report, Style, render_all};
+use crate::ui;
 use args::{Cli, Color};
 
 /// Does what the command line says and gives the exit status of SPEC C.
@@ -45,7 +46,14 @@ pub fn main() -> ExitCode {
     };
     let style = style(cli.global.color);
     match run::run(&cli, style) {
-        Ok(code) => code,
+        Ok(code) => match ui::lost() {
+            None => code,
+            Some(error) => {
+                let error =
+                    Diagnostic::error("cannot write to standard output").because(error.to_string());
+                tell(&Failure::new(Exit::Local, error), false, style)
+            }
+        },
         Err(failure) => tell(&failure, cli.global.json, style),
     }
 }

@@ -1,8 +1,4 @@
 //! What a use case found, as lines for people and as JSON for machines.
-#![allow(
-    clippy::print_stdout,
-    reason = "standard output is for data, and this is the only place that writes any"
-)]
 
 use std::io::Write as _;
 
@@ -15,18 +11,7 @@ use crate::app::shared::Sent;
 use crate::app::vendor::VendorReport;
 use crate::app::why::Why;
 use crate::spec::image_name::ImageRepository;
-
-/// A line of data on standard output. A reader that has gone away wants no more of it.
-pub(super) fn data(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
-}
-
-/// Bytes as they are on standard output.
-pub(super) fn raw(bytes: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(bytes).and_then(|()| out.flush());
-}
+pub(super) use crate::ui::{data, raw};
 
 /// A line for people on standard error.
 pub(super) fn say(text: &str) {

@@ -1,8 +1,11 @@
 //! What a person sees while a build goes on and after it. The only home of `indicatif`.
 //!
-//! Everything here goes to standard error; data goes to standard output and is written by `cli`.
+//! What people read goes to standard error, data to standard output.
 
 mod progress;
+
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
 
 use immbuild_cas::path::escape;
 
@@ -22,4 +25,33 @@ pub fn in_short(text: &str) -> String {
     let mut shown = String::new();
     escape(short.as_bytes(), &mut shown).expect("a string takes everything");
     shown
+}
+
+/// Why data on standard output was lost, the first time that some was.
+static LOST: OnceLock<io::Error> = OnceLock::new();
+
+/// A line of data on standard output.
+pub fn data(text: &str) {
+    let mut out = io::stdout().lock();
+    keep(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+/// Bytes as they are on standard output.
+pub fn raw(bytes: &[u8]) {
+    let mut out = io::stdout().lock();
+    keep(out.write_all(bytes).and_then(|()| out.flush()));
+}
+
+/// A reader that has gone away wants no more, and misses nothing.
+fn keep(result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = LOST.set(error);
+    }
+}
+
+/// Why not all data is on standard output, if it is not.
+pub fn lost() -> Option<&'static io::Error> {
+    LOST.get()
 }

@@ -71,7 +71,7 @@ impl Progress {
     }
 
     fn json(value: &serde_json::Value) {
-        let _ = writeln!(std::io::stdout().lock(), "{value}");
+        super::data(&value.to_string());
     }
 
     fn started(&self, id: WorkId, label: String, total: Option<u64>) {

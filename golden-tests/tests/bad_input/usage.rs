@@ -224,3 +224,25 @@ fn all_platforms_are_the_same_as_none_said() {
     assert_ne!(some, all);
     assert_ne!(some, build(&["linux/amd64"]));
 }
+
+#[test]
+fn data_that_cannot_be_written_is_an_error() {
+    let lab = Lab::new(SPEC);
+    for arguments in [
+        &["build"][..],
+        &["build", "--json"],
+        &["schema"],
+        &["graph"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let mut command = lab.immbuild(arguments);
+        let output = command.stdout(full.expect("it is there")).output();
+        let output = output.expect("it can be started");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(9), "{arguments:?}: {said}");
+        assert!(
+            said.contains("error: cannot write to standard output"),
+            "{said}"
+        );
+    }
+}
