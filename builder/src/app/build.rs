@@ -58,7 +58,7 @@ pub struct BuildRequest {
     pub stage: Option<String>,
     /// More outputs than the spec's.
     pub outputs: Vec<OutputRequest>,
-    /// Write nothing outside the store.
+    /// Write none of the outputs of the spec.
     pub no_outputs: bool,
     /// What steps are run with.
     pub options: Options,

@@ -119,18 +119,16 @@ pub struct PlannedOutput {
     place: Option<Place>,
 }
 
-/// All outputs of a build, each checked as far as it can be before there is an image.
+/// All outputs of a build, each checked as far as it can be before there is an image: those of the spec, unless there are to be
+/// `none` of them, and `more`.
 pub fn plan(
     project: &Project,
     specs: &[&Resolved],
     more: &[OutputRequest],
     none: bool,
 ) -> Result<Vec<PlannedOutput>, Failure> {
-    if none {
-        return Ok(Vec::new());
-    }
     let mut planned: Vec<PlannedOutput> = Vec::new();
-    for (at, spec) in specs.iter().enumerate() {
+    for (at, spec) in specs.iter().enumerate().filter(|_| !none) {
         for output in &spec.outputs {
             let path = project.directory.join(&output.path);
             if planned.iter().any(|known| known.path == path) {

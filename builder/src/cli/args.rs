@@ -175,7 +175,7 @@ pub struct Build {
     /// Build only these platforms of the spec
     #[arg(long, value_name = "P")]
     pub platform: Vec<String>,
-    /// Build this stage instead of the image
+    /// Build this stage instead of the image, and write no output but those of `--output`
     #[arg(long, value_name = "S")]
     pub stage: Option<String>,
     /// Set a declared parameter

@@ -246,3 +246,26 @@ fn data_that_cannot_be_written_is_an_error() {
         );
     }
 }
+
+#[test]
+fn a_stage_goes_where_the_command_line_says() {
+    let spec = "immbuild = 1\n[[output]]\nkind = \"oci-archive\"\nfile = \"image.tar\"\n\
+                [stage.other]\nsteps = [{ write = \"/b\", text = \"b\" }]\n\
+                [image]\nsteps = [{ write = \"/a\", text = \"a\" }]\n";
+    let lab = Lab::new(spec);
+    let stage = ["build", "--stage", "other"];
+    let digest = lab.run(&stage).digest();
+    let output = ["--output", "kind=oci-archive,file=other.tar"];
+    assert_eq!(lab.run(&[&stage[..], &output].concat()).digest(), digest);
+    assert_eq!(
+        lab.run(&["compare", "other.tar", "other.tar"])
+            .output
+            .status
+            .code(),
+        Some(0)
+    );
+    assert!(
+        !lab.file("image.tar").exists(),
+        "it is no output of this stage"
+    );
+}
