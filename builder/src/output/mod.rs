@@ -18,7 +18,7 @@ mod whole;
 mod zip;
 
 pub use copy::{Blobs, LayerSource};
-pub use dir::write_dir;
+pub use dir::{WholeDir, write_dir};
 pub use docker_archive::write_docker_archive;
 pub use function_zip::{FunctionZip, MAX_PACKED, MAX_UNPACKED, Written, write_function_zip};
 pub use load::{Engine, EngineCommand, load};
