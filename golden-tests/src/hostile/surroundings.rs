@@ -28,6 +28,8 @@ pub(super) struct Surroundings {
     pub load: usize,
     /// How many processes come and go before, so that numbers begin elsewhere.
     pub processes: usize,
+    /// Whether the kernel forgets names and inodes all the time, as it does when memory is short.
+    pub forgetful: bool,
     /// How far the clock is set ahead.
     pub ahead: i64,
 }
@@ -39,11 +41,15 @@ const PLAIN: Surroundings = Surroundings {
     environment: Environment::Plain,
     load: 0,
     processes: 0,
+    forgetful: false,
     ahead: 0,
 };
 
 /// How long a thread that keeps the machine busy does so, and then does not.
 const SPURT: Duration = Duration::from_millis(5);
+
+/// After how long names and inodes are forgotten again.
+const FORGET: Duration = Duration::from_millis(100);
 
 const YEAR: i64 = 365 * 86_400;
 
@@ -57,6 +63,7 @@ pub(super) const WORLDS: [Surroundings; 5] = [
         environment: Environment::Odd,
         load: 1,
         processes: 333,
+        forgetful: true,
         ahead: 0,
     },
     Surroundings {
@@ -111,27 +118,26 @@ impl Surroundings {
         for _ in 0..self.processes {
             run("true", &[])?;
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let busy = (0..self.load)
-            .map(|_| {
-                let stop = Arc::clone(&stop);
-                std::thread::spawn(move || {
-                    // In spurts: what gives way to it at odd moments is disturbed more than what never runs beside it.
-                    while !stop.load(Ordering::Relaxed) {
-                        let start = Instant::now();
-                        while start.elapsed() < SPURT {
-                            std::hint::spin_loop();
-                        }
-                        std::thread::sleep(SPURT);
-                    }
-                })
-            })
-            .collect();
         let mut arranged = Arranged {
-            stop,
-            busy,
+            stop: Arc::default(),
+            busy: Vec::new(),
             ahead: 0,
         };
+        // In spurts: what gives way to it at odd moments is disturbed more than what never runs beside it.
+        for _ in 0..self.load {
+            arranged.again_and_again(SPURT, || {
+                let start = Instant::now();
+                while start.elapsed() < SPURT {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        if self.forgetful {
+            forget()?;
+            arranged.again_and_again(FORGET, || {
+                let _ = forget();
+            });
+        }
         if self.ahead != 0 && clock == Clock::Set {
             shift_clock(self.ahead)?;
             arranged.ahead = self.ahead;
@@ -146,6 +152,24 @@ pub(super) struct Arranged {
     stop: Arc<AtomicBool>,
     busy: Vec<JoinHandle<()>>,
     ahead: i64,
+}
+
+impl Arranged {
+    fn again_and_again(&mut self, pause: Duration, work: impl Fn() + Send + 'static) {
+        let stop = Arc::clone(&self.stop);
+        self.busy.push(std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                work();
+                std::thread::sleep(pause);
+            }
+        }));
+    }
+}
+
+/// Drops what the kernel need not keep of names and inodes (`Documentation/admin-guide/sysctl/vm.rst`, `drop_caches`).
+fn forget() -> Result<()> {
+    let file = "/proc/sys/vm/drop_caches";
+    std::fs::write(file, "2").context(file)
 }
 
 impl Drop for Arranged {
@@ -177,6 +201,7 @@ mod tests {
             assert_ne!(one.environment, two.environment);
             assert_ne!(one.load, two.load);
             assert_ne!(one.processes, two.processes);
+            assert_ne!(one.forgetful, two.forgetful);
             assert_eq!([numbered(worlds, 1), numbered(worlds, 2)], [one, two]);
             assert_eq!(numbered(worlds, worlds.len() + 1), one);
         }

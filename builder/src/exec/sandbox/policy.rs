@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 use crate::exec::tracer::Names;
 
 /// Name and version of these surroundings; part of what identifies the result of a step.
-pub const POLICY: &str = "isolated/3";
+pub const POLICY: &str = "isolated/4";
 
 /// `uname -n`.
 pub(super) const HOSTNAME: &str = "immbuild";
@@ -30,7 +30,7 @@ pub(super) const UMASK: u32 = 0o022;
 /// everything to disk when the step ends, and makes fsync(2) inside a no-op: a result is ingested at
 /// once or thrown away, and the work directory that a crash would spoil is used once.
 pub(super) const OVERLAY_OPTIONS: &str =
-    "userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=off,uuid=null,volatile";
+    "userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=on,uuid=null,volatile";
 
 /// Most processes and threads at one time: the limit of the user (which does not bind root outside)
 /// and, from Linux 6.14, the size of the pid namespace (which binds everybody).
