@@ -85,6 +85,8 @@ pub enum FileSystem {
     Ext4,
     /// Memory.
     Tmpfs,
+    /// An ext4 whose inodes have no room for parts of a second.
+    WholeSeconds,
     /// A fresh xfs in a file.
     Xfs,
     /// A fresh btrfs in a file.
@@ -110,11 +112,14 @@ impl Mounted {
                 let options = format!("size={gibibytes}G,mode=1777");
                 run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", &at])?;
             }
-            FileSystem::Ext4 | FileSystem::Xfs | FileSystem::Btrfs => {
+            FileSystem::Ext4 | FileSystem::WholeSeconds | FileSystem::Xfs | FileSystem::Btrfs => {
                 std::fs::File::create(&image)?.set_len(u64::from(gibibytes) << 30)?;
                 match kind {
                     FileSystem::Xfs => run("mkfs.xfs", &["-q", &file])?,
                     FileSystem::Btrfs => run("mkfs.btrfs", &["-q", "-f", &file])?,
+                    FileSystem::WholeSeconds => {
+                        run("mkfs.ext4", &["-q", "-F", "-I", "128", &file])?
+                    }
                     _ => run("mkfs.ext4", &["-q", "-F", &file])?,
                 };
                 run("mount", &["-o", "loop", &file, &at])?;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use golden_tests::lab::{Lab, immbuild, need_root, shell_spec};
-use golden_tests::machine::run;
+use golden_tests::machine::{FileSystem, Mounted, run};
 
 const FILE: &str = r#"
 immbuild = 1
@@ -303,6 +303,27 @@ hint: keep the store on a local file system with extended attributes (ext4, xfs,
     lab.write("data", "a");
     lab.write("spec.toml", FILE);
     lab.run(&OUTPUT).digest();
+}
+
+/// Whether a file was changed since a step began is told by its time.
+#[test]
+fn where_times_are_whole_seconds_no_step_runs_whose_times_are_virtual() {
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = Mounted::new(FileSystem::WholeSeconds, 1, scratch.path(), "seconds").unwrap();
+    let mut lab = Lab::with_shell(STEP, "");
+    lab.store = disk.path().join("store");
+    lab.run(&OUTPUT).digest();
+    lab.write(
+        "spec.toml",
+        shell_spec(STEP, "").replace("\"isolated\"", "\"deterministic\""),
+    );
+    lab.run(&OUTPUT).refused_with(
+        8,
+        &[
+            "keeps times in whole seconds",
+            "ext4 has them where its inodes have 256 bytes",
+        ],
+    );
 }
 
 #[test]

@@ -432,3 +432,30 @@ fn what_is_seen_of_the_surroundings_does_not_depend_on_the_moment() {
         }
     }
 }
+
+/// Where a process has a root or mounts of its own, its files are those that others see.
+#[test]
+fn files_are_the_same_ones_behind_another_root() {
+    let script = r#"
+echo > /old; ln -s /old /link
+look() { "$@" stat -L -c '%n %i %.9Y %h %b' /old /link /usr/bin/env /etc /; }
+look env > here
+look chroot / > rooted; look unshare -rm > mounted; look unshare -r > mapped
+chroot /nowhere true 2> /dev/null || true
+look env > after
+for other in rooted mounted mapped after; do cmp here $other && echo $other same; done
+mkdir -p /small/dir; echo > /small/target; ln -s /target /small/dir/link; mkdir -p /small/usr; cp -a /usr/bin /small/usr
+cp -a /lib /lib64 /bin /small; cp -a /usr/lib64 /small/usr; mkdir /small/usr/lib; cp -a /usr/lib/*-linux-gnu /small/usr/lib
+stat -c '%i %.9Y' /small/target > outside
+chroot /small sh -c 'cd /dir; stat -L -c "%i %.9Y" link' > inside
+cmp outside inside && echo link same
+chroot /small sh -c 'echo > /dir/new; rm /dir/new'
+chroot /small stat -c '%.9Y' /dir > inside; stat -c '%.9Y' /small/dir > outside; cmp outside inside && echo directory same
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        for name in ["rooted", "mounted", "mapped", "after", "link", "directory"] {
+            assert_eq!(value(&said, name), "same", "{tier}: {said}");
+        }
+    }
+}

@@ -226,3 +226,96 @@ print("moved", time.time() - before > 86400)
         assert_eq!(value(&said, "moved"), "False");
     }
 }
+
+/// A file about a process says the same by whatever name it is opened, also about what the process watches and locks.
+#[test]
+fn a_file_about_a_process_is_quiet_by_any_name() {
+    let script = r#"
+cd /proc/self/task/..; grep -c ctxt status; cut -d ' ' -f 14- stat
+exec 3< /proc/self/stat; cat <&3 > /dev/null
+for name in //proc/./self/status /proc/1/../self/status /proc/self//status; do
+  echo "$name" $(grep -c '^TracerPid:.0$' "$name")
+done
+cd /proc; cut -d ' ' -f 1 uptime > /dev/null; echo relative $(grep -c '^TracerPid:.0$' self/status)
+python3 -c '
+import fcntl, os, select
+os.chdir("/proc/self/fdinfo")
+file = open("/lock", "w"); fcntl.flock(file, fcntl.LOCK_EX)
+epoll = select.epoll(); epoll.register(os.pipe()[0])
+print(open(str(file.fileno())).read(), open("%d" % epoll.fileno()).read())
+'
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        for name in [
+            "//proc/./self/status",
+            "/proc/1/../self/status",
+            "/proc/self//status",
+            "relative",
+        ] {
+            assert_eq!(value(&said, name), "1", "{tier}: {said}");
+        }
+        assert!(!said.contains("lock:") && !said.contains("tfd:"), "{said}");
+    }
+}
+
+/// Ports and names of sockets that the kernel draws.
+#[test]
+fn a_socket_gets_the_same_port_each_time() {
+    let script = r#"
+python3 -c '
+import socket
+server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+again = socket.socket(); again.listen()
+client = socket.create_connection(server.getsockname())
+theirs, address = server.accept()
+print("tcp", server.getsockname(), again.getsockname(), client.getsockname(), address == client.getsockname())
+client.sendall(b"hello"); print("heard", theirs.recv(5).decode())
+one, two = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+one.bind(("127.0.0.1", 0)); two.sendto(b"x", one.getsockname())
+print("udp", *one.recvfrom(1))
+six = socket.socket(socket.AF_INET6); six.bind(("::1", 0)); six.listen()
+print("ipv6", socket.create_connection(six.getsockname()[:2]).getsockname())
+named = socket.socket(socket.AF_UNIX); named.bind(""); print("name", named.getsockname())
+try:
+    server.bind(("127.0.0.1", 0)); print("twice bound")
+except OSError as error:
+    print("twice", error.strerror)
+'
+"#;
+    for tier in VIRTUAL {
+        let said = same_log(tier, script);
+        assert_eq!(value(&said, "heard"), "hello", "{tier}");
+        assert_eq!(value(&said, "twice"), "Invalid argument", "{tier}");
+        assert!(value(&said, "tcp").ends_with("True"), "{tier}: {said}");
+    }
+}
+
+/// How long a child ran on the processor also stands in the signal of its end.
+#[test]
+fn the_end_of_a_child_does_not_tell_how_long_it_took() {
+    let script = r#"
+cat > child.c <<'END'
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static volatile long user, system_, code;
+static void ended(int signal, siginfo_t *info, void *context) {
+  user = info->si_utime; system_ = info->si_stime; code = info->si_code;
+}
+int main(void) {
+  struct sigaction action = {.sa_sigaction = ended, .sa_flags = SA_SIGINFO};
+  sigaction(SIGCHLD, &action, 0);
+  if (fork() == 0) { for (volatile long at = 0; at < 200000000; at++); _exit(3); }
+  wait(0);
+  printf("took %ld %ld exited %d\n", user, system_, code == CLD_EXITED);
+}
+END
+gcc -w -o child child.c; ./child
+"#;
+    for tier in VIRTUAL {
+        let said = log(tier, script);
+        assert_eq!(value(&said, "took"), "0 0 exited 1", "{tier}");
+    }
+}

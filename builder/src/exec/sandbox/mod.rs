@@ -161,6 +161,12 @@ pub enum SandboxError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A change within a second would not be seen.
+    #[error("the file system of `{}` keeps times in whole seconds", path.display())]
+    Times {
+        /// The scratch directory.
+        path: PathBuf,
+    },
     /// The overlay of the root.
     #[error("cannot mount the overlay of the root directory")]
     Overlay(#[source] io::Error),
@@ -236,6 +242,9 @@ impl SandboxError {
             Self::Overlay(_) => Some(
                 "keep the store on a local file system with extended attributes (ext4, xfs, btrfs, tmpfs); overlay in user namespaces needs Linux 5.11",
             ),
+            Self::Times { .. } => Some(
+                "keep the store on a file system with finer times: ext4 has them where its inodes have 256 bytes (`mkfs.ext4 -I 256`)",
+            ),
             Self::Limit { .. } => Some(
                 "raise the hard limit of this session, for example in /etc/security/limits.conf",
             ),
@@ -267,6 +276,7 @@ impl From<Failure> for SandboxError {
         match failure.stage {
             Stage::Namespaces => Self::Namespaces { what, source },
             Stage::Scratch => Self::Scratch { path, source },
+            Stage::Times => Self::Times { path },
             Stage::Overlay => Self::Overlay(source),
             Stage::Mount => Self::Mount { path, source },
             Stage::Cache => Self::Cache { path, source },

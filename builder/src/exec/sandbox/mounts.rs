@@ -54,6 +54,9 @@ const FILE: u32 = 0o444;
 /// What is not on disk need not be removed from it, which takes longer than making it.
 pub(super) fn prepare(request: &Request) -> Result<(), Failure> {
     keeps_marks(&request.scratch)?;
+    if request.virtualise.is_some() {
+        keeps_fractions(&request.scratch)?;
+    }
     let scratch = Place(&request.scratch);
     for name in ["work", MEMORY, UPPER, "tmp", "tmp/work"] {
         scratch.directory(name, DIRECTORY)?;
@@ -114,6 +117,28 @@ fn prepare_memory(request: &Request) -> Result<(), Failure> {
 fn keeps_marks(directory: &Path) -> Result<(), Failure> {
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(directory, "user.immbuild", b"", flags).at(Stage::Overlay, directory)
+}
+
+/// Whether a file was changed since the step began is told by its time.
+fn keeps_fractions(directory: &Path) -> Result<(), Failure> {
+    let time = Timespec {
+        tv_sec: 1,
+        tv_nsec: 123_456_700,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(CWD, directory, &times, AtFlags::empty()).at(Stage::Times, directory)?;
+    let kept = fs::metadata(directory).at(Stage::Times, directory)?;
+    if kept.mtime_nsec() == 0 {
+        return Err(Failure {
+            stage: Stage::Times,
+            detail: directory.as_os_str().as_bytes().to_vec(),
+            errno: 0,
+        });
+    }
+    Ok(())
 }
 
 /// Sets the times of everything we made to 0, so that a step does not see when it runs.

@@ -98,6 +98,7 @@ pub(super) struct Failure {
 pub(super) enum Stage {
     Namespaces,
     Scratch,
+    Times,
     Overlay,
     Mount,
     Cache,
@@ -111,9 +112,10 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Namespaces,
         Self::Scratch,
+        Self::Times,
         Self::Overlay,
         Self::Mount,
         Self::Cache,

@@ -6,12 +6,9 @@ use super::arch::{self, Machine as _, Registers};
 use super::call::{Call, Control};
 use super::clock::{SECOND, Time, to_timespec, to_timeval};
 use super::evidence::Source;
-use super::open::{PATH_MAX, scratch};
+use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Resume, Tid};
-
-/// As many as the kernel draws from by itself.
-pub(super) const PORTS: u16 = 28_000;
 
 /// An error number as a call gives it.
 pub(super) const fn error(number: i32) -> Answer {
@@ -101,7 +98,15 @@ impl Tracer {
                 self.names(tid, Some(name), None)?;
                 Ok(Answer::Native)
             }
-            Call::Bind { address, length } => self.bind(tid, address, length, registers),
+            Call::Bind {
+                socket,
+                address,
+                length,
+            } => self.bind(tid, socket, address, length),
+            Call::NeedsPort { socket } => {
+                self.give_port(tid, socket);
+                self.blocking(tid, registers.number(), registers)
+            }
             Call::SetSocket { level, option } => {
                 // Times of arrival: SO_TIMESTAMP and its like (asm-generic/socket.h).
                 let stamps =
@@ -149,10 +154,8 @@ impl Tracer {
             Call::Attribute { name } => self.attribute(tid, name),
             Call::Identity => self.identity(tid, registers),
             Call::Become if self.what.owners => self.identity(tid, registers),
-            Call::Root => {
-                self.process(tid).at_home = false;
-                Ok(Answer::Native)
-            }
+            Call::Root { stays: true } => Ok(Answer::Native),
+            Call::Root { stays: false } => Ok(Answer::ToEnd(Pending::Root)),
             Call::Become | Call::Rights => {
                 if call == Call::Rights {
                     self.set_capabilities(tid, registers)?;
@@ -178,6 +181,12 @@ impl Tracer {
     ) -> io::Result<Resume> {
         match pending {
             Pending::Wait(saved) => self.end_wait(tid, saved, &registers),
+            Pending::Root => {
+                if registers.result() == 0 {
+                    self.process(tid).at_home = false;
+                }
+                Ok(Resume::Run)
+            }
             Pending::Child { rusage, info } => {
                 self.child_answer(tid, registers.result(), rusage, info)?;
                 Ok(Resume::Run)
@@ -275,37 +284,6 @@ impl Tracer {
                 Ok(Resume::Run)
             }
         }
-    }
-
-    /// A socket that wants any port gets the next one, and not one that the kernel has drawn.
-    fn bind(
-        &mut self,
-        tid: Tid,
-        address: u64,
-        length: u64,
-        registers: &mut Registers,
-    ) -> io::Result<Answer> {
-        /// As in `ip_local_port_range`.
-        const FIRST: u16 = 32_768;
-        /// Bytes of `sockaddr_in6`.
-        const LONGEST: usize = 28;
-        let mut bytes = [0; LONGEST];
-        let length = usize::try_from(length).map_or(LONGEST, |length| length.min(LONGEST));
-        let read = sys::read_memory(tid, address, &mut bytes[..length])?;
-        let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
-        let internet = family == libc::AF_INET || family == libc::AF_INET6;
-        if read < 8 || !internet || bytes[2..4] != [0, 0] {
-            return Ok(Answer::Native);
-        }
-        let process = self.process(tid);
-        let port = FIRST + process.ports;
-        process.ports = (process.ports + 1) % PORTS;
-        bytes[2..4].copy_from_slice(&port.to_be_bytes());
-        let saved = registers.clone();
-        let at = scratch(registers);
-        sys::write_memory(tid, at, &bytes[..length])?;
-        registers.set_argument(1, at);
-        Ok(Answer::Changed(Pending::Redirected(saved)))
     }
 
     /// Times in what `IPC_STAT` gives: the process' own.

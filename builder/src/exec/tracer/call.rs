@@ -228,6 +228,7 @@ pub(super) enum Call {
     },
     /// An address for a socket.
     Bind {
+        socket: i32,
         address: u64,
         length: u64,
     },
@@ -236,6 +237,10 @@ pub(super) enum Call {
         kind: Control,
         command: i32,
         to: u64,
+    },
+    /// A socket that has no port yet gets one.
+    NeedsPort {
+        socket: i32,
     },
     SetSocket {
         level: i32,
@@ -252,8 +257,11 @@ pub(super) enum Call {
         uid: i32,
         gid: i32,
     },
-    /// Its root or its view of mounts may be another one afterwards.
-    Root,
+    /// Its root or its view of mounts and users may be another one afterwards.
+    Root {
+        /// It will not.
+        stays: bool,
+    },
     /// There will be a new file.
     Make {
         name: FileName,
@@ -297,6 +305,9 @@ pub(super) enum Call {
 const fn int(value: u64) -> i32 {
     value as i32
 }
+
+/// Flags of clone(2) and unshare(2) after which names or owners mean something else than to the tracer.
+pub(super) const NEW_VIEW: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWUSER;
 
 /// In the width of a register.
 const AT_FDCWD: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
@@ -527,7 +538,11 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             name: name(a[0], a[1]),
             to: a[2],
         },
+        libc::SYS_connect | libc::SYS_listen | libc::SYS_sendto => {
+            Call::NeedsPort { socket: int(a[0]) }
+        }
         libc::SYS_bind => Call::Bind {
+            socket: int(a[0]),
             address: a[1],
             length: a[2],
         },
@@ -562,7 +577,10 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             uid: int(a[1]),
             gid: int(a[2]),
         },
-        libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns | libc::SYS_unshare => Call::Root,
+        libc::SYS_unshare => Call::Root {
+            stays: int(a[0]) & NEW_VIEW == 0,
+        },
+        libc::SYS_chroot | libc::SYS_pivot_root | libc::SYS_setns => Call::Root { stays: false },
         libc::SYS_setuid
         | libc::SYS_setreuid
         | libc::SYS_setresuid

@@ -143,10 +143,7 @@ impl Files {
     pub(super) fn is_plain(&self, real: &libc::statx) -> bool {
         let kind = u32::from(real.stx_mode) & libc::S_IFMT;
         [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind)
-            && self
-                .mounts
-                .get(&real.stx_mnt_id)
-                .is_some_and(|mount| !mount.process)
+            && self.mount_of(real).is_some_and(|mount| !mount.process)
     }
 
     /// Whether what is shown of it depends on nothing but what the file system says: nobody has touched it since the start.

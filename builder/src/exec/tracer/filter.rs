@@ -162,6 +162,8 @@ fn common_rules() -> Vec<Rule> {
         libc::SYS_capset,
         libc::SYS_ptrace,
         libc::SYS_bind,
+        libc::SYS_connect,
+        libc::SYS_listen,
         libc::SYS_setsockopt,
         libc::SYS_msgctl,
         libc::SYS_semctl,
@@ -189,6 +191,7 @@ fn common_rules() -> Vec<Rule> {
         libc::SYS_flistxattr,
     ];
     let not_null = [
+        (libc::SYS_sendto, 4),
         (libc::SYS_epoll_pwait2, 3),
         (libc::SYS_ppoll, 2),
         (libc::SYS_pselect6, 4),

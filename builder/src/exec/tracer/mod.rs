@@ -33,6 +33,7 @@ mod names;
 mod open;
 mod owners;
 mod place;
+mod ports;
 mod proc;
 mod random;
 mod rest;

@@ -150,7 +150,7 @@ impl Tracer {
                 let quiet = Some(place)
                     .filter(|place| self.may_show(&kind, place))
                     .filter(|place| !is_map(&kind) || self.has_our_users(place))
-                    .and_then(|place| text_of(&kind, &place))
+                    .and_then(|place| text_of(&place))
                     .and_then(|real| super::proc::quiet(&kind, &real, &self.files));
                 Ok(match quiet {
                     Some(content) => {
@@ -216,7 +216,7 @@ impl Tracer {
             return minor.map(Other::Random).or_else(|| fifo(&real, strict));
         }
         if !self.processes[&process].at_home {
-            let file = sys::open_in_root(tid, name.directory, path).ok()?;
+            let file = sys::open_in_root(tid, name.directory, path, true).ok()?;
             let real = sys::statx(file.as_raw_fd(), c"", libc::AT_EMPTY_PATH).ok()?;
             return is_marked(&file, &real)
                 .then_some(Other::Random(9))
@@ -389,12 +389,9 @@ fn is_map(kind: &[u8]) -> bool {
     matches!(kind, b"uid_map" | b"gid_map")
 }
 
-/// All of a process' file, if it is a text: its memory and the table of its pages have no end.
-fn text_of(name: &[u8], place: &str) -> Option<Vec<u8>> {
+/// All of a process' file.
+fn text_of(place: &str) -> Option<Vec<u8>> {
     const LONGEST: u64 = 64 << 20;
-    if [b"mem".as_slice(), b"pagemap"].contains(&name) {
-        return None;
-    }
     let mut text = Vec::new();
     let file = std::fs::File::open(place).ok()?;
     file.take(LONGEST).read_to_end(&mut text).ok()?;
@@ -429,7 +426,7 @@ fn in_memory(
 fn is_denial(tid: Tid, path: &[u8], writes: bool) -> bool {
     path == b"/etc/gcrypt/hwf.deny"
         && !writes
-        && sys::open_in_root(tid, libc::AT_FDCWD, path).is_err()
+        && sys::open_in_root(tid, libc::AT_FDCWD, path, true).is_err()
 }
 
 /// Whether a path names one of ours.
@@ -439,12 +436,6 @@ fn special(
     path: &[u8],
     writes: bool,
 ) -> Option<Special> {
-    if path.starts_with(b"/proc/")
-        && !writes
-        && let Some(found) = about_process((process, tid), path)
-    {
-        return Some(found);
-    }
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"".as_slice(), path),
@@ -454,29 +445,56 @@ fn special(
         b"urandom" => (b"/dev", Special::Random(9)),
         b"uuid" => (b"/proc/sys/kernel/random", Special::Uuid),
         b"uptime" => (b"/proc", Special::Uptime),
-        _ => return None,
+        _ if writes || !is_kind(parent, name) => return None,
+        _ => {
+            let whole = whole(tid, directory, path)?;
+            return about_process((process, tid), &whole);
+        }
     };
-    if path.starts_with(b"/") {
-        return (parent == home).then_some(special);
+    let parent = whole(tid, directory, parent)?;
+    (parent == home).then_some(special)
+}
+
+/// Can it be the last name of a file about a process?
+fn is_kind(parent: &[u8], name: &[u8]) -> bool {
+    let number = || name.iter().all(u8::is_ascii_digit);
+    super::proc::KINDS.contains(&name)
+        || number() && (parent.is_empty() || parent.ends_with(b"fdinfo"))
+}
+
+/// The whole path, without detours, if that can be told from names.
+fn whole(tid: Tid, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
+    let from = if path.starts_with(b"/") {
+        Vec::new()
+    } else if directory == libc::AT_FDCWD {
+        path_of(&CString::new(format!("/proc/{tid}/cwd")).ok()?)
+    } else {
+        path_of(&CString::new(format!("/proc/{tid}/fd/{directory}")).ok()?)
+    };
+    straight(&[from.as_slice(), b"/", path].concat())
+}
+
+/// A path without empty names and without `.` and `..`; none if what is left by `..` may be a link.
+fn straight(path: &[u8]) -> Option<Vec<u8>> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    for name in path.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => match names.pop() {
+                Some(b"root" | b"cwd" | b"exe") => return None,
+                // `self` leads to a neighbour.
+                _ => {}
+            },
+            name => names.push(name),
+        }
     }
-    let from = if directory == libc::AT_FDCWD {
-        format!("/proc/{tid}/cwd")
-    } else {
-        format!("/proc/{tid}/fd/{directory}")
-    };
-    let from = path_of(&CString::new(from).ok()?);
-    let whole = if parent.is_empty() {
-        from
-    } else {
-        [from.as_slice(), b"/", parent].concat()
-    };
-    (whole == home).then_some(special)
+    Some([b"/".as_slice(), &names.join(&b'/')].concat())
 }
 
 /// A file of `/proc` about a process, by the name that the process uses for it.
 fn about_process((process, tid): (Tid, Tid), path: &[u8]) -> Option<Special> {
     let path = std::str::from_utf8(path).ok()?;
-    let mut names = path.split('/').filter(|name| !name.is_empty()).skip(1);
+    let mut names = path.strip_prefix("/proc/")?.split('/');
     let own = format!("/proc/{process}");
     let mut place = match names.next()? {
         "mounts" => return Some(Special::Process(b"mounts".into(), own + "/mounts")),
@@ -498,4 +516,38 @@ fn about_process((process, tid): (Tid, Tid), path: &[u8]) -> Option<Special> {
         .next()
         .is_none()
         .then(|| Special::Process(kind.into(), place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detours_are_left_out() {
+        let straight =
+            |path: &str| straight(path.as_bytes()).map(|path| String::from_utf8(path).unwrap());
+        let is = |path: &str, other: &str| assert_eq!(straight(path).as_deref(), Some(other));
+        is("/proc/self/status", "/proc/self/status");
+        is("//proc/./self//status", "/proc/self/status");
+        is("/usr/../proc/7/task/../stat", "/proc/7/stat");
+        is("/../../x", "/x");
+        is("", "/");
+        assert_eq!(straight("/proc/self/root/../stat"), None);
+    }
+
+    #[test]
+    fn a_file_about_a_process_is_known_by_its_last_name() {
+        for (parent, name, known) in [
+            ("/proc/self", "stat", true),
+            ("", "status", true),
+            ("", "7", true),
+            ("/proc/1/fdinfo", "7", true),
+            ("/etc", "7", false),
+            ("/proc/self", "pagemap", false),
+            ("", "main.c", false),
+        ] {
+            let is_kind = is_kind(parent.as_bytes(), name.as_bytes());
+            assert_eq!(is_kind, known, "{parent} {name}");
+        }
+    }
 }

@@ -5,6 +5,40 @@
 
 use super::files::{Files, number_of};
 
+/// The files about a process that are not shown as they are, but for `fdinfo`, whose files are numbers.
+pub(super) const KINDS: [&[u8]; 30] = [
+    b"stat",
+    b"status",
+    b"statm",
+    b"schedstat",
+    b"sched",
+    b"autogroup",
+    b"wchan",
+    b"stack",
+    b"syscall",
+    b"latency",
+    b"numa_maps",
+    b"mountstats",
+    b"smaps_rollup",
+    b"arch_status",
+    b"patch_state",
+    b"io",
+    b"maps",
+    b"smaps",
+    b"mountinfo",
+    b"mounts",
+    b"timens_offsets",
+    b"uid_map",
+    b"gid_map",
+    b"loginuid",
+    b"sessionid",
+    b"oom_score",
+    b"oom_score_adj",
+    b"oom_adj",
+    b"cgroup",
+    b"cpuset",
+];
+
 /// One process' file, of the kind its name says; `None` for one that is shown as it is.
 pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> {
     Some(match name {
@@ -38,6 +72,9 @@ pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> 
         b"cpuset" => b"/\n".to_vec(),
         b"fdinfo" => lines(real, |line| match field(line) {
             b"mnt_id" | b"ino" => Some([field(line), b":\t1"].concat()),
+            // What is watched or locked, by the numbers of the file system; and since when.
+            b"tfd" | b"lock" => None,
+            _ if line.starts_with(b"inotify") || line.starts_with(b"fanotify") => None,
             _ => Some(line.to_vec()),
         }),
         _ => return None,

@@ -17,6 +17,7 @@ use super::inside::{Entered, Inside};
 use super::open::StandsFor;
 use super::owners;
 use super::place::Place;
+use super::ports::Ports;
 use super::random::Stream;
 use super::rest::Looks;
 use super::spin::Spin;
@@ -95,8 +96,7 @@ pub(super) struct Process {
     pub(super) children_used: Time,
     /// It had more than one thread.
     pub(super) threaded: bool,
-    /// How many ports it was given.
-    pub(super) ports: u16,
+    pub(super) ports: Ports,
     record: usize,
     /// Where the program interpreter is in memory.
     pub(super) interpreter: Option<u64>,
@@ -120,6 +120,8 @@ pub(super) struct Waiting {
 pub(super) enum Pending {
     /// Look whether the time was over, and put the arguments back.
     Wait(Registers),
+    /// If it was made, the process sees other files under the same names.
+    Root,
     /// Take over the clock of the child that was waited for.
     Child { rusage: u64, info: u64 },
     /// Make the answer one that depends on nothing outside.
@@ -619,7 +621,8 @@ impl Tracer {
 
     fn started(&mut self, tid: Tid, how: Started) -> io::Result<()> {
         let child = Tid::try_from(sys::event_message(tid)?).unwrap_or(0);
-        let shares = how == Started::Clone && Self::is_thread(tid)?;
+        let flags = Self::clone_flags(tid)?;
+        let shares = flags & libc::CLONE_THREAD != 0;
         self.count(if shares { "thread" } else { "fork" });
         let thread = self.threads.get_mut(&tid).expect("it has stopped");
         let stream = thread.stream.child();
@@ -642,7 +645,7 @@ impl Tracer {
             let record = self.evidence.processes.len();
             let mut new = Process::new(process.clock.of_child(), lineage.clone());
             new.privileged = process.privileged;
-            new.at_home = process.at_home;
+            new.at_home = process.at_home && flags & call::NEW_VIEW == 0;
             new.nice = process.nice;
             new.affinity = process.affinity;
             new.record = record;
@@ -673,17 +676,20 @@ impl Tracer {
         self.go(tid, Resume::Run, 0)
     }
 
-    /// Whether what was just started shares the memory and the number of its process.
-    fn is_thread(tid: Tid) -> io::Result<bool> {
+    /// What a thread asked for when it started what it has just started (clone(2)).
+    fn clone_flags(tid: Tid) -> io::Result<i32> {
         let registers = sys::registers(tid)?;
-        let flags = if registers.number() == libc::SYS_clone3 {
-            let mut bytes = [0; 8];
-            sys::read_memory(tid, registers.argument(0), &mut bytes)?;
-            u64::from_ne_bytes(bytes)
-        } else {
-            registers.argument(0)
+        let flags = match registers.number() {
+            libc::SYS_clone => registers.argument(0),
+            libc::SYS_clone3 => {
+                let mut bytes = [0; 8];
+                sys::read_memory(tid, registers.argument(0), &mut bytes)?;
+                u64::from_ne_bytes(bytes)
+            }
+            // fork(2), vfork(2).
+            _ => 0,
         };
-        Ok(flags & u64::from(libc::CLONE_THREAD.unsigned_abs()) != 0)
+        Ok(i32::try_from(flags & 0x7fff_ffff).unwrap_or(0))
     }
 
     fn signal(&mut self, tid: Tid, signal: i32) -> io::Result<()> {
@@ -694,10 +700,16 @@ impl Tracer {
             let mut code = [0; 8];
             let read = sys::read_memory(tid, at, &mut code).unwrap_or(0);
             self.thread(tid).stack = registers.stack();
-            let ticks = self.time(tid) - self.process(tid).clock_start();
+            let interpreter = self.in_interpreter(tid, at);
+            // Which program's interpreter is the first to ask may be chance: its questions do not count.
+            let now = match interpreter {
+                Some(_) => self.process(tid).clock.now(),
+                None => self.time(tid),
+            };
+            let ticks = now - self.process(tid).clock_start();
             if registers.read_time_stamp(&code[..read], ticks.cast_unsigned()) {
                 self.count("tsc");
-                self.learn_time_stamp(tid, at, code);
+                self.learn_time_stamp(tid, interpreter, code);
                 sys::set_registers(tid, &registers)?;
                 return self.go(tid, Resume::Run, 0);
             }
@@ -705,24 +717,31 @@ impl Tracer {
         if signal == libc::SIGTRAP && self.cannot_go_inside(tid)? {
             return self.go(tid, Resume::Run, 0);
         }
+        if signal == libc::SIGCHLD {
+            sys::hide_child_times(tid)?;
+        }
         self.count("signal");
         self.go(tid, Resume::Run, signal)
     }
 
     /// The program interpreter looks at the counter several times whenever a program starts, and shows what
     /// it found only when it is asked for statistics (`LD_DEBUG`): it need not fault each time.
-    fn learn_time_stamp(&mut self, tid: Tid, at: u64, code: [u8; 8]) {
+    fn learn_time_stamp(&mut self, tid: Tid, interpreter: Option<u64>, code: [u8; 8]) {
+        match interpreter {
+            None => self.used(tid, Source::Tsc),
+            Some(offset) if arch::quiet_time_stamp(code).is_some() => {
+                self.time_stamps.push((offset, code));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// How far from the beginning of the process' program interpreter this is, if it is in it.
+    fn in_interpreter(&mut self, tid: Tid, at: u64) -> Option<u64> {
         /// An interpreter is smaller.
         const INTERPRETER: u64 = 1 << 20;
-        let offset = match self.process(tid).interpreter {
-            Some(base) => at.wrapping_sub(base),
-            None => u64::MAX,
-        };
-        if offset >= INTERPRETER {
-            self.used(tid, Source::Tsc);
-        } else if arch::quiet_time_stamp(code).is_some() {
-            self.time_stamps.push((offset, code));
-        }
+        let base = self.process(tid).interpreter?;
+        Some(at.wrapping_sub(base)).filter(|offset| *offset < INTERPRETER)
     }
 
     /// Takes the instructions out that [`Self::learn_time_stamp`] has found.
@@ -753,10 +772,14 @@ impl Tracer {
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = registers.arguments();
+        // What stops a thread of one user and not of another says nothing.
+        let counts = !self.unseen.contains(&number);
+        if counts && let Some(turns) = &mut self.turns {
+            turns.calls();
+        }
         let answer = match call::decode(number, &arguments) {
             Some(call) => {
-                // What stops a thread of one user and not of another says nothing.
-                if !self.unseen.contains(&number) {
+                if counts {
                     self.process(tid).rest_unless_clock(&call);
                 }
                 match self.answer(tid, call, &mut registers) {
@@ -977,15 +1000,9 @@ impl Thread {
 
 impl Process {
     fn new(clock: Clock, lineage: Vec<u32>) -> Self {
-        // Each process has ports of its own, as good as always.
-        let place: Vec<u8> = lineage
-            .iter()
-            .flat_map(|place| place.to_be_bytes())
-            .collect();
-        let ports = super::files::number_of(&place) % u64::from(super::answer::PORTS);
         Self {
             threaded: false,
-            ports: u16::try_from(ports).unwrap_or(0),
+            ports: Ports::of(&lineage),
             clock,
             lineage,
             children: 0,

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use rustix::fs::{SeekFrom, seek};
 
@@ -23,13 +23,41 @@ const UTIME_OMIT: i64 = (1 << 30) - 2;
 /// `/proc/sys/kernel/overflowuid` and `overflowgid`.
 const NOBODY: (u32, u32) = (65534, 65534);
 
+/// With what the tracer puts before it, a path of a process is no longer than the kernel takes.
+const LONGEST: usize = PATH_MAX - 64;
+
 /// What the tracer finds under a name.
 enum Found {
-    Real(CString, Box<libc::statx>),
+    Real(Named),
     /// The kernel would say this.
     Fails(i32),
     /// The name leads where the tracer sees something else than the process does.
     Elsewhere,
+}
+
+/// A file by a name that the tracer can use.
+struct Named {
+    name: CString,
+    /// How it is looked up.
+    flags: i32,
+    real: Box<libc::statx>,
+    /// The name leads through this.
+    _way: Option<OwnedFd>,
+}
+
+impl Named {
+    fn new(name: CString, flags: i32, way: Option<OwnedFd>) -> io::Result<Self> {
+        Ok(Self {
+            real: Box::new(sys::statx(libc::AT_FDCWD, &name, flags)?),
+            name,
+            flags,
+            _way: way,
+        })
+    }
+
+    fn canonical(&self) -> Vec<u8> {
+        canonical(&self.name, self.flags)
+    }
 }
 
 impl Tracer {
@@ -41,28 +69,81 @@ impl Tracer {
         if !process.at_home || !process.privileged || self.what.metadata == Metadata::Clamp {
             return Ok(Answer::ToEnd(Pending::Stat(stat)));
         }
-        match find(tid, stat.name, stat.flags)? {
+        match self.find(tid, stat.name, stat.flags)? {
             Found::Fails(number) => Ok(error(number)),
-            Found::Real(name, real) if self.files.is_plain(&real) => {
-                let mut shown = self.show(tid, &real, &name, stat.flags);
-                let owner = self.owner_of(&real, &name, || canonical(&name, stat.flags));
+            Found::Real(named) if self.files.is_plain(&named.real) => {
+                let mut shown = self.show(tid, &named);
+                let real = &named.real;
+                let owner = self.owner_of(real, &named.name, || named.canonical());
                 (shown.stx_uid, shown.stx_gid) = owner.unwrap_or((real.stx_uid, real.stx_gid));
-                self.tell_inside(&real, &shown);
+                self.tell_inside(real, &shown);
                 write_answer(tid, &stat, &shown)?;
                 Ok(Answer::Gives(0))
             }
-            Found::Real(..) | Found::Elsewhere => Ok(Answer::ToEnd(Pending::Stat(stat))),
+            Found::Real(_) | Found::Elsewhere => Ok(Answer::ToEnd(Pending::Stat(stat))),
         }
     }
 
-    fn show(&mut self, tid: Tid, real: &libc::statx, name: &CString, flags: i32) -> libc::statx {
+    fn show(&mut self, tid: Tid, named: &Named) -> libc::statx {
         let pid = self.threads[&tid].process;
         let process = self
             .processes
             .get_mut(&pid)
             .expect("its thread has stopped");
         self.files
-            .show(real, &mut process.clock, || canonical(name, flags))
+            .show(&named.real, &mut process.clock, || named.canonical())
+    }
+
+    /// Looks a name up as the process would, through the tracer's `/proc`.
+    fn find(&self, tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
+        /// Others are left to the kernel.
+        const KNOWN: i32 =
+            libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | 0x6000;
+        if flags & !KNOWN != 0 {
+            return Ok(Found::Elsewhere);
+        }
+        let path = if name.path == 0 {
+            Vec::new()
+        } else {
+            sys_string(tid, name.path, PATH_MAX)?
+        };
+        if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
+            return Ok(Found::Fails(libc::ENOENT));
+        }
+        let absolute = path.starts_with(b"/");
+        let Some(whole) = place_of(tid, name.directory, &path) else {
+            return Ok(Found::Elsewhere);
+        };
+        let process = self.threads[&tid].process;
+        if !path.is_empty() && !self.processes[&process].at_home {
+            let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+            let named = sys::open_in_root(tid, name.directory, &path, follow).and_then(|file| {
+                let link = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+                Named::new(link, 0, Some(file))
+            });
+            // Where it cannot be found, the kernel knows why.
+            return Ok(named.map_or(Found::Elsewhere, Found::Real));
+        }
+        // The descriptor's own file is behind a link of /proc.
+        let flags = if path.is_empty() {
+            0
+        } else {
+            flags & (libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
+        };
+        match Named::new(whole, flags, None) {
+            Ok(named) => Ok(Found::Real(named)),
+            Err(failure) => {
+                let number = failure.raw_os_error().unwrap_or(libc::EIO);
+                Ok(match (number, path.is_empty(), absolute) {
+                    // There is no such descriptor.
+                    (libc::ENOENT, true, _) => Found::Fails(libc::EBADF),
+                    // It may be the directory's descriptor that is bad; the kernel knows the order of checks.
+                    (_, false, false) if name.directory != libc::AT_FDCWD => Found::Elsewhere,
+                    (libc::ENOENT | libc::ENOTDIR, false, _) => Found::Fails(number),
+                    _ => Found::Elsewhere,
+                })
+            }
+        }
     }
 
     /// The kernel has answered.
@@ -88,23 +169,19 @@ impl Tracer {
                 None => Ok(()),
             };
         }
-        let found = if at_home {
-            find(tid, stat.name, stat.flags)?
-        } else {
-            Found::Elsewhere
-        };
+        let found = self.find(tid, stat.name, stat.flags)?;
         let own = if at_home && self.is_the_machines(tid, &stat, &found, &answered) {
             ROOT
         } else {
             (answered.stx_uid, answered.stx_gid)
         };
         let shown = match found {
-            Found::Real(name, real)
-                if real.stx_ino == answered.stx_ino
-                    && (self.files.is_plain(&real)
-                        || self.files.random_device(&real).is_some()) =>
+            Found::Real(named)
+                if named.real.stx_ino == answered.stx_ino
+                    && (self.files.is_plain(&named.real)
+                        || self.files.random_device(&named.real).is_some()) =>
             {
-                self.show(tid, &real, &name, stat.flags)
+                self.show(tid, &named)
             }
             _ => {
                 let path = match stands_for {
@@ -135,8 +212,8 @@ impl Tracer {
         }
         match (found, u32::from(answered.stx_mode) & libc::S_IFMT) {
             (_, libc::S_IFCHR | libc::S_IFBLK) => true,
-            (Found::Real(_, real), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) => {
-                !self.files.is_plain(real)
+            (Found::Real(named), libc::S_IFREG | libc::S_IFDIR | libc::S_IFLNK) => {
+                !self.files.is_plain(&named.real)
             }
             (Found::Elsewhere, _) => sys_string(tid, stat.name.path, PATH_MAX)
                 .is_ok_and(|path| path.starts_with(b"/proc")),
@@ -258,31 +335,60 @@ impl Tracer {
         new: Option<FileName>,
     ) -> io::Result<()> {
         let pid = self.threads[&tid].process;
-        if !self.processes[&pid].at_home || self.what.metadata == Metadata::Clamp {
+        if self.what.metadata == Metadata::Clamp {
             return Ok(());
         }
         let moves = old.is_some();
         let mut changed = Vec::new();
         for (name, exists) in [(old, true), (new, false)] {
             let Some(name) = name else { continue };
-            let (whole, found) = match place(tid, name)? {
-                Some(whole) => {
-                    let flags = libc::AT_SYMLINK_NOFOLLOW;
-                    let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
-                    (whole, found)
-                }
-                None => return Ok(()),
+            let Some((whole, way)) = self.place_of_name(tid, name)? else {
+                return Ok(());
             };
+            let flags = libc::AT_SYMLINK_NOFOLLOW;
+            let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
             // A new name may be there only where something is moved over it.
             if found != exists && !(found && moves) {
                 return Ok(());
             }
-            changed.push(whole);
+            changed.push((whole, way));
         }
-        for whole in changed {
+        for (whole, _way) in changed {
             self.names_changed(pid, whole.as_bytes());
         }
         Ok(())
+    }
+
+    /// A name as the tracer can use it, and what it leads through; `None` for one that means something else to it.
+    fn place_of_name(
+        &self,
+        tid: Tid,
+        name: FileName,
+    ) -> io::Result<Option<(CString, Option<OwnedFd>)>> {
+        let path = sys_string(tid, name.path, PATH_MAX)?;
+        let process = self.threads[&tid].process;
+        if path.is_empty() || path.len() >= LONGEST {
+            return Ok(None);
+        }
+        if self.processes[&process].at_home {
+            return Ok(place_of(tid, name.directory, &path).map(|place| (place, None)));
+        }
+        let end = path.len() - path.iter().rev().take_while(|byte| **byte == b'/').count();
+        let (directory, last) = match path[..end].iter().rposition(|byte| *byte == b'/') {
+            Some(0) => (b"/".as_slice(), &path[1..end]),
+            Some(at) => (&path[..at], &path[at + 1..end]),
+            None => (b".".as_slice(), &path[..end]),
+        };
+        if path.starts_with(b"/") && leads_to_processes(&path) {
+            return Ok(None);
+        }
+        let Ok(way) = sys::open_in_root(tid, name.directory, directory, true) else {
+            return Ok(None);
+        };
+        let mut whole = format!("/proc/self/fd/{}/", way.as_raw_fd()).into_bytes();
+        whole.extend_from_slice(last);
+        let whole = CString::new(whole).expect("a string without its end in it");
+        Ok(Some((whole, Some(way))))
     }
 
     /// The directory that holds this path was changed.
@@ -330,8 +436,8 @@ impl Tracer {
         } else {
             flags
         };
-        if let Found::Real(found, real) = find(tid, name, flags)?
-            && self.files.is_plain(&real)
+        if let Found::Real(named) = self.find(tid, name, flags)?
+            && self.files.is_plain(&named.real)
         {
             let pid = self.threads[&tid].process;
             let process = self
@@ -339,8 +445,8 @@ impl Tracer {
                 .get_mut(&pid)
                 .expect("its thread has stopped");
             self.files
-                .touched(&real, &mut process.clock, to, || canonical(&found, flags));
-            self.forget_inside(&real);
+                .touched(&named.real, &mut process.clock, to, || named.canonical());
+            self.forget_inside(&named.real);
         }
         Ok(Answer::Native)
     }
@@ -411,57 +517,9 @@ fn parent(path: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Looks a name up as the process would, through the tracer's `/proc`.
-fn find(tid: Tid, name: FileName, flags: i32) -> io::Result<Found> {
-    /// Others are left to the kernel.
-    const KNOWN: i32 =
-        libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_EMPTY_PATH | 0x6000;
-    if flags & !KNOWN != 0 {
-        return Ok(Found::Elsewhere);
-    }
-    let path = if name.path == 0 {
-        Vec::new()
-    } else {
-        sys_string(tid, name.path, PATH_MAX)?
-    };
-    if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
-        return Ok(Found::Fails(libc::ENOENT));
-    }
-    let absolute = path.starts_with(b"/");
-    let Some(whole) = place_of(tid, name.directory, &path) else {
-        return Ok(Found::Elsewhere);
-    };
-    // The descriptor's own file is behind a link of /proc.
-    let flags = if path.is_empty() {
-        0
-    } else {
-        flags & (libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
-    };
-    match sys::statx(libc::AT_FDCWD, &whole, flags) {
-        Ok(real) => Ok(Found::Real(whole, Box::new(real))),
-        Err(failure) => {
-            let number = failure.raw_os_error().unwrap_or(libc::EIO);
-            Ok(match (number, path.is_empty(), absolute) {
-                // There is no such descriptor.
-                (libc::ENOENT, true, _) => Found::Fails(libc::EBADF),
-                // It may be the directory's descriptor that is bad; the kernel knows the order of checks.
-                (_, false, false) if name.directory != libc::AT_FDCWD => Found::Elsewhere,
-                (libc::ENOENT | libc::ENOTDIR, false, _) => Found::Fails(number),
-                _ => Found::Elsewhere,
-            })
-        }
-    }
-}
-
-/// A name as the tracer can use it; `None` for one that means something else to it.
-fn place(tid: Tid, name: FileName) -> io::Result<Option<CString>> {
-    let path = sys_string(tid, name.path, PATH_MAX)?;
-    Ok(place_of(tid, name.directory, &path).filter(|_| !path.is_empty()))
-}
-
 pub(super) fn place_of(tid: Tid, directory: i32, path: &[u8]) -> Option<CString> {
     let absolute = path.starts_with(b"/");
-    if path.len() >= PATH_MAX - 64 || (absolute && leads_to_processes(path)) {
+    if path.len() >= LONGEST || (absolute && leads_to_processes(path)) {
         return None;
     }
     let mut whole = match (absolute, directory) {

@@ -22,7 +22,7 @@ use super::run::{Answer, Pending, Tracer};
 use super::spin::{Spin, Watch};
 use super::sys::{self, Event, Resume, Tid};
 
-/// After so many stops the turn goes on, so that a loop that only looks whether another thread is done
+/// After so many calls the turn goes on, so that a loop that only looks whether another thread is done
 /// does not keep that one from running.
 const LONGEST_TURN: u32 = 5000;
 
@@ -42,7 +42,8 @@ pub(super) struct Turns {
     holder: Option<Tid>,
     /// The birth of who had it last.
     last: u64,
-    stops: u32,
+    /// How many calls it has made since, of those that stop a thread whoever builds.
+    calls: u32,
     yields: bool,
     /// How often it has yielded although no other could run.
     vain: u32,
@@ -111,9 +112,14 @@ impl Turns {
         self.yields = true;
     }
 
+    /// The thread with the turn makes a call.
+    pub(super) fn calls(&mut self) {
+        self.calls += 1;
+    }
+
     /// Should another go on, if one can?
     fn gives_way(&self) -> bool {
-        self.yields || self.stops >= LONGEST_TURN
+        self.yields || self.calls >= LONGEST_TURN
     }
 
     fn another_can(&self, holder: Tid) -> bool {
@@ -309,7 +315,7 @@ impl Tracer {
     /// The thread with the turn would give it away, and nobody takes it. Says whether time has passed instead.
     fn waits_by_yielding(&mut self) -> io::Result<bool> {
         let turns = self.turns();
-        turns.stops = 0;
+        turns.calls = 0;
         turns.vain += u32::from(std::mem::take(&mut turns.yields));
         if turns.vain < LONGEST_YIELDING {
             return Ok(false);
@@ -331,7 +337,7 @@ impl Tracer {
             let turns = self.turns();
             turns.holder = Some(next);
             turns.last = birth;
-            turns.stops = 0;
+            turns.calls = 0;
             turns.yields = false;
             turns.vain = 0;
             turns.watch = None;
@@ -411,7 +417,6 @@ impl Tracer {
         } else if holds {
             let turns = self.turns();
             turns.watch = None;
-            turns.stops += 1;
             // A new thread comes to its first stop; who waited for the end of vfork(2) goes on.
             turns.woke |= matches!(event, Event::Started(_) | Event::Exec);
             turns.doubt |= event == Event::Exec;

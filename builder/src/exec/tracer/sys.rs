@@ -6,6 +6,7 @@
     reason = "ptrace(2) and process_vm_readv(2) have no safe wrapper"
 )]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -195,6 +196,21 @@ pub(super) fn signal_code(tid: Tid) -> io::Result<i32> {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     ptrace(libc::PTRACE_GETSIGINFO, tid, 0, &raw mut info as usize)?;
     Ok(info.si_code)
+}
+
+/// Takes the processor time of a child out of the signal that tells of its end (sigaction(2), `si_utime`).
+pub(super) fn hide_child_times(tid: Tid) -> io::Result<()> {
+    /// Two times, behind status (`__kernel_sigchld`).
+    const TIMES: std::ops::Range<usize> = 32..48;
+    let mut info = [0u8; size_of::<libc::siginfo_t>()];
+    ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize)?;
+    // The code of a signal that a process has sent is not above 0; it says what it was given.
+    let code = i32::from_ne_bytes(info[8..12].try_into().expect("four bytes"));
+    if code <= 0 {
+        return Ok(());
+    }
+    info[TIMES].fill(0);
+    ptrace(libc::PTRACE_SETSIGINFO, tid, 0, info.as_mut_ptr() as usize).map(drop)
 }
 
 /// Waits for any traced thread or child.
@@ -435,19 +451,41 @@ pub(super) fn descriptor_of(process: &OwnedFd, number: i32) -> io::Result<OwnedF
 }
 
 /// A file as a process finds it in its own root and mounts.
-pub(super) fn open_in_root(tid: Tid, directory: i32, path: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn open_in_root(
+    tid: Tid,
+    directory: i32,
+    path: &[u8],
+    follow: bool,
+) -> io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let link = |what: &str| open(format!("/proc/{tid}/{what}"), flags, Mode::empty());
-    let within = |start: OwnedFd, resolve| openat2(start, path, flags, Mode::empty(), resolve);
-    let file = if path.starts_with(b"/") {
-        within(link("root")?, ResolveFlags::IN_ROOT)?
-    } else if directory == libc::AT_FDCWD {
-        within(link("cwd")?, ResolveFlags::empty())?
+    let link = |what: &str| format!("/proc/{tid}/{what}");
+    let root = open(link("root"), flags, Mode::empty())?;
+    let whole = if path.starts_with(b"/") {
+        path.to_vec()
     } else {
-        within(link(&format!("fd/{directory}"))?, ResolveFlags::empty())?
+        let start = if directory == libc::AT_FDCWD {
+            link("cwd")
+        } else {
+            link(&format!("fd/{directory}"))
+        };
+        let home = super::files::path_of(&CString::new(link("root"))?);
+        let here = super::files::path_of(&CString::new(start)?);
+        // Where a link in the path begins at the root, that is the process' root.
+        let below = match home.as_slice() {
+            b"/" => Some(here.as_slice()),
+            home => here.strip_prefix(home),
+        };
+        let below = below.ok_or(io::ErrorKind::NotFound)?;
+        [b"/", below, b"/", path].concat()
     };
-    Ok(file)
+    let last = if follow {
+        OFlags::empty()
+    } else {
+        OFlags::NOFOLLOW
+    };
+    let (flags, within) = (flags | last, ResolveFlags::IN_ROOT);
+    Ok(openat2(root, whole, flags, Mode::empty(), within)?)
 }
 
 /// Are both the same open file?
