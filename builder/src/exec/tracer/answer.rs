@@ -260,15 +260,7 @@ impl Tracer {
                 Ok(Resume::Run)
             }
             Pending::Names { to } => {
-                if let Ok(length @ 1..) = usize::try_from(registers.result())
-                    && to != 0
-                {
-                    let mut names = vec![0; length];
-                    sys::read_memory(tid, to, &mut names)?;
-                    let mut sorted: Vec<&[u8]> = names.split_inclusive(|byte| *byte == 0).collect();
-                    sorted.sort_unstable();
-                    sys::write_memory(tid, to, &sorted.concat())?;
-                }
+                sort_names(tid, to, registers.result())?;
                 Ok(Resume::Run)
             }
             Pending::Control { kind, to } => {
@@ -505,6 +497,21 @@ impl Tracer {
         }
         Ok(())
     }
+}
+
+/// The names of attributes that the kernel has written, in order: file systems have orders of their own.
+fn sort_names(tid: Tid, at: u64, length: i64) -> io::Result<()> {
+    let Ok(length @ 1..) = usize::try_from(length) else {
+        return Ok(());
+    };
+    if at == 0 {
+        return Ok(());
+    }
+    let mut names = vec![0; length];
+    sys::read_memory(tid, at, &mut names)?;
+    let mut sorted: Vec<&[u8]> = names.split_inclusive(|byte| *byte == 0).collect();
+    sorted.sort_unstable();
+    sys::write_memory(tid, at, &sorted.concat())
 }
 
 /// `struct rusage`: CPU time, and nothing else that is known.

@@ -474,17 +474,18 @@ fn whole(tid: Tid, directory: i32, path: &[u8]) -> Option<Vec<u8>> {
     straight(&[from.as_slice(), b"/", path].concat())
 }
 
-/// A path without empty names and without `.` and `..`; none if what is left by `..` may be a link.
+/// A path without empty names and without `.` and `..`; none if what is left by `..` may be a link, other than `self`, which
+/// leads to a neighbour.
 fn straight(path: &[u8]) -> Option<Vec<u8>> {
     let mut names: Vec<&[u8]> = Vec::new();
     for name in path.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => {}
-            b".." => match names.pop() {
-                Some(b"root" | b"cwd" | b"exe") => return None,
-                // `self` leads to a neighbour.
-                _ => {}
-            },
+            b".." => {
+                if let Some(b"root" | b"cwd" | b"exe") = names.pop() {
+                    return None;
+                }
+            }
             name => names.push(name),
         }
     }
