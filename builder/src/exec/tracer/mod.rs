@@ -21,6 +21,7 @@ mod again;
 mod alone;
 mod answer;
 mod arch;
+mod busy;
 mod call;
 mod clock;
 pub mod evidence;

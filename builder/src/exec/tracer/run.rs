@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::again::{Again, Look, Sets};
 use super::arch::{self, Machine as _, Registers};
+use super::busy::Busy;
 use super::call::{self, Call, Span, Wait};
 use super::clock::{Asking, Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
@@ -71,6 +72,8 @@ pub(super) struct Thread {
     pub(super) sets: Sets,
     /// Calls that it is to make; the last of them first.
     pub(super) again: Vec<Again>,
+    /// How often it has stopped.
+    pub(super) stops: u64,
 }
 
 /// A process: threads with one memory.
@@ -199,6 +202,7 @@ pub struct Tracer {
     pub(super) feeder: Option<Feeder>,
     pub(super) turns: Option<Turns>,
     pub(super) looks: Looks,
+    pub(super) busy: Busy,
     place: Place,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
@@ -239,6 +243,7 @@ impl Tracer {
             feeder: None,
             turns: what.strict.then(Turns::default),
             looks: Looks::default(),
+            busy: Busy::default(),
             place: Place::new(first, what.strict)?,
             owners: None,
             first,
@@ -414,7 +419,7 @@ impl Tracer {
         self.deadlines().next().is_some()
     }
 
-    fn deadlines(&self) -> impl Iterator<Item = (Deadline, Due)> + '_ {
+    pub(super) fn deadlines(&self) -> impl Iterator<Item = (Deadline, Due)> + '_ {
         let threads = self.threads.iter().filter_map(|(tid, thread)| {
             let waiting = thread.waiting.as_ref().filter(|waiting| !waiting.fired)?;
             Some((waiting.deadline, Due::Thread(*tid)))
@@ -440,12 +445,6 @@ impl Tracer {
             .map(|(deadline, due)| (deadline.at, due))
             .min()
             .map(|(at, due)| (due, at))
-    }
-
-    pub(super) fn overdue(&self, now: Instant) -> Option<Due> {
-        self.deadlines()
-            .find(|(deadline, _)| deadline.is_over(now))
-            .map(|(_, due)| due)
     }
 
     /// A thread that waits for a moment while another of its process runs: as a rule for that one, which may look in memory whether
@@ -560,7 +559,9 @@ impl Tracer {
             self.early.insert(tid);
             return Ok(());
         }
-        self.thread(tid).is_halted = event == Event::GroupStop;
+        let thread = self.thread(tid);
+        thread.stops += 1;
+        thread.is_halted = event == Event::GroupStop;
         match event {
             Event::Exited(_) | Event::Killed(_) => Ok(()),
             Event::Call => self.call(tid),
@@ -994,6 +995,7 @@ impl Thread {
             slept: false,
             sets: Sets::new(),
             again: Vec::new(),
+            stops: 0,
         }
     }
 }

@@ -200,7 +200,7 @@ fn name(tid: Tid) -> String {
 }
 
 /// The CPU time of a thread, in the precision of its scheduler statistics.
-fn cpu_time(tid: Tid) -> Duration {
+pub(super) fn cpu_time(tid: Tid) -> Duration {
     let text = std::fs::read_to_string(format!("/proc/{tid}/schedstat")).unwrap_or_default();
     let first = text.split_whitespace().next();
     Duration::from_nanos(first.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX))

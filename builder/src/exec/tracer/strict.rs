@@ -29,6 +29,9 @@ const LONGEST_TURN: u32 = 5000;
 /// Who yields so often, and no other can run, waits for a time to come.
 const LONGEST_YIELDING: u32 = 1000;
 
+/// So often counts who was to give the turn away because of its many calls.
+const CALLS_IN_VAIN: u32 = 20;
+
 /// Who runs, and who could.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
@@ -316,7 +319,11 @@ impl Tracer {
     fn waits_by_yielding(&mut self) -> io::Result<bool> {
         let turns = self.turns();
         turns.calls = 0;
-        turns.vain += u32::from(std::mem::take(&mut turns.yields));
+        turns.vain += if std::mem::take(&mut turns.yields) {
+            1
+        } else {
+            CALLS_IN_VAIN
+        };
         if turns.vain < LONGEST_YIELDING {
             return Ok(false);
         }

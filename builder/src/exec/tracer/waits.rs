@@ -3,7 +3,8 @@
 //! A wait with a timeout is made a wait for ever; its deadline stands here. When no thread of the step
 //! can run any more, virtual time moves to the earliest deadline, for everybody, and whoever waits for it
 //! goes on. So deadlines come in their order, and take no real time. A thread that computes without an
-//! end does not keep timers from going off: they do when several times their real time is over.
+//! end does not keep timers from going off: they do when several times their real time is over, and it is known that it does
+//! (`busy`).
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ use super::sys::Tid;
 /// A machine may be slow, and what a timeout guards takes no virtual time; only what computes without end runs
 /// into this.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What nobody can explain is ended by this.
+const LONG: Duration = Duration::from_secs(600);
 /// Who waits no longer than this gives way to another thread, rather than waiting for a time to come.
 const MOMENT: Time = 1_000_000;
 /// On the machine's clock, so long a moment takes at most while another thread of the process runs.
@@ -53,6 +56,11 @@ impl Deadline {
     /// Has its real time come?
     pub(super) fn is_over(&self, now: Instant) -> bool {
         now >= self.latest
+    }
+
+    /// Has it come so long ago that something must be wrong?
+    pub(super) fn is_long_over(&self, now: Instant) -> bool {
+        now >= self.latest + LONG
     }
 }
 
