@@ -11,7 +11,7 @@
 //! - Device numbers say which mount, in the order of mount points; a directory has one link and one
 //!   block; a file takes the blocks its size needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,6 +67,16 @@ struct File {
     chosen: bool,
 }
 
+/// Who has the number of a path.
+#[derive(Clone, Copy, Debug)]
+struct Numbered {
+    last: Key,
+    /// How many had it before: one of them may still be there by another name.
+    before: u64,
+    /// How many directories had been moved when it was seen.
+    moved: u64,
+}
+
 /// A file system that is mounted where the process can see it.
 #[derive(Clone, Copy, Debug)]
 struct Mount {
@@ -88,9 +98,12 @@ pub(super) struct Files {
     /// The same by the number of the device, for answers that do not say which mount.
     devices: BTreeMap<(u32, u32), Mount>,
     known: BTreeMap<Key, File>,
-    /// Which file got the number of a path last, and how many before: one of them may still be there by another
-    /// name.
-    numbered: BTreeMap<u64, (Key, u64)>,
+    /// Which file got the number of a path last.
+    numbered: BTreeMap<u64, Numbered>,
+    /// Numbers of paths whose file was removed or moved away since.
+    removed: BTreeSet<u64>,
+    /// How many directories were moved.
+    moved: u64,
     /// When the first process started, on the file system's clock.
     started: RealTime,
     /// The latest time that a change got here. A later one was chosen by somebody and proves nothing, even if it is the machine's.
@@ -130,6 +143,8 @@ impl Files {
             mounts,
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            moved: 0,
             started: sys::file_clock(),
             latest: epoch,
             epoch,
@@ -276,11 +291,12 @@ impl Files {
     pub(super) fn number(&mut self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> u64 {
         if self.mount_of(real).is_some() {
             let key = Key::of(real);
+            let path = self.recognise(key, path);
             if let Some(file) = self.known.get(&key) {
                 return file.number;
             }
             // Being listed is not being looked at: its time is settled when somebody asks.
-            let file = self.first(real, path(), None);
+            let file = self.first(real, path.unwrap_or_default(), None);
             self.known.insert(key, file);
             return file.number;
         }
@@ -296,8 +312,9 @@ impl Files {
     ) -> File {
         let key = Key::of(real);
         let now = changed(real);
+        let path = self.recognise(key, path);
         let Some(file) = self.known.get_mut(&key) else {
-            let file = self.first(real, path(), Some(clock));
+            let file = self.first(real, path.unwrap_or_default(), Some(clock));
             self.known.insert(key, file);
             return file;
         };
@@ -316,6 +333,33 @@ impl Files {
         *file
     }
 
+    /// A name is about to be removed, or to lead to another file. `directory`: what it led to is one, and gets another name.
+    pub(super) fn removes(&mut self, path: &[u8], directory: bool) {
+        self.moved += u64::from(directory);
+        self.removed.insert(number_of(path));
+    }
+
+    /// A file that has the name of one that is still there is that one. An overlay that an ordinary user has mounted
+    /// gives a file that was written to the number of its copy once it has forgotten the file, which it does when memory is
+    /// short (`ovl_decode_real_fh` asks for a capability).
+    fn recognise(&mut self, key: Key, path: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
+        if self.known.contains_key(&key) {
+            return None;
+        }
+        let path = path();
+        let id = number_of(&path);
+        if let Some(numbered) = self.numbered.get_mut(&id)
+            && numbered.moved == self.moved
+            && numbered.last.device == key.device
+            && !self.removed.contains(&id)
+            && let Some(file) = self.known.remove(&numbered.last)
+        {
+            numbered.last = key;
+            self.known.insert(key, file);
+        }
+        Some(path)
+    }
+
     /// A file that nobody has looked at yet. Without a clock its time stays open.
     fn first(&mut self, real: &libc::statx, mut path: Vec<u8>, clock: Option<&mut Clock>) -> File {
         let (key, now) = (Key::of(real), changed(real));
@@ -326,20 +370,25 @@ impl Files {
             // No file is from the future.
             _ => (exact(now).min(self.epoch), now),
         };
-        let (last, before) = self
-            .numbered
-            .entry(number_of(&path))
-            .or_insert_with(|| (key, 0));
-        if *last != key {
+        let (started, moved, id) = (self.started, self.moved, number_of(&path));
+        let numbered = self.numbered.entry(id).or_insert(Numbered {
+            last: key,
+            before: 0,
+            moved,
+        });
+        if numbered.last != key {
             // An overlay gives a file of a lower layer another birth, and no other number, when it is written to.
+            let last = numbered.last;
             let written =
-                last.birth < self.started && (last.device, last.number) == (key.device, key.number);
-            *before += u64::from(!written);
-            *last = key;
+                last.birth < started && (last.device, last.number) == (key.device, key.number);
+            numbered.before += u64::from(!written);
+            numbered.last = key;
         }
-        if *before > 0 {
+        numbered.moved = moved;
+        self.removed.remove(&id);
+        if numbered.before > 0 {
             path.push(0);
-            path.extend(before.to_be_bytes());
+            path.extend(numbered.before.to_be_bytes());
         }
         File {
             number: number_of(&path),
@@ -363,6 +412,7 @@ impl Files {
         let time = tick(clock, &mut self.latest);
         let now = changed(real);
         let recent = is_recent(self.started, now);
+        let path = self.recognise(key, path);
         if let Some(file) = self.known.get_mut(&key) {
             if emptied && file.real != now {
                 file.time = time;
@@ -372,7 +422,7 @@ impl Files {
             file.certain |= emptied;
             return false;
         }
-        let mut file = self.first(real, path(), None);
+        let mut file = self.first(real, path.unwrap_or_default(), None);
         file.next = Some(time);
         // A new file, or one that was emptied: changed already.
         if recent {
@@ -392,9 +442,10 @@ impl Files {
         path: impl FnOnce() -> Vec<u8>,
     ) {
         let key = Key::of(real);
+        let path = self.recognise(key, path);
         let mut file = match self.known.get(&key) {
             Some(file) => *file,
-            None => self.first(real, path(), None),
+            None => self.first(real, path.unwrap_or_default(), None),
         };
         match to {
             None => {
@@ -534,6 +585,8 @@ mod tests {
             devices: BTreeMap::new(),
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            moved: 0,
             started: (1000, 0),
             latest: 0,
             epoch: 40 * SECOND,

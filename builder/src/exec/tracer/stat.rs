@@ -346,14 +346,20 @@ impl Tracer {
                 return Ok(());
             };
             let flags = libc::AT_SYMLINK_NOFOLLOW;
-            let found = sys::statx(libc::AT_FDCWD, &whole, flags).is_ok();
+            let real = sys::statx(libc::AT_FDCWD, &whole, flags).ok();
+            let found = real.is_some();
             // A new name may be there only where something is moved over it.
             if found != exists && !(found && moves) {
                 return Ok(());
             }
-            changed.push((whole, way));
+            changed.push((whole, way, real));
         }
-        for (whole, _way) in changed {
+        for (whole, _way, real) in changed {
+            if let Some(real) = real {
+                let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+                let directory = moves && new.is_some() && kind == libc::S_IFDIR;
+                self.files.removes(&canonical_name(&whole), directory);
+            }
             self.names_changed(pid, whole.as_bytes());
         }
         Ok(())
@@ -553,6 +559,11 @@ fn canonical(name: &CString, flags: i32) -> Vec<u8> {
         Some(path_of(&link))
     });
     link.unwrap_or_else(|| name.as_bytes().to_vec())
+}
+
+/// The same of a name itself, whatever it leads to.
+fn canonical_name(name: &CString) -> Vec<u8> {
+    canonical(name, libc::AT_SYMLINK_NOFOLLOW)
 }
 
 /// The second of two times: that of modification.
