@@ -32,6 +32,9 @@ use immbuild::hostfs::owner::{NOTE, of_note};
 use immbuild_cas::digest::Digest;
 use immbuild_cas::path::RelPath;
 
+#[path = "sandbox/rights.rs"]
+mod rights;
+
 type Story = (&'static str, fn(&Stage));
 
 const STORIES: &[Story] = &[
@@ -64,6 +67,7 @@ const STORIES: &[Story] = &[
     ("a_set_user_id_program_works", set_user_id),
     ("owners_need_the_range_or_the_tracer", owners),
     ("with_the_tracer_every_user_has_every_id", every_id),
+    ("everybody_may_do_what_the_kernel_says", rights_of_all),
     ("emulated_owners_follow_the_file", emulated_owners),
     (
         "emulated_owners_are_seen_where_metadata_is_clamped",
@@ -140,7 +144,10 @@ fn everybody(filter: &[&str]) -> ExitCode {
     for (name, tier) in names.iter().flat_map(|name| TIERS.map(|tier| (name, tier))) {
         let view = home.path().join(format!("view-{name}-{tier}"));
         fs::write(&view, "").unwrap();
-        fs::set_permissions(&view, fs::Permissions::from_mode(0o666)).unwrap();
+        fs::write(rights_at(&view), "").unwrap();
+        for file in [&view, &rights_at(&view)] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o666)).unwrap();
+        }
         let command = || match *name {
             "range" => as_user(home.path(), &program, true),
             "single" => as_user(home.path(), &program, false),
@@ -160,6 +167,26 @@ fn everybody(filter: &[&str]) -> ExitCode {
                 .status()
                 .unwrap()
                 .success();
+        }
+    }
+    if root && rights_are_told(&filter) {
+        let traced = &TIERS[1..];
+        for (tier, name) in traced
+            .iter()
+            .flat_map(|tier| [(tier, "range"), (tier, "single")])
+        {
+            let rights = |name: &str| {
+                fs::read_to_string(rights_at(&home.path().join(format!("view-{name}-{tier}"))))
+                    .unwrap()
+            };
+            let difference = difference(&rights("root"), &rights(name));
+            let same = difference.is_empty() && !rights("root").is_empty();
+            println!(
+                "test {tier}: root_and_{name}_may_do_the_same ... {}",
+                if same { "ok" } else { "FAILED" }
+            );
+            print!("{difference}");
+            good &= same;
         }
     }
     if root && filter.is_empty() {
@@ -182,6 +209,14 @@ fn everybody(filter: &[&str]) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn rights_are_told(filter: &[&str]) -> bool {
+    let (story, _) = STORIES
+        .iter()
+        .find(|(_, tell)| std::ptr::fn_addr_eq(*tell, rights_of_all as fn(&Stage)))
+        .unwrap();
+    filter.is_empty() || filter.iter().any(|word| story.contains(word))
 }
 
 fn is_root() -> bool {
@@ -737,6 +772,24 @@ fn every_id(stage: &Stage) {
     assert_eq!(stage.sh(&script.replace("\\\"", "\"")), expected);
 }
 
+/// What every user may do with whose files: written down, for [`everybody`] to compare.
+fn rights_of_all(stage: &Stage) {
+    // Elsewhere times are the machine's.
+    if tier() == TIERS[0] {
+        return;
+    }
+    let told = stage.sh("exec inside --inside rights");
+    for word in [" ok", " EACCES", " EPERM"] {
+        assert!(told.contains(word), "{word}");
+    }
+    fs::write(rights_at(&stage.view), told).unwrap();
+}
+
+/// Where they are written, beside a view.
+fn rights_at(view: &Path) -> PathBuf {
+    view.with_extension("rights")
+}
+
 fn clamped_owners(stage: &Stage) {
     if stage.emulates() == Some(false) {
         return;
@@ -745,10 +798,19 @@ fn clamped_owners(stage: &Stage) {
         if let Some(what) = &mut job.virtualise {
             what.metadata = Metadata::Clamp;
         }
-        let script = "chown 5:6 /data/kept; stat -c '%u:%g %a %s' /data/kept; stat -c %u:%g /data";
+        let script = "
+            chown 5:6 /data/kept; stat -c '%u:%g %a %s' /data/kept; stat -c %u:%g /data
+            mkdir -m 700 /data/closed; ln -s x /data/closed/link
+            su user -s /bin/sh -c 'rm -f /data/kept; readlink -v /data/closed/link; touch /data/kept; echo > /data/kept' || true
+        ";
         job.argv = words(&["sh", "-euc", script]);
     });
-    assert_eq!(told.unwrap().text, "5:6 644 5\n0:0\n");
+    let expected = "5:6 644 5\n0:0\n\
+        rm: can't remove '/data/kept': Permission denied\n\
+        readlink: /data/closed/link: cannot read link: Permission denied\n\
+        touch: /data/kept: Permission denied\n\
+        sh: can't create /data/kept: Permission denied\n";
+    assert_eq!(told.unwrap().text, expected);
 }
 
 fn owners_elsewhere(stage: &Stage) {
@@ -945,7 +1007,10 @@ fn deep_paths(stage: &Stage) {
 }
 
 fn secrets(stage: &Stage) {
-    let user = if stage.ids == IdMap::Range { 1000 } else { 0 };
+    let user = match stage.emulates() {
+        Some(false) => 0,
+        None | Some(true) => 1000,
+    };
     let told = stage.run(|job| {
         job.argv = words(&[
             "sh",
@@ -1221,6 +1286,7 @@ mod inside {
             "ids" => ids(),
             "capability" => capability(),
             "attributes" => attributes(),
+            "rights" => super::rights::tell(),
             "connect" => {
                 let error = std::net::TcpStream::connect("192.0.2.1:80").unwrap_err();
                 assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));

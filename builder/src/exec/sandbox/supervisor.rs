@@ -14,6 +14,7 @@
 //! Init was started outside, so its memory (with the request in it) belongs to the outer user
 //! namespace; being not dumpable it cannot be read or traced from inside.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, PipeReader, PipeWriter, Read, Seek, Write};
@@ -31,10 +32,11 @@ use rustix::thread::{CapabilitySet, Gid, Uid, UnshareFlags};
 use seccompiler::BpfProgram;
 
 use super::idmap::{IdMap, unshare};
-use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, NAMES, UMASK};
+use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, NAMES, SECRETS, UMASK};
 use super::request::{At, Failure, Left, Report, Request, Stage};
 use super::{Status, mounts, seccomp, terminal};
 use crate::exec::tracer::{self, Tracer};
+use crate::hostfs::owner::Owner;
 
 /// Reads one request from standard input, runs it, answers there. The step's output goes to the
 /// supervisor's own. Gives the exit code of the supervisor.
@@ -285,7 +287,8 @@ fn init(
     let step = step.as_raw_nonzero().get();
     let mut tracer = Tracer::seize(step, what, NAMES).at(Stage::Setup, "ptrace")?;
     if what.owners {
-        tracer = tracer.with_owners((request.uid, request.gid), request.owners.clone());
+        let user = (request.uid, request.gid);
+        tracer = tracer.with_owners(user, owners_in_memory(request, user));
     }
     if let Some(inside) = inside {
         tracer = tracer
@@ -303,6 +306,16 @@ fn init(
         (None, Ok(code)) => Status::Exited(code),
         (None, Err(signal)) => Status::Signalled(signal),
     })
+}
+
+/// Whose the files are that can have no note: secrets are the user's.
+fn owners_in_memory(request: &Request, user: Owner) -> BTreeMap<Vec<u8>, Owner> {
+    let mut owners = request.owners.clone();
+    for (name, _) in &request.secrets {
+        let path = Path::new("/").join(SECRETS).join(name);
+        owners.insert(path.into_os_string().into_encoded_bytes(), user);
+    }
+    owners
 }
 
 /// Why the step's process did not become its program, if it did not.

@@ -23,6 +23,9 @@ impl Tracer {
         call: Call,
         registers: &mut Registers,
     ) -> io::Result<Answer> {
+        if let Some(answer) = self.permission(tid, call, registers)? {
+            return Ok(answer);
+        }
         match call {
             Call::ClockGettime { .. }
             | Call::ClockGetres { .. }
@@ -154,12 +157,10 @@ impl Tracer {
             Call::Attribute { name } => self.attribute(tid, name),
             Call::Identity => self.identity(tid, registers),
             Call::Become if self.what.owners => self.identity(tid, registers),
-            Call::Root { stays: true } => Ok(Answer::Native),
+            Call::Root { stays: true } | Call::Access => Ok(Answer::Native),
             Call::Root { stays: false } => Ok(Answer::ToEnd(Pending::Root)),
+            Call::Rights if self.what.owners => self.set_capabilities(tid, registers),
             Call::Become | Call::Rights => {
-                if call == Call::Rights {
-                    self.set_capabilities(tid, registers)?;
-                }
                 self.process(tid).privileged = false;
                 Ok(Answer::Native)
             }
@@ -168,7 +169,11 @@ impl Tracer {
                 Ok(error(libc::EPERM))
             }
             // The counter faults whatever the process wants; it is told that it does not.
-            Call::Prctl { .. } => Ok(Answer::Gives(0)),
+            Call::Prctl {
+                option: libc::PR_SET_TSC,
+            } => Ok(Answer::Gives(0)),
+            Call::Prctl { option } => Ok(self.control_capabilities(tid, option, registers)),
+            Call::Pipe { to } => Ok(self.make_pipe(tid, to)),
         }
     }
 

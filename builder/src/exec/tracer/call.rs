@@ -296,6 +296,12 @@ pub(super) enum Call {
     Prctl {
         option: i32,
     },
+    /// Nothing, but an ordinary user may not do it with every file.
+    Access,
+    /// A pipe without a name.
+    Pipe {
+        to: u64,
+    },
 }
 
 #[expect(
@@ -597,7 +603,8 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         | libc::SYS_getresuid
         | libc::SYS_getresgid
         | libc::SYS_getgroups
-        | libc::SYS_setgroups => Call::Identity,
+        | libc::SYS_setgroups
+        | libc::SYS_capget => Call::Identity,
         libc::SYS_mkdirat | libc::SYS_mknodat => Call::Make {
             name: name(a[0], a[1]),
         },
@@ -641,6 +648,19 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         | libc::SYS_removexattr
         | libc::SYS_lremovexattr
         | libc::SYS_fremovexattr => Call::Attribute { name: a[1] },
+        libc::SYS_faccessat
+        | SYS_FACCESSAT2
+        | libc::SYS_fchmod
+        | libc::SYS_fchmodat
+        | SYS_FCHMODAT2
+        | libc::SYS_execve
+        | libc::SYS_execveat
+        | libc::SYS_chdir
+        | libc::SYS_fchdir
+        | libc::SYS_getxattr
+        | libc::SYS_lgetxattr
+        | libc::SYS_fgetxattr => Call::Access,
+        libc::SYS_pipe2 => Call::Pipe { to: a[0] },
         libc::SYS_ptrace => Call::Ptrace,
         libc::SYS_prctl => Call::Prctl { option: int(a[0]) },
         _ => return arch::decode(number, a),
@@ -650,3 +670,6 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
 /// Linux 5.16 and 6.7; libc does not have all of them.
 pub(super) const SYS_FUTEX_WAITV: i64 = 449;
 pub(super) const SYS_FUTEX_WAIT: i64 = 455;
+/// Linux 5.8 and 6.6.
+pub(super) const SYS_FACCESSAT2: i64 = 439;
+pub(super) const SYS_FCHMODAT2: i64 = 452;

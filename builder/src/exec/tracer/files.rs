@@ -154,11 +154,15 @@ impl Files {
         })
     }
 
-    /// Is it on a mount that we know, and not among the processes?
+    /// Is it a file, a directory or a link on a mount that we know, and not among the processes?
     pub(super) fn is_plain(&self, real: &libc::statx) -> bool {
         let kind = u32::from(real.stx_mode) & libc::S_IFMT;
-        [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind)
-            && self.mount_of(real).is_some_and(|mount| !mount.process)
+        [libc::S_IFREG, libc::S_IFDIR, libc::S_IFLNK].contains(&kind) && self.is_known(real)
+    }
+
+    /// Is it anything on such a mount?
+    pub(super) fn is_known(&self, real: &libc::statx) -> bool {
+        self.mount_of(real).is_some_and(|mount| !mount.process)
     }
 
     /// Whether what is shown of it depends on nothing but what the file system says: nobody has touched it since the start.

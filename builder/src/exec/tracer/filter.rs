@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use seccompiler::sock_filter;
 
 use super::arch;
-use super::call::{SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
+use super::call::{SYS_FACCESSAT2, SYS_FCHMODAT2, SYS_FUTEX_WAIT, SYS_FUTEX_WAITV};
 use super::inside::{BASE, CODE};
 use super::{Metadata, Virtual};
 
@@ -36,6 +36,15 @@ pub(super) enum When {
     Is {
         at: u8,
         value: u32,
+    },
+    /// The low half of this argument is one of these.
+    IsOneOf {
+        at: u8,
+        values: &'static [u32],
+    },
+    /// It opens a file, and it is not our own code that does.
+    OpensAny {
+        flags: u8,
     },
     /// Never made: the call fails with this.
     Fails(i32),
@@ -94,6 +103,14 @@ impl Rule {
         }
     }
 
+    /// As [`Rule::owners`], for a call that opens a file.
+    pub(super) const fn opens_any(number: i64, flags: u8) -> Self {
+        Self {
+            when: When::OpensAny { flags },
+            ..Self::owners(number)
+        }
+    }
+
     pub(super) const fn is_for(&self, number: i64) -> bool {
         self.number == number
     }
@@ -109,7 +126,12 @@ impl Rule {
     }
 }
 
+/// prctl(2)
+const PR_SET_KEEPCAPS: u32 = 8;
+const PR_CAPBSET_READ: u32 = 23;
+const PR_CAPBSET_DROP: u32 = 24;
 const PR_SET_TSC: u32 = 26;
+const PR_CAP_AMBIENT: u32 = 47;
 
 /// `setxattrat`, `listxattrat` and `removexattrat` (Linux 6.13); libc does not have them.
 const NEW_ATTRIBUTES: [i64; 3] = [463, 465, 466];
@@ -232,9 +254,55 @@ fn common_rules() -> Vec<Rule> {
         .collect()
 }
 
+/// What may be refused to an ordinary user (`access`), besides calls that stop anyway.
+fn access_rules() -> impl Iterator<Item = Rule> {
+    let owners = [
+        libc::SYS_faccessat,
+        SYS_FACCESSAT2,
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        SYS_FCHMODAT2,
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_chdir,
+        libc::SYS_fchdir,
+        libc::SYS_getxattr,
+        libc::SYS_lgetxattr,
+        libc::SYS_fgetxattr,
+        libc::SYS_readlinkat,
+        libc::SYS_unlinkat,
+        libc::SYS_utimensat,
+        libc::SYS_truncate,
+        libc::SYS_pipe2,
+    ];
+    owners.into_iter().map(Rule::owners)
+}
+
+/// What stops for more reasons where owners are emulated.
+fn more_for_owners() -> [Rule; 2] {
+    let capabilities = When::IsOneOf {
+        at: 0,
+        values: &[
+            PR_SET_TSC,
+            PR_SET_KEEPCAPS,
+            PR_CAPBSET_READ,
+            PR_CAPBSET_DROP,
+            PR_CAP_AMBIENT,
+        ],
+    };
+    [
+        Rule::opens_any(libc::SYS_openat, 2),
+        Rule {
+            when: capabilities,
+            ..Rule::owners(libc::SYS_prctl)
+        },
+    ]
+}
+
 /// What tells or changes a user or an owner.
 fn owner_rules() -> impl Iterator<Item = Rule> {
     let owners = [
+        libc::SYS_capget,
         libc::SYS_fchown,
         libc::SYS_fchownat,
         libc::SYS_setxattr,
@@ -266,8 +334,10 @@ fn rules(what: &Virtual) -> Vec<Rule> {
     } else {
         Vec::new()
     };
+    rules.extend(more_for_owners());
     rules.extend(common_rules());
     rules.extend(owner_rules());
+    rules.extend(access_rules());
     rules.extend(arch::rules());
     rules.retain(|rule| rule.holds(what));
     // Stable, so that the first of two rules for a number holds.
@@ -422,6 +492,12 @@ fn decision(when: When) -> Vec<sock_filter> {
             ALLOW,
             TRACE,
         ],
+        When::OpensAny { flags } => vec![
+            low(flags + 1),
+            instruction(EQUAL, 0, 1, NO_MODE),
+            ALLOW,
+            TRACE,
+        ],
         When::Futex => [
             low(3),
             instruction(EQUAL, 0, 2, 0),
@@ -432,6 +508,15 @@ fn decision(when: When) -> Vec<sock_filter> {
         .chain(futex_waits())
         .collect(),
         When::FutexWaits => futex_waits().to_vec(),
+        When::IsOneOf { at, values } => {
+            let mut block = vec![low(at)];
+            for (at, value) in (1..).zip(values) {
+                let rest = u8::try_from(values.len() - at).expect("a few");
+                block.push(instruction(EQUAL, rest + 1, 0, *value));
+            }
+            block.extend([ALLOW, TRACE]);
+            block
+        }
         When::Is { at, value } => vec![low(at), instruction(EQUAL, 1, 0, value), ALLOW, TRACE],
     }
 }
@@ -481,7 +566,10 @@ mod tests {
         for (number, is_unseen) in [
             (libc::SYS_getuid, true),
             (libc::SYS_fchownat, true),
+            (libc::SYS_execve, true),
             (libc::SYS_statx, false),
+            (libc::SYS_openat, false),
+            (libc::SYS_prctl, false),
             (libc::SYS_clock_gettime, false),
         ] {
             assert_eq!(unseen.contains(&number), is_unseen, "{number}");

@@ -63,6 +63,8 @@ pub(super) struct Entered {
     vdso: u64,
     /// No other thread runs the code that is changed when a call is made to jump.
     alone: bool,
+    /// A thread of it is refused what the code would do: all calls stop.
+    left: bool,
 }
 
 impl Entered {
@@ -263,10 +265,22 @@ impl Tracer {
         let at = registers.call_first(vdso + more);
         sys::write_memory(tid, at, &place.to_ne_bytes())?;
         sys::set_registers(tid, &registers)?;
+        if !self.threads[&tid].ids.may_do_all() {
+            // It has the table, so that its memory looks like that of others, and makes no call jump.
+            return Ok(Some(Entered {
+                vdso,
+                alone: false,
+                left: true,
+            }));
+        }
         for (at, (number, _)) in inside.interpreter.clone() {
             inside.shorten(tid, number, interpreter + at)?;
         }
-        Ok(Some(Entered { vdso, alone: true }))
+        Ok(Some(Entered {
+            vdso,
+            alone: true,
+            left: false,
+        }))
     }
 
     /// Is this trap the one of a program that cannot map the table? Then it goes on without.
@@ -309,6 +323,21 @@ impl Tracer {
         {
             inside.interpreter.insert(from, (number, displaced));
         }
+        Ok(())
+    }
+
+    /// All calls of a process stop from now on: a thread of it is refused some that root is not. It has the code for itself,
+    /// so what jumps there is sent back.
+    pub(super) fn leave_inside(&mut self, tid: Tid) -> io::Result<()> {
+        let Some(entered) = self.process(tid).inside.filter(|entered| !entered.left) else {
+            return Ok(());
+        };
+        sys::patch_code(tid, BASE + CODE_AT, &code::closed(BASE + CODE_AT, GATE))?;
+        self.process(tid).inside = Some(Entered {
+            alone: false,
+            left: true,
+            ..entered
+        });
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //!
 //! Where what is told comes from: `clock`, `random`, `files`, `waits`. How calls are answered:
 //! `answer` (values), `time` (waits and timers), `open` (devices), `stat` (files),
-//! `owners` (users and owners), `inside` (by the process itself). How threads are
+//! `owners` (users and owners), `access` (what users may do), `inside` (by the process itself). How threads are
 //! stopped and go on: `run`, and `strict` for one at a time. What depends on the processor: `arch`.
 //!
 //! Effects: traces processes (ptrace(2), seccomp(2)). Must not know steps, stores, trees or how the
@@ -17,6 +17,7 @@
     reason = "a timer has a real time at the latest; it reaches no byte unless a program computes without end"
 )]
 
+mod access;
 mod again;
 mod alone;
 mod answer;

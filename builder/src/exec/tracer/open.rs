@@ -347,7 +347,7 @@ fn fifo(real: &libc::statx, strict: bool) -> Option<Other> {
 }
 
 /// The descriptor of its own that a process means by a path.
-fn descriptor_named(process: Tid, path: &[u8]) -> Option<u32> {
+pub(super) fn descriptor_named(process: Tid, path: &[u8]) -> Option<u32> {
     let path = std::str::from_utf8(path).ok()?;
     match path {
         "/dev/stdin" => return Some(0),

@@ -2,7 +2,7 @@
 //! whoever they became, and files that they belong to whom they were given.
 //!
 //! - Who a thread is stands in [`Ids`] and follows the rules of credentials(7). The kernel goes on seeing
-//!   root: nothing is refused to a process that became an ordinary user, except giving files away.
+//!   root, and refuses nothing: what an ordinary user may not do with files is refused by `access`.
 //! - Whose a file is stands in a note, an extended attribute of the file itself (`hostfs::owner`), which the
 //!   overlay carries along when the file is copied up, renamed or linked. What can have no note (links, pipes,
 //!   files in memory) is in a [`Table`].
@@ -28,7 +28,8 @@ use super::arch::{Machine as _, Registers};
 use super::call::FileName;
 use super::evidence::Source;
 use super::files::{Key, path_of};
-use super::ids::{COUNT, Ids, NONE, check, or};
+use super::ids::{COUNT, Ids, NONE, capability, check, or};
+use super::open::scratch;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Resume, Tid};
 use crate::hostfs::owner::{NOTE, Owner, ROOT, of_note, to_note};
@@ -47,6 +48,8 @@ pub(super) struct Table {
     /// Of what is there from the start, by absolute path.
     base: BTreeMap<Vec<u8>, Owner>,
     records: BTreeMap<Key, Record>,
+    /// Of pipes without a name, if it is not root.
+    pipes: BTreeMap<Key, Owner>,
     /// Who the first program is; taken when it starts.
     first: Option<Owner>,
 }
@@ -57,6 +60,7 @@ impl Table {
         Self {
             base,
             records: BTreeMap::new(),
+            pipes: BTreeMap::new(),
             first: Some(first),
         }
     }
@@ -64,6 +68,9 @@ impl Table {
     fn get(&self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> Option<Owner> {
         match self.records.get(&Key::of(real)) {
             Some(record) => Some(record.owner),
+            None if kind_of(real) == libc::S_IFIFO && self.pipes.contains_key(&Key::of(real)) => {
+                self.pipes.get(&Key::of(real)).copied()
+            }
             None if self.base.is_empty() => None,
             None => self.base.get(&path()).copied(),
         }
@@ -208,6 +215,8 @@ pub(super) enum Then {
     },
     /// There is a new file.
     Made(FileName),
+    /// There is a new pipe, with two descriptors there.
+    Piped(u64),
     /// What can have no note has another name, or two have changed places.
     Moved {
         here: Option<(FileName, Owner)>,
@@ -387,12 +396,11 @@ impl Tracer {
         if let Err(number) = check(&[owner.0, owner.1]) {
             return error(number);
         }
-        if !self.threads[&tid].ids.is_privileged()
+        if !self.threads[&tid].ids.may_do_all()
             && let Some(place) = self.place(tid, name, flags)
         {
             let old = self.owner_at(&place);
-            let new = (or(owner.0, old.0), or(owner.1, old.1));
-            if !self.threads[&tid].ids.may_give(old, new) {
+            if !self.threads[&tid].ids.may_give(old, owner) {
                 return error(libc::EPERM);
             }
         }
@@ -421,6 +429,14 @@ impl Tracer {
             return Answer::Native;
         }
         Answer::ToEnd(Pending::Owner(Then::Made(name)))
+    }
+
+    /// pipe(2): what is not remembered is root's.
+    pub(super) fn make_pipe(&self, tid: Tid, to: u64) -> Answer {
+        if self.owners.is_none() || self.threads[&tid].ids.owner() == ROOT {
+            return Answer::Native;
+        }
+        Answer::ToEnd(Pending::Owner(Then::Piped(to)))
     }
 
     /// rename(2), link(2).
@@ -481,7 +497,18 @@ impl Tracer {
                     }
                 }
             }
-            Then::Made(_) | Then::Moved { .. } => {}
+            Then::Piped(at) if result == 0 => {
+                let mut descriptor = [0; 4];
+                sys::read_memory(tid, at, &mut descriptor)?;
+                let link = format!("/proc/{tid}/fd/{}", i32::from_ne_bytes(descriptor));
+                let owner = self.threads[&tid].ids.owner();
+                if let (Some(place), Some(table)) =
+                    (Place::open(link.as_bytes(), true), &mut self.owners)
+                {
+                    table.pipes.insert(Key::of(&place.real), owner);
+                }
+            }
+            Then::Made(_) | Then::Piped(_) | Then::Moved { .. } => {}
         }
         Ok(Resume::Run)
     }
@@ -548,40 +575,118 @@ impl Tracer {
         self.used(tid, Source::Owner);
         let [one, two, three] = a.map(low);
         let ids = &mut self.thread(tid).ids;
-        let privileged = ids.is_privileged();
+        let group = ids.may_set_group();
         let result = match number {
-            libc::SYS_setuid => ids.change_user(|user, privileged| user.set(one, privileged)),
-            libc::SYS_setgid => ids.group.set(one, privileged),
-            libc::SYS_setreuid => {
-                ids.change_user(|user, privileged| user.set_two(one, two, privileged))
-            }
-            libc::SYS_setregid => ids.group.set_two(one, two, privileged),
+            libc::SYS_setuid => ids.change_user(|user, may| user.set(one, may)),
+            libc::SYS_setgid => ids.group.set(one, group),
+            libc::SYS_setreuid => ids.change_user(|user, may| user.set_two(one, two, may)),
+            libc::SYS_setregid => ids.group.set_two(one, two, group),
             libc::SYS_setresuid => {
-                ids.change_user(|user, privileged| user.set_three([one, two, three], privileged))
+                ids.change_user(|user, may| user.set_three([one, two, three], may))
             }
-            libc::SYS_setresgid => ids.group.set_three([one, two, three], privileged),
+            libc::SYS_setresgid => ids.group.set_three([one, two, three], group),
             libc::SYS_setfsuid => {
-                return Ok(Answer::Gives(ids.user.set_file(one, privileged).into()));
+                let old = ids.set_file_user(one);
+                self.leave_inside_unless_free(tid)?;
+                return Ok(Answer::Gives(old.into()));
             }
             libc::SYS_setfsgid => {
-                return Ok(Answer::Gives(ids.group.set_file(one, privileged).into()));
+                return Ok(Answer::Gives(ids.group.set_file(one, group).into()));
             }
-            libc::SYS_setgroups if !privileged => Err(libc::EPERM),
+            libc::SYS_setgroups if !group => Err(libc::EPERM),
             libc::SYS_setgroups => read_groups(tid, one, a[1])?.map(|groups| ids.groups = groups),
             _ => return Ok(Answer::Native),
         };
+        self.leave_inside_unless_free(tid)?;
         Ok(result.map_or_else(error, |()| Answer::Gives(0)))
     }
 
-    /// capset(2) is made; who may become whom is noted.
-    pub(super) fn set_capabilities(&mut self, tid: Tid, registers: &Registers) -> io::Result<()> {
-        if self.owners.is_some() {
-            let mut effective = [0; 4];
-            sys::read_memory(tid, registers.argument(1), &mut effective)?;
-            let effective = u32::from_ne_bytes(effective);
-            self.thread(tid).ids.set_capabilities(effective);
+    /// capset(2) is made, but the kernel takes nothing away that it is to allow and `access` to refuse.
+    pub(super) fn set_capabilities(
+        &mut self,
+        tid: Tid,
+        registers: &mut Registers,
+    ) -> io::Result<Answer> {
+        if self.owners.is_none() {
+            return Ok(Answer::Native);
         }
-        Ok(())
+        let (header, at) = (registers.argument(0), registers.argument(1));
+        let Some((pid, length)) = read_header(tid, header)?.filter(|_| at != 0) else {
+            return Ok(Answer::Native);
+        };
+        if pid != 0 && pid != tid {
+            return Ok(Answer::Native);
+        }
+        let mut sets = [0; 24];
+        sys::read_memory(tid, at, &mut sets[..length])?;
+        let word = |at: usize| u32::from_ne_bytes(sets[at..at + 4].try_into().expect("four bytes"));
+        let [effective, permitted, inheritable] = [0, 4, 8].map(word);
+        let capabilities = &mut self.thread(tid).ids.capabilities;
+        if let Err(number) = capabilities.set(effective, permitted, inheritable) {
+            return Ok(error(number));
+        }
+        self.leave_inside_unless_free(tid)?;
+        for (at, set) in [(0, effective), (4, permitted)] {
+            sets[at..at + 4].copy_from_slice(&(set | capability::KEPT).to_ne_bytes());
+        }
+        let saved = registers.clone();
+        let there = scratch(registers);
+        sys::write_memory(tid, there, &sets[..length])?;
+        registers.set_argument(1, there);
+        Ok(Answer::Changed(Pending::Redirected(saved)))
+    }
+
+    /// prctl(2), as far as it is about capabilities.
+    pub(super) fn control_capabilities(
+        &mut self,
+        tid: Tid,
+        option: i32,
+        registers: &Registers,
+    ) -> Answer {
+        if self.owners.is_none() {
+            return Answer::Native;
+        }
+        let (one, two) = (registers.argument(1), registers.argument(2));
+        let capabilities = &mut self.thread(tid).ids.capabilities;
+        let result = match option {
+            libc::PR_SET_KEEPCAPS => {
+                capabilities.are_kept = one == 1;
+                return Answer::Native;
+            }
+            libc::PR_CAPBSET_READ => capabilities.is_bounding(one),
+            libc::PR_CAPBSET_DROP => match capabilities.bound(one) {
+                Ok(()) if one >= 32 || 1 << one & capability::KEPT == 0 => return Answer::Native,
+                result => result.map(|()| 0),
+            },
+            libc::PR_CAP_AMBIENT => capabilities.change_ambient(one, two),
+            _ => return Answer::Native,
+        };
+        result.map_or_else(error, Answer::Gives)
+    }
+
+    /// capget(2)
+    fn tell_capabilities(&self, tid: Tid, header: u64, to: u64) -> io::Result<Answer> {
+        let Some((pid, length)) = read_header(tid, header)?.filter(|_| to != 0) else {
+            return Ok(Answer::Native);
+        };
+        let of = if pid == 0 { tid } else { pid };
+        let Some(thread) = self.threads.get(&of) else {
+            return Ok(Answer::Native);
+        };
+        let sets = thread.ids.capabilities;
+        let sets = [sets.effective, sets.permitted, sets.inheritable, 0, 0, 0];
+        let sets: Vec<u8> = sets.iter().flat_map(|set| set.to_ne_bytes()).collect();
+        sys::write_memory(tid, to, &sets[..length])?;
+        Ok(Answer::Gives(0))
+    }
+
+    /// Answers that a process gives itself are root's.
+    fn leave_inside_unless_free(&mut self, tid: Tid) -> io::Result<()> {
+        if self.threads[&tid].ids.may_do_all() {
+            Ok(())
+        } else {
+            self.leave_inside(tid)
+        }
     }
 
     fn tell_identity(&self, tid: Tid, number: i64, a: &[u64; 3]) -> io::Result<Option<Answer>> {
@@ -591,6 +696,7 @@ impl Tracer {
             _ => ids.group,
         };
         Ok(Some(match number {
+            libc::SYS_capget => self.tell_capabilities(tid, a[0], a[1])?,
             libc::SYS_getuid => Answer::Gives(ids.user.real.into()),
             libc::SYS_geteuid => Answer::Gives(ids.user.effective.into()),
             libc::SYS_getgid => Answer::Gives(ids.group.real.into()),
@@ -624,7 +730,7 @@ impl Tracer {
     pub(super) fn new_program(&mut self, tid: Tid) -> Option<[u64; 5]> {
         let table = self.owners.as_mut()?;
         if let Some(first) = table.first.take() {
-            self.thread(tid).ids = Ids::of(first);
+            self.thread(tid).ids = Ids::of(first, bounding(tid));
         }
         let program = Place::open(format!("/proc/{tid}/exe").as_bytes(), true);
         let set_id = program.filter(|program| {
@@ -695,6 +801,30 @@ fn read_groups(tid: Tid, count: u32, at: u64) -> io::Result<Result<Vec<u32>, i32
         return Ok(Err(libc::EINVAL));
     }
     Ok(Ok(groups))
+}
+
+/// The process that a header of capget(2) names, and how many bytes of sets belong to its version; nothing for a
+/// version that there is not.
+fn read_header(tid: Tid, at: u64) -> io::Result<Option<(Tid, usize)>> {
+    let mut header = [0; 8];
+    sys::read_memory(tid, at, &mut header)?;
+    let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes"));
+    let length = match word(0) {
+        0x1998_0330 => 12,
+        0x2007_1026 | 0x2008_0522 => 24,
+        _ => return Ok(None),
+    };
+    Ok(Some((word(4).cast_signed(), length)))
+}
+
+/// The low half of the bounding set of a thread.
+fn bounding(tid: Tid) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let set = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapBnd:\t"))
+        .and_then(|set| u64::from_str_radix(set, 16).ok());
+    set.map_or(u32::MAX, low)
 }
 
 /// `PR_SET_NO_NEW_PRIVS`.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketType, bind, getsockname, sockopt};
 
 use super::answer::error;
+use super::call::FileName;
 use super::files::number_of;
 use super::run::{Answer, Tracer};
 use super::sys::{self, Tid};
@@ -79,11 +80,21 @@ impl Tracer {
     ) -> io::Result<Answer> {
         /// Bytes of `sockaddr_in6`.
         const LONGEST: usize = 28;
+        const UNIX: [u8; 2] = [1, 0];
         let mut bytes = [0; LONGEST];
         let length = usize::try_from(length).map_or(LONGEST, |length| length.min(LONGEST));
         let read = sys::read_memory(tid, address, &mut bytes[..length])?;
         let Some(any) = Any::read(&bytes[..read]) else {
-            return Ok(Answer::Native);
+            let has_path = read > 2 && bytes[..2] == UNIX && bytes[2] != 0;
+            return Ok(if has_path {
+                // A file, which belongs to somebody.
+                self.make(FileName {
+                    directory: libc::AT_FDCWD,
+                    path: address + 2,
+                })
+            } else {
+                Answer::Native
+            });
         };
         let Ok(socket) = self.descriptor(tid, socket) else {
             return Ok(Answer::Native);

@@ -209,7 +209,7 @@ pub struct Tracer {
     /// What the step began as.
     pub(super) first: Tid,
     /// Calls that stop a thread only where users and owners are emulated.
-    unseen: BTreeSet<i64>,
+    pub(super) unseen: BTreeSet<i64>,
     /// The thread that was let go last: the first to look at when asking whether any is running.
     last: Tid,
     evidence: Evidence,
@@ -1035,6 +1035,12 @@ impl Process {
                 | Call::Open { .. }
                 | Call::Readlink { .. }
         );
+        // Only this stops everybody.
+        let counts = counts
+            && match call {
+                Call::Prctl { option } => *option == libc::PR_SET_TSC,
+                _ => true,
+            };
         if counts {
             self.clock.rest();
         }

@@ -21,7 +21,7 @@ const UTIME_NOW: i64 = (1 << 30) - 1;
 const UTIME_OMIT: i64 = (1 << 30) - 2;
 
 /// `/proc/sys/kernel/overflowuid` and `overflowgid`.
-const NOBODY: (u32, u32) = (65534, 65534);
+pub(super) const NOBODY: (u32, u32) = (65534, 65534);
 
 /// With what the tracer puts before it, a path of a process is no longer than the kernel takes.
 const LONGEST: usize = PATH_MAX - 64;

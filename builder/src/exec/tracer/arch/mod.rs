@@ -60,6 +60,11 @@ pub(super) fn decode(number: i64, arguments: &[u64; 6]) -> Option<Call> {
     here::decode(number, arguments)
 }
 
+/// A call that only this architecture has, as the one that all have; others as they are.
+pub(super) fn modern(number: i64, arguments: &[u64; 6]) -> (i64, [u64; 6]) {
+    here::modern(number, arguments)
+}
+
 /// When the filter stops at them.
 pub(super) fn rules() -> Vec<Rule> {
     here::rules()

@@ -2,7 +2,7 @@
 
 pub(in super::super) mod inside;
 
-use super::super::call::{Call, FileName, Span, Stat, StatForm, Timeout, Wait};
+use super::super::call::{self, Call, FileName, Span, Stat, StatForm, Timeout, Wait};
 use super::super::filter::{Rule, When};
 use super::super::sys::zero_statx;
 use super::Machine;
@@ -155,14 +155,6 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         path,
     };
     Some(match number {
-        libc::SYS_open => Call::Open {
-            name: at(a[0]),
-            flags: int(a[1]),
-        },
-        libc::SYS_creat => Call::Open {
-            name: at(a[0]),
-            flags: libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC,
-        },
         libc::SYS_stat | libc::SYS_lstat => Call::Stat(Stat {
             name: at(a[0]),
             flags: if number == libc::SYS_lstat {
@@ -238,21 +230,46 @@ pub(in super::super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             uid: int(a[1]),
             gid: int(a[2]),
         },
-        libc::SYS_mkdir | libc::SYS_mknod => Call::Make { name: at(a[0]) },
-        libc::SYS_symlink => Call::Make { name: at(a[1]) },
-        libc::SYS_rename | libc::SYS_link => Call::Rename {
-            from: at(a[0]),
-            to: at(a[1]),
-            flags: libc::AT_SYMLINK_NOFOLLOW,
-            stays: number == libc::SYS_link,
-        },
-        libc::SYS_unlink | libc::SYS_rmdir => Call::Remove { name: at(a[0]) },
-        _ => return None,
+        libc::SYS_pipe => Call::Pipe { to: a[0] },
+        _ => {
+            let (modern, arguments) = modern(number, a);
+            return (modern != number)
+                .then(|| call::decode(modern, &arguments))
+                .flatten();
+        }
     })
+}
+
+/// The same call as architectures make it that have none of the old ones.
+pub(in super::super) fn modern(number: i64, a: &[u64; 6]) -> (i64, [u64; 6]) {
+    const HERE: u64 = AT_FDCWD.cast_unsigned() as u64;
+    const REMOVE_DIRECTORY: u64 = libc::AT_REMOVEDIR.cast_unsigned() as u64;
+    const CREATE: u64 = (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned() as u64;
+    let (number, arguments) = match number {
+        libc::SYS_open => (libc::SYS_openat, [HERE, a[0], a[1], a[2]]),
+        libc::SYS_creat => (libc::SYS_openat, [HERE, a[0], CREATE, a[1]]),
+        libc::SYS_access => (libc::SYS_faccessat, [HERE, a[0], a[1], 0]),
+        libc::SYS_chmod => (libc::SYS_fchmodat, [HERE, a[0], a[1], 0]),
+        libc::SYS_mkdir => (libc::SYS_mkdirat, [HERE, a[0], a[1], 0]),
+        libc::SYS_mknod => (libc::SYS_mknodat, [HERE, a[0], a[1], a[2]]),
+        libc::SYS_symlink => (libc::SYS_symlinkat, [a[0], HERE, a[1], 0]),
+        libc::SYS_unlink => (libc::SYS_unlinkat, [HERE, a[0], 0, 0]),
+        libc::SYS_rmdir => (libc::SYS_unlinkat, [HERE, a[0], REMOVE_DIRECTORY, 0]),
+        libc::SYS_rename => (libc::SYS_renameat2, [HERE, a[0], HERE, a[1]]),
+        libc::SYS_renameat => (libc::SYS_renameat2, [a[0], a[1], a[2], a[3]]),
+        libc::SYS_link => (libc::SYS_linkat, [HERE, a[0], HERE, a[1]]),
+        _ => return (number, *a),
+    };
+    let [one, two, three, four] = arguments;
+    (number, [one, two, three, four, 0, 0])
 }
 
 pub(in super::super) fn rules() -> Vec<Rule> {
     vec![
+        Rule::opens_any(libc::SYS_open, 1),
+        Rule::owners(libc::SYS_access),
+        Rule::owners(libc::SYS_chmod),
+        Rule::owners(libc::SYS_pipe),
         Rule::new(libc::SYS_open, When::Opens { flags: 1 }),
         Rule::new(libc::SYS_creat, When::Always),
         Rule::stat(libc::SYS_stat),
@@ -276,6 +293,12 @@ pub(in super::super) fn rules() -> Vec<Rule> {
         Rule::stat(libc::SYS_symlink),
         Rule::stat(libc::SYS_rename),
         Rule::stat(libc::SYS_link),
+        Rule::owners(libc::SYS_readlink),
+        Rule::owners(libc::SYS_unlink),
+        Rule::owners(libc::SYS_rmdir),
+        Rule::owners(libc::SYS_utime),
+        Rule::owners(libc::SYS_utimes),
+        Rule::owners(libc::SYS_futimesat),
     ]
 }
 

@@ -475,6 +475,16 @@ pub(in super::super::super) fn jump(from: u64, to: u64) -> Option<[u8; 5]> {
     five(0xe9, from, to)
 }
 
+/// Entrances at `from` that lead to the gate: the number of the call is in rax already.
+pub(in super::super::super) fn closed(from: u64, gate: u64) -> Vec<u8> {
+    let mut code = Vec::new();
+    for at in 0..CALLS.len() as u64 {
+        code.extend(five(0xe9, from + ENTRANCE * at, gate).expect("both are in the same file"));
+        code.resize(code.len().next_multiple_of(8), 0xcc);
+    }
+    code
+}
+
 /// Does what the displaced instruction did; below the red zone (System V ABI, 3.2.2) calls the entrance, the place of a
 /// call in [`CALLS`]; and returns to `back`.
 pub(in super::super::super) fn trampoline(
@@ -516,7 +526,8 @@ pub(in super::super::super) fn setup(path: &std::ffi::CStr, length: u32) -> (Vec
     let no_file = code.len();
     code.extend([0x78, 0]); // js trap
     code.extend([0x41, 0x89, 0xc0]); // mov r8d, eax
-    // mmap(BASE, length, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0)
+    // mmap(BASE, length, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED_NOREPLACE, file, 0): what is written to the file is
+    // seen all the same, as long as nobody has changed the page for this process alone.
     code.extend([0xb8, 9, 0, 0, 0]);
     code.extend([0x48, 0xbf]); // movabs rdi
     code.extend(BASE.to_le_bytes());
@@ -525,7 +536,7 @@ pub(in super::super::super) fn setup(path: &std::ffi::CStr, length: u32) -> (Vec
     code.push(0xba);
     code.extend((libc::PROT_READ | libc::PROT_EXEC).to_le_bytes());
     code.extend([0x41, 0xba]);
-    code.extend((libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE).to_le_bytes());
+    code.extend((libc::MAP_PRIVATE | libc::MAP_FIXED_NOREPLACE).to_le_bytes());
     code.extend([0x45, 0x31, 0xc9]); // xor r9d, r9d
     code.extend([0x0f, 0x05, 0x50]); // syscall; push rax
     // close(file)
