@@ -1,5 +1,7 @@
 //! Checks 10, 11, 12 and 18: numbers, order and times of files, and what build tools make of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use immbuild_cas::tree::Change;
 
 use crate::probe::{Probe, VIRTUAL, log, same_log, value};
@@ -457,5 +459,44 @@ chroot /small stat -c '%.9Y' /dir > inside; stat -c '%.9Y' /small/dir > outside;
         for name in ["rooted", "mounted", "mapped", "after", "link", "directory"] {
             assert_eq!(value(&said, name), "same", "{tier}: {said}");
         }
+    }
+}
+
+/// Sets it, also when a test fails.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// When memory is short the kernel forgets names and inodes, and an overlay finds its directories and copies anew.
+#[test]
+fn files_are_known_again_when_memory_is_short() {
+    let script = r#"
+for round in $(seq 40); do
+  for file in /etc/ld.so.conf /etc/passwd /var/lib/dpkg/*; do test -f $file || continue
+    exec 3<> $file; exec 3>&-; touch -c -r $file $file
+  done
+  stat -c '%n %i %.9Y' / /etc /usr /usr/* /var/lib/dpkg /var/lib/dpkg/* /etc/ld.so.conf /etc/passwd > round.$round
+  echo $round > /etc/new; rm /etc/new
+done
+cmp round.1 round.2 || true; sha256sum round.*
+"#;
+    for tier in VIRTUAL {
+        let first = log(tier, script);
+        let over = AtomicBool::new(false);
+        let again = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    std::fs::write("/proc/sys/vm/drop_caches", "2").expect("root may");
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+            });
+            let _set = OnDrop(&over);
+            log(tier, script)
+        });
+        assert_eq!(first, again, "{tier}");
     }
 }
