@@ -140,7 +140,7 @@ impl Place {
         prepare_upper(lowers[0], &upper).unwrap();
         let lowers: Vec<_> = lowers.iter().map(|path| path.to_str().unwrap()).collect();
         let options = format!(
-            "lowerdir={},upperdir={},workdir={},userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=off,uuid=null",
+            "lowerdir={},upperdir={},workdir={},userxattr,index=off,metacopy=off,redirect_dir=nofollow,xino=on,uuid=null",
             lowers.join(":"),
             upper.display(),
             work.display(),

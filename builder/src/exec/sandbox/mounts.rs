@@ -125,11 +125,7 @@ fn keeps_fractions(directory: &Path) -> Result<(), Failure> {
         tv_sec: 1,
         tv_nsec: 123_456_700,
     };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    rustix::fs::utimensat(CWD, directory, &times, AtFlags::empty()).at(Stage::Times, directory)?;
+    set_times(directory, time).at(Stage::Times, directory)?;
     let kept = fs::metadata(directory).at(Stage::Times, directory)?;
     if kept.mtime_nsec() == 0 {
         return Err(Failure {
@@ -157,9 +153,13 @@ fn settle_alone(path: &Path) -> io::Result<()> {
         tv_sec: 0,
         tv_nsec: 0,
     };
+    set_times(path, zero)
+}
+
+fn set_times(path: &Path, time: Timespec) -> io::Result<()> {
     let times = Timestamps {
-        last_access: zero,
-        last_modification: zero,
+        last_access: time,
+        last_modification: time,
     };
     Ok(rustix::fs::utimensat(
         CWD,
@@ -188,16 +188,11 @@ fn copy_root(from: &Path, to: &Path) -> Result<(), Failure> {
         rustix::fs::setxattr(to, name, &value[..length], rustix::fs::XattrFlags::empty())
             .at(Stage::Scratch, at(to))?;
     }
-    let time = rustix::fs::Timespec {
+    let time = Timespec {
         tv_sec: meta.mtime(),
         tv_nsec: meta.mtime_nsec(),
     };
-    let times = rustix::fs::Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
-    let flags = rustix::fs::AtFlags::empty();
-    rustix::fs::utimensat(rustix::fs::CWD, to, &times, flags).at(Stage::Scratch, at(to))
+    set_times(to, time).at(Stage::Scratch, at(to))
 }
 
 /// Owner before mode: changing the owner clears set-id bits.

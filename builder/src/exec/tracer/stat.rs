@@ -183,10 +183,14 @@ impl Tracer {
             {
                 self.show(tid, &named)
             }
-            _ => {
-                let path = match stands_for {
-                    Some(Original { name, .. }) => name,
-                    None => sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default(),
+            found => {
+                let path = match (stands_for, found) {
+                    (Some(Original { name, .. }), _) => name,
+                    // What a descriptor leads to has a name, too.
+                    (None, Found::Real(named)) if named.real.stx_ino == answered.stx_ino => {
+                        named.canonical()
+                    }
+                    _ => sys_string(tid, stat.name.path, PATH_MAX).unwrap_or_default(),
                 };
                 let process = self
                     .processes
