@@ -1,7 +1,8 @@
 //! The identity matrix: one digest for each example whatever the surroundings, and a control that must differ.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -41,23 +42,35 @@ pub fn run_matrix(full: bool) -> Result<()> {
             }
             (false, _) => rows(&LEVELS),
         };
-        let digests = abreast(processors(), cells.len(), |at, thread| {
+        let images = abreast(processors(), cells.len(), |at, thread| {
             build_cell(example, &cells[at], at, thread, &mounts)
         })?;
-        let distinct: BTreeSet<&String> = digests.iter().flatten().collect();
-        let refused = digests.iter().filter(|digest| digest.is_none()).count();
+        let distinct: BTreeMap<&String, &PathBuf> = images
+            .iter()
+            .flatten()
+            .map(|(digest, file)| (digest, file))
+            .collect();
+        let refused = images.iter().filter(|image| image.is_none()).count();
         println!(
             "{:12} {} worlds, {refused} refused as they should be, {} digest: {}",
             example.name,
             cells.len(),
             distinct.len(),
             distinct
-                .iter()
+                .keys()
                 .map(|digest| &digest[7..19])
                 .collect::<Vec<_>>()
                 .join(" ")
         );
-        ensure!(distinct.len() == 1, "{} is not one image", example.name);
+        if distinct.len() != 1 {
+            let mut files = distinct.values();
+            let (a, b) = (files.next(), files.next());
+            let (a, b) = a.zip(b).context("no world built it")?;
+            bail!("{} is not one image:\n{}", example.name, compared(a, b)?);
+        }
+        for (_, file) in images.into_iter().flatten() {
+            std::fs::remove_file(file)?;
+        }
     }
     control(&mounts[0])?;
     if full {
@@ -66,14 +79,29 @@ pub fn run_matrix(full: bool) -> Result<()> {
     Ok(())
 }
 
-/// Builds an example in one world; nothing where the refusal is what is expected.
+/// In which worlds two images were built, which their names say, and where they begin to differ.
+fn compared(a: &Path, b: &Path) -> Result<String> {
+    let output = Command::new(crate::immbuild())
+        .arg("compare")
+        .args([a, b])
+        .output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok(format!(
+        "{}\n{}\n{}",
+        a.display(),
+        b.display(),
+        String::from_utf8_lossy(&said)
+    ))
+}
+
+/// Builds an example in one world, and gives its digest and the image itself; nothing where the refusal is what is expected.
 fn build_cell(
     example: &Example,
     cell: &[usize],
     at: usize,
     thread: usize,
     mounts: &[Mounted],
-) -> Result<Option<String>> {
+) -> Result<Option<(String, PathBuf)>> {
     let world = World {
         user: USERS[cell[0]],
         place: mounts[cell[1]].path(),
@@ -91,7 +119,10 @@ fn build_cell(
         // Warm: the same build has been here before.
         let _ = world.build(&directory, &store, &flags)?;
     }
-    flags.push("--quiet");
+    let digits: String = cell.iter().map(ToString::to_string).collect();
+    let image = world.place.join(format!("{name}-world-{digits}.tar"));
+    let output = format!("kind=oci-archive,file={}", image.display());
+    flags.extend(["--quiet", "--output", &output]);
     let outcome = world.build(&directory, &store, &flags)?;
     run("rm", &["-rf", &store.display().to_string()])?;
     unlay(&directory)?;
@@ -99,7 +130,7 @@ fn build_cell(
         Ok(digest) if world.user == User::Plain && !example.without_range => {
             bail!("{} was not refused without a range: {digest}", example.name)
         }
-        Ok(digest) => Ok(Some(digest)),
+        Ok(digest) => Ok(Some((digest, image))),
         Err(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             ensure!(

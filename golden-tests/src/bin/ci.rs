@@ -145,7 +145,7 @@ fn main() -> ExitCode {
             }
             Err(error) => {
                 println!("==> {name}: FAILED: {error:#}");
-                failed.push(*name);
+                failed.push(format!("{name}: {error:#}"));
                 // Without its packages nothing that follows means anything.
                 if *name == "packages" {
                     break;
@@ -153,8 +153,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    if !failed.is_empty() {
-        println!("failed: {}", failed.join(", "));
+    // Once more, with the reasons: whoever reads a log of 10,000 lines begins at its end.
+    for reason in &failed {
+        println!("failed: {reason}");
     }
     println!("ci: {passed} passed, {} failed", failed.len());
     ExitCode::from(u8::from(!failed.is_empty()))
