@@ -167,3 +167,18 @@ impl Drop for Mounted {
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
+
+/// Processor seconds, user and system, of this process so far (`RUSAGE_SELF`), or of its children that were waited for
+/// (`RUSAGE_CHILDREN`).
+#[allow(unsafe_code, reason = "there is no safe way to ask")]
+pub fn processor_seconds(who: libc::c_int) -> f64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is valid for writes, and all zeros is one.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(who, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    #[allow(clippy::cast_precision_loss, reason = "seconds of a process are few")]
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}

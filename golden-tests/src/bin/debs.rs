@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use golden_tests::machine::run;
+use golden_tests::machine::{processor_seconds, run};
 use immbuild::debian::set::Assembly;
 use immbuild::graph::install::PackagePin;
 use immbuild_cas::store::{LocalStore, Store as _};
@@ -62,14 +62,14 @@ fn main() -> Result<()> {
     };
     let mut ours = Vec::new();
     for _ in 0..2 {
-        let (before, start) = (cpu(libc::RUSAGE_SELF), Instant::now());
+        let (before, start) = (processor_seconds(libc::RUSAGE_SELF), Instant::now());
         assembly.assemble(&packages)?;
         ours.push((
-            cpu(libc::RUSAGE_SELF) - before,
+            processor_seconds(libc::RUSAGE_SELF) - before,
             start.elapsed().as_secs_f64(),
         ));
     }
-    let (before, start) = (cpu(libc::RUSAGE_CHILDREN), Instant::now());
+    let (before, start) = (processor_seconds(libc::RUSAGE_CHILDREN), Instant::now());
     for file in &arguments.files {
         let line = "ar p \"$0\" data.tar.xz | xz -dc >/dev/null";
         let status = Command::new("sh").args(["-c", line]).arg(file).status();
@@ -79,7 +79,7 @@ fn main() -> Result<()> {
             file.display()
         );
     }
-    let xz = cpu(libc::RUSAGE_CHILDREN) - before;
+    let xz = processor_seconds(libc::RUSAGE_CHILDREN) - before;
     let bytes: u64 = packages.iter().map(|(_, size)| size).sum();
     println!("{} packages, {:.1} MB", packages.len(), mega(bytes));
     println!("read       {:.2} CPU-s, {:.2} s", ours[0].0, ours[0].1);
@@ -95,18 +95,4 @@ fn main() -> Result<()> {
 #[allow(clippy::cast_precision_loss, reason = "it is shown with one digit")]
 fn mega(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-/// Processor seconds so far.
-#[allow(unsafe_code, reason = "there is no safe way to ask")]
-fn cpu(who: libc::c_int) -> f64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is valid for writes, and all zeros is one.
-    let usage = unsafe {
-        assert_eq!(libc::getrusage(who, usage.as_mut_ptr()), 0);
-        usage.assume_init()
-    };
-    #[allow(clippy::cast_precision_loss, reason = "seconds of a process are few")]
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    seconds(usage.ru_utime) + seconds(usage.ru_stime)
 }
