@@ -117,7 +117,46 @@ pub fn check() -> Result<()> {
     ensure!(status == 0, "docker import: {said}");
     refused(&engine)?;
     same(&engine, &outside)?;
-    supervised(&engine)
+    supervised(&engine)?;
+    drop(engine);
+    statically()
+}
+
+/// Linked statically it needs nothing but Linux: it supervises in a root that has no other file than a static program.
+fn statically() -> Result<()> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet"])
+        .args(["--package", "immbuild", "--target", TARGET])
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .current_dir(workspace())
+        .status()?;
+    ensure!(status.success(), "the static build ended with {status}");
+    let program = crate::target().join(TARGET).join("release/immbuild");
+    let root = scratch().join("static");
+    let _ = std::fs::remove_dir_all(&root);
+    std::fs::create_dir_all(root.join("proc"))?;
+    std::fs::copy(&program, root.join("immbuild"))?;
+    std::fs::copy("/bin/busybox", root.join("busybox"))?;
+    let script = "mount -t proc proc \"$1/proc\" && exec chroot \"$1\" /immbuild supervise -- \
+                  /busybox sh -c 'date -u +%Y; sleep 3600; date -u +%H:%M'";
+    let said = run(
+        "unshare",
+        &[
+            "--mount",
+            "--pid",
+            "--fork",
+            "sh",
+            "-c",
+            script,
+            "sh",
+            &text(&root),
+        ],
+    )?;
+    ensure!(said == "2020\n01:00\n", "statically linked it said {said}");
+    std::fs::remove_dir_all(&root)?;
+    println!("static       `supervise`: alone in a root");
+    Ok(())
 }
 
 /// The digest of the project without any container.

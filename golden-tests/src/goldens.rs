@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use immbuild::app::build::{BuildRequest, build};
 use immbuild::app::session::Host;
 use immbuild::app::{Failure, Project, Session, Settings};
@@ -227,6 +227,23 @@ fn layers(
             layer.digest,
             layer.size
         )?;
+    }
+    Ok(())
+}
+
+/// Builds a case with one thread and with many, and says where it is not what is committed.
+///
+/// # Errors
+/// It differs, cannot be built, or was never blessed.
+pub fn judge(case: &Case) -> Result<()> {
+    let expected = expected(case).with_context(|| format!("{} was not blessed", case.name))?;
+    for threads in [1, 8] {
+        let found = case
+            .build(threads)
+            .with_context(|| format!("{} with {threads} threads", case.name))?;
+        if let Some(difference) = difference(&expected, &found) {
+            bail!("{} with {threads} threads: {difference}", case.name);
+        }
     }
     Ok(())
 }

@@ -32,16 +32,17 @@ pub fn workspace() -> &'static Path {
         .expect("golden-tests lies in the workspace")
 }
 
+/// Where cargo puts what it builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
 /// The program under test, built for release.
 pub fn immbuild() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join("release/immbuild")
+    target().join("release/immbuild")
 }
 
 /// A place for what the checks make and may keep between runs.
 pub fn scratch() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join("golden")
+    target().join("golden")
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use golden_tests::goldens::{CASES, difference, digest_file, digest_of_all, directory, expected};
+use golden_tests::goldens::{self, CASES, digest_file, digest_of_all, directory};
 
 macro_rules! cases {
     ($($name:ident)*) => {
@@ -28,14 +28,8 @@ fn judge(name: &str) {
         .iter()
         .find(|case| case.name == name)
         .expect("a test has a case");
-    let expected = expected(case).expect("the case was blessed");
-    for threads in [1, 8] {
-        let found = case
-            .build(threads)
-            .unwrap_or_else(|error| panic!("{name} with {threads} threads: {error:#}"));
-        if let Some(difference) = difference(&expected, &found) {
-            panic!("{name} with {threads} threads: {difference}");
-        }
+    if let Err(error) = goldens::judge(case) {
+        panic!("{error:#}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The main job: a spec becomes an image, compared with what is expected of it, and written where it should go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use immbuild_cas::digest::{BlobId, Digest, TreeId};
@@ -35,7 +35,7 @@ use crate::layer::cut::{Cut, LayerPolicy, Root, cut};
 use crate::lock::model::{Expect, Lock, Target};
 use crate::platform::Platform;
 use crate::ports::{Event, Had, Realised, Taint};
-use crate::spec::model::{self, Ident, Resolved, Tier};
+use crate::spec::model::{self, Ident, Resolved, Tier, Verb};
 
 /// What is asked of a build.
 #[derive(Clone, Debug, Default)]
@@ -240,6 +240,7 @@ fn attempt(
     } = planned(session, project, request)?;
     let first = resolved.values().next().expect("a spec has a platform");
     refuse_foreign(session, &graph, &wants)?;
+    warn_of_secrets(session, &resolved, &options);
 
     let realised = realise::realise(session, project, &graph, &wants, &pinned, &options)?;
     let needed = graph.reachable(&wants);
@@ -642,6 +643,29 @@ impl Maker<'_> {
             format: FormatVersion::V1,
         }
         .id()
+    }
+}
+
+/// A secret that no step of any stage asks for is most likely another one's name, misspelt.
+fn warn_of_secrets(
+    session: &Session<'_>,
+    resolved: &BTreeMap<Platform, Resolved>,
+    options: &Options,
+) {
+    let stages = resolved.values().flat_map(|spec| spec.stages.values());
+    let asked: BTreeSet<&String> = stages
+        .flat_map(|stage| &stage.steps)
+        .filter_map(|step| match &step.verb {
+            Verb::Run(run) => Some(&run.secrets),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    for name in options.secrets.keys().filter(|name| !asked.contains(name)) {
+        session.events.event(Event::Warning {
+            text: format!("no step asks for the secret `{name}`"),
+            hint: Some(format!("a step does so with `secrets = [\"{name}\"]`")),
+        });
     }
 }
 

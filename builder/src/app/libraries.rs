@@ -155,7 +155,7 @@ fn target(python: &PythonSource, platform: Platform) -> Target {
 /// The text of a lock of another tool.
 fn foreign(project: &Project, path: &str) -> Result<Arc<SourceFile>, Failure> {
     let absolute = project.resolve(path);
-    let text = read_text(&absolute)?.ok_or_else(|| {
+    let text = read_text(&absolute, Exit::Spec)?.ok_or_else(|| {
         Failure::new(
             Exit::Spec,
             Diagnostic::error(format!("there is no file `{}`", absolute.display()))

@@ -38,7 +38,7 @@ impl Project {
     /// # Errors
     /// There is none, it cannot be read, or it is invalid: all of its errors.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let text = read_text(path)?.ok_or_else(|| {
+        let text = read_text(path, Exit::Spec)?.ok_or_else(|| {
             let shown = path.display();
             Failure::new(
                 Exit::Spec,
@@ -69,9 +69,12 @@ impl Project {
     /// # Errors
     /// It cannot be read, or is damaged.
     pub fn read_lock(&self) -> Result<Option<Lock>, Failure> {
-        let Some(text) = read_text(&self.lock_path)? else {
-            return Ok(None);
-        };
+        let text =
+            read_text(&self.lock_path, Exit::Lock).map_err(|failure| match failure.exit {
+                Exit::Lock => failure.hint(lock::RESTORE),
+                _ => failure,
+            })?;
+        let Some(text) = text else { return Ok(None) };
         lock::parse(&text, &self.lock_path.display().to_string())
             .map(Some)
             .map_err(|diagnostics| Failure::all(Exit::Lock, diagnostics))
@@ -80,7 +83,7 @@ impl Project {
     /// Writes the lock, whole or not at all. Says whether its bytes changed.
     pub fn write_lock(&self, lock: &Lock) -> Result<bool, Failure> {
         let text = lock::write(lock);
-        if read_text(&self.lock_path)?.as_ref() == Some(&text) {
+        if read_text(&self.lock_path, Exit::Lock)?.as_ref() == Some(&text) {
             return Ok(false);
         }
         write_atomically(&self.lock_path, text.as_bytes())
@@ -161,8 +164,8 @@ impl Project {
     }
 }
 
-/// The text of a file; nothing when there is none.
-pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
+/// The text of a file; nothing when there is none. What is no text ends with `exit`.
+pub(super) fn read_text(path: &Path, exit: Exit) -> Result<Option<String>, Failure> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -173,14 +176,14 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>, Failure> {
         .map_err(|error| io_failure("read", path, &error))?;
     if bytes.len() as u64 > TEXT_MAX {
         return Err(Failure::new(
-            Exit::Spec,
+            exit,
             Diagnostic::error(format!("`{}` is longer than 16 MiB", path.display())),
         ));
     }
     String::from_utf8(bytes).map(Some).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::new(
-            Exit::Spec,
+            exit,
             Diagnostic::error(format!("`{}` is not UTF-8 text", path.display()))
                 .because(format!("byte {at} starts no character")),
         )

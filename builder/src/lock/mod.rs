@@ -7,7 +7,7 @@ mod file;
 pub mod model;
 
 pub use check::{Check, Outdated, Why, check, requests};
-pub use file::{parse, write};
+pub use file::{RESTORE, parse, write};
 
 #[cfg(test)]
 mod tests;

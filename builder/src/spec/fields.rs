@@ -376,6 +376,13 @@ impl<'t> Fields<'_, '_, 't> {
             .ok()
     }
 
+    /// [`Form::Text`] that names a signal.
+    pub(super) fn signal(&mut self, name: &'static str) -> Option<Text> {
+        let text = self.text(name)?;
+        self.checked(name, &text, value::signal(&text.value))?;
+        Some(text)
+    }
+
     /// [`Form::Text`], never empty.
     pub(super) fn text(&mut self, name: &'static str) -> Option<Text> {
         let text = self.substituted(name, Self::is(Form::Text(Substituted::Yes)), "be a string")?;

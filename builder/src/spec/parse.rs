@@ -1273,7 +1273,7 @@ impl Scope<'_, '_> {
         let user = fields.owner("user");
         let user_span = fields.has("user").then(|| fields.span("user"));
         let workdir = fields.text("workdir");
-        let stop_signal = fields.text("stop-signal");
+        let stop_signal = fields.signal("stop-signal");
         let expose = fields.ports("expose");
         let labels = fields.strings("labels");
         let annotations = fields.strings("annotations");

@@ -209,9 +209,72 @@ pub(super) fn port(text: &str) -> Checked<Port> {
     }
 }
 
+/// Signals of Linux (signal(7)) that have a name; the others count from `SIGRTMIN` or back from `SIGRTMAX`.
+const SIGNALS: [&str; 34] = [
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
+    "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
+    "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
+];
+
+/// `"SIGTERM"`, `"SIGRTMIN+3"`, `"15"`: what engines take for `StopSignal` (OCI image specification, "Properties").
+pub(super) fn signal(text: &str) -> Checked<()> {
+    let is_number = |text: &str, most: u8| {
+        text.starts_with(|first| matches!(first, '1'..='9'))
+            && text.parse::<u8>().is_ok_and(|number| number <= most)
+    };
+    let is_known = match text.strip_prefix("SIG") {
+        None => is_number(text, 64),
+        Some("RTMIN" | "RTMAX") => true,
+        Some(name) => {
+            let real = name.strip_prefix("RTMIN+").or(name.strip_prefix("RTMAX-"));
+            match real {
+                Some(number) => is_number(number, 30),
+                None => SIGNALS.contains(&name),
+            }
+        }
+    };
+    if is_known {
+        return Ok(());
+    }
+    hint(
+        "is no signal",
+        "write a name such as `\"SIGTERM\"`, `\"SIGQUIT\"` or `\"SIGRTMIN+3\"`",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_signal_is_one_of_linux() {
+        for text in [
+            "SIGTERM",
+            "SIGRTMIN",
+            "SIGRTMIN+3",
+            "SIGRTMAX-30",
+            "SIGXFSZ",
+            "9",
+            "64",
+        ] {
+            assert_eq!(signal(text), Ok(()), "{text}");
+        }
+        for text in [
+            "",
+            "SIG",
+            "TERM",
+            "sigterm",
+            "SIGFOO",
+            "SIGRTMIN+31",
+            "SIGRTMIN+",
+            "0",
+            "09",
+            "65",
+            "+9",
+        ] {
+            assert!(signal(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_path_has_one_way_to_write_it() {

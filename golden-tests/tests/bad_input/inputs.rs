@@ -226,7 +226,7 @@ fn a_download_that_is_not_what_was_locked_is_an_error() {
             "sha256:2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525434806",
             "sha256:27dd8ed44a83ff94d557f9fd0412ed5a8cbca69ea04922d88c01184a07300a5a",
             " --> spec.toml:3:20\n",
-            "hint: if the file was meant to change, `immbuild update` moves the pin; else somebody changed it",
+            "hint: if the file was meant to change, say its new digest where the spec has `sha256`, and `immbuild update` moves the pin; else somebody changed it",
         ],
     );
     assert!(lab.run(&["update"]).status().success());

@@ -96,6 +96,20 @@ fn a_damaged_lock_is_an_error() {
 }
 
 #[test]
+fn a_lock_that_is_no_text_is_an_error() {
+    let lab = locked();
+    lab.write("spec.lock", b"# \xff\n");
+    lab.run(&["build"]).refused(
+        4,
+        r"
+error: `spec.lock` is not UTF-8 text
+  cause: byte 2 starts no character
+hint: take the file back from version control, or remove it and run `immbuild lock`, which finds everything anew
+",
+    );
+}
+
+#[test]
 fn a_lock_with_conflict_markers_is_an_error() {
     let lab = locked();
     edit(

@@ -151,6 +151,29 @@ fn a_host_that_a_step_wants_can_be_declared() {
 }
 
 #[test]
+fn a_secret_that_no_step_asks_for_is_told() {
+    let lab = Lab::with_shell(
+        "{ run = [\"busybox\", \"true\"], secrets = [\"token\"] },",
+        "",
+    );
+    lab.write("value", "hush");
+    let secrets = [
+        "--secret",
+        "token=file:value",
+        "--secret",
+        "tokn=file:value",
+    ];
+    let ended = lab.run(&[&["build"][..], &secrets].concat());
+    assert!(ended.status().success(), "{}", ended.said());
+    let said = ended.said();
+    assert!(
+        said.contains("warning: no step asks for the secret `tokn`\nhint: a step does so with `secrets = [\"tokn\"]`\n"),
+        "{said}"
+    );
+    assert!(!said.contains("secret `token`"), "{said}");
+}
+
+#[test]
 fn a_secret_that_was_not_given_is_asked_for() {
     let lab = Lab::with_shell("{ run = [\"busybox\"], secrets = [\"token\"] },", "");
     lab.run(&OUTPUT).refused(
