@@ -16,7 +16,8 @@ use crate::world::{Environment, World};
 const USERS: [User; 3] = [User::Root, User::Range, User::Plain];
 const SYSTEMS: [FileSystem; 3] = [FileSystem::Ext4, FileSystem::Tmpfs, FileSystem::Xfs];
 const ENVIRONMENTS: [Environment; 2] = [Environment::Plain, Environment::Odd];
-/// What each file system has room for, in GiB: the stores of as many builds as there are processors.
+/// What each file system has room for, in GiB: the stores of as many builds as there are processors, and the images of one
+/// example.
 const ROOM: u8 = 8;
 /// Users, file systems, CPUs, cold and warm, environments, threads.
 const LEVELS: [usize; 6] = [3, 3, 2, 2, 2, 2];

@@ -181,7 +181,6 @@ pub fn parse(text: &str, name: &str) -> Result<Lock, Vec<Diagnostic>> {
 }
 
 /// What to do with a lock that is not as it was written.
-/// What to do about a lock that cannot be read.
 pub const RESTORE: &str = "take the file back from version control, or remove it and run `immbuild lock`, which finds everything anew";
 
 const NEWER: &str = "use the newer immbuild that wrote it";

@@ -216,7 +216,8 @@ const SIGNALS: [&str; 34] = [
     "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ",
 ];
 
-/// `"SIGTERM"`, `"SIGRTMIN+3"`, `"15"`: what engines take for `StopSignal` (OCI image specification, "Properties").
+/// `"SIGTERM"`, `"SIGRTMIN+3"` (OCI image specification, "Properties"), and `"15"`, which engines take, too. They know real-time
+/// signals to half way between the two ends.
 pub(super) fn signal(text: &str) -> Checked<()> {
     let is_number = |text: &str, most: u8| {
         text.starts_with(|first| matches!(first, '1'..='9'))
@@ -226,11 +227,10 @@ pub(super) fn signal(text: &str) -> Checked<()> {
         None => is_number(text, 64),
         Some("RTMIN" | "RTMAX") => true,
         Some(name) => {
-            let real = name.strip_prefix("RTMIN+").or(name.strip_prefix("RTMAX-"));
-            match real {
-                Some(number) => is_number(number, 30),
-                None => SIGNALS.contains(&name),
-            }
+            let (up, down) = (name.strip_prefix("RTMIN+"), name.strip_prefix("RTMAX-"));
+            SIGNALS.contains(&name)
+                || up.is_some_and(|number| is_number(number, 15))
+                || down.is_some_and(|number| is_number(number, 14))
         }
     };
     if is_known {
@@ -252,7 +252,7 @@ mod tests {
             "SIGTERM",
             "SIGRTMIN",
             "SIGRTMIN+3",
-            "SIGRTMAX-30",
+            "SIGRTMAX-14",
             "SIGXFSZ",
             "9",
             "64",
@@ -265,7 +265,7 @@ mod tests {
             "TERM",
             "sigterm",
             "SIGFOO",
-            "SIGRTMIN+31",
+            "SIGRTMIN+16",
             "SIGRTMIN+",
             "0",
             "09",

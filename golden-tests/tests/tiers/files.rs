@@ -479,14 +479,10 @@ for round in $(seq 40); do
   for file in /etc/ld.so.conf /etc/passwd /var/lib/dpkg/*; do test -f $file || continue
     exec 3<> $file; exec 3>&-; touch -c -r $file $file
   done
-  exec 3>> /etc/host.conf; exec 3>&-; chmod 0640 /etc/host.conf
-  mv /etc/host.conf /etc/moved.conf; ln /etc/moved.conf /etc/linked.conf
   stat -c '%n %i %.9Y' / /etc /usr /usr/* /var/lib/dpkg /var/lib/dpkg/* /etc/ld.so.conf /etc/passwd > round.$round
   echo $round > /etc/new; rm /etc/new
-  stat -c '%n %i %h' /etc/linked.conf /etc/moved.conf >> names
-  rm /etc/linked.conf; mv /etc/moved.conf /etc/host.conf; stat -c '%n %i %h' /etc/host.conf >> names
 done
-cmp round.1 round.2 || true; sha256sum round.* names; head -3 names
+cmp round.1 round.2 || true; sha256sum round.*
 "#;
     for tier in VIRTUAL {
         let first = log(tier, script);

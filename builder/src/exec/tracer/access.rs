@@ -211,14 +211,11 @@ impl Tracer {
     /// What is noted of calls before they are made is noted of those that the kernel refuses elsewhere, too.
     fn as_if_made(&mut self, tid: Tid, call: Call) -> io::Result<()> {
         match call {
-            Call::Remove { name } => self.names(tid, name, true),
-            Call::Make { name } => self.names(tid, name, false),
+            Call::Remove { name } => self.names(tid, Some(name), None),
+            Call::Make { name } => self.names(tid, None, Some(name)),
             Call::Rename {
-                from,
-                to,
-                flags,
-                stays,
-            } => self.renames(tid, (from, to), flags, stays).map(|_| ()),
+                from, to, stays, ..
+            } => self.names(tid, (!stays).then_some(from), Some(to)),
             Call::Touch { name, times, flags } => self.touch(tid, name, times, flags).map(|_| ()),
             _ => Ok(()),
         }

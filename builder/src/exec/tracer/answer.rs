@@ -98,7 +98,7 @@ impl Tracer {
                 })
             }
             Call::Remove { name } => {
-                self.names(tid, name, true)?;
+                self.names(tid, Some(name), None)?;
                 Ok(Answer::Native)
             }
             Call::Bind {
@@ -135,7 +135,7 @@ impl Tracer {
                 gid,
             } => Ok(self.change_owner(tid, name, flags, (uid, gid), registers)),
             Call::Make { name } => {
-                self.names(tid, name, false)?;
+                self.names(tid, None, Some(name))?;
                 Ok(self.make(name))
             }
             Call::Rename {
@@ -144,13 +144,8 @@ impl Tracer {
                 flags,
                 stays,
             } => {
-                let renamed = self.renames(tid, (from, to), flags, stays)?;
-                let owners = self.rename(tid, from, to, flags);
-                Ok(if renamed.is_none() && owners.is_none() {
-                    Answer::Native
-                } else {
-                    Answer::ToEnd(Pending::Renamed { renamed, owners })
-                })
+                self.names(tid, (!stays).then_some(from), Some(to))?;
+                Ok(self.rename(tid, from, to, flags))
             }
             Call::Attributes {
                 name,
@@ -214,17 +209,6 @@ impl Tracer {
                 Ok(Resume::Run)
             }
             Pending::Owner(then) => self.owner_end(tid, then, &registers),
-            Pending::Renamed { renamed, owners } => {
-                if let Some(renamed) = renamed
-                    && registers.result() == 0
-                {
-                    self.files.renamed(&renamed);
-                }
-                match owners {
-                    Some(then) => self.owner_end(tid, then, &registers),
-                    None => Ok(Resume::Run),
-                }
-            }
             Pending::Opened { flags, new } => {
                 if let Ok(descriptor @ 0..) = i32::try_from(registers.result()) {
                     if new {
@@ -266,7 +250,20 @@ impl Tracer {
                 sys::set_registers(tid, &saved)?;
                 Ok(Resume::Run)
             }
-            Pending::Link { to } => quieten_link(tid, to, registers),
+            Pending::Link { to } => {
+                if let Ok(length @ 1..) = usize::try_from(registers.result()) {
+                    let mut target = vec![0; length];
+                    sys::read_memory(tid, to, &mut target)?;
+                    if let Some(mut quiet) = super::proc::quiet_link(&target) {
+                        quiet.truncate(length);
+                        sys::write_memory(tid, to, &quiet)?;
+                        let mut registers = registers;
+                        registers.set_result(i64::try_from(quiet.len()).unwrap_or(0));
+                        sys::set_registers(tid, &registers)?;
+                    }
+                }
+                Ok(Resume::Run)
+            }
             Pending::Names { to } => {
                 sort_names(tid, to, registers.result())?;
                 Ok(Resume::Run)
@@ -531,21 +528,6 @@ fn rusage(used: i64) -> Vec<u8> {
     bytes.extend_from_slice(&4096i64.to_ne_bytes());
     bytes.resize(32 + REST, 0);
     bytes
-}
-
-/// readlink(2), with a target that depends on nothing outside.
-fn quieten_link(tid: Tid, to: u64, mut registers: Registers) -> io::Result<Resume> {
-    if let Ok(length @ 1..) = usize::try_from(registers.result()) {
-        let mut target = vec![0; length];
-        sys::read_memory(tid, to, &mut target)?;
-        if let Some(mut quiet) = super::proc::quiet_link(&target) {
-            quiet.truncate(length);
-            sys::write_memory(tid, to, &quiet)?;
-            registers.set_result(i64::try_from(quiet.len()).unwrap_or(0));
-            sys::set_registers(tid, &registers)?;
-        }
-    }
-    Ok(Resume::Run)
 }
 
 fn words(values: &[i64]) -> Vec<u8> {

@@ -77,16 +77,6 @@ struct Numbered {
     moved: u64,
 }
 
-/// A file that gets another name.
-#[derive(Debug)]
-pub(super) struct Renamed {
-    key: Key,
-    directory: bool,
-    /// The name that it loses.
-    old: Option<Vec<u8>>,
-    new: Vec<u8>,
-}
-
 /// A file system that is mounted where the process can see it.
 #[derive(Clone, Copy, Debug)]
 struct Mount {
@@ -108,8 +98,6 @@ pub(super) struct Files {
     /// The same by the number of the device, for answers that do not say which mount.
     devices: BTreeMap<(u32, u32), Mount>,
     known: BTreeMap<Key, File>,
-    /// By what else files are known.
-    same: BTreeMap<Key, Key>,
     /// Which file got the number of a path last.
     numbered: BTreeMap<u64, Numbered>,
     /// Numbers of paths whose file was removed or moved away since.
@@ -154,7 +142,6 @@ impl Files {
                 .collect(),
             mounts,
             known: BTreeMap::new(),
-            same: BTreeMap::new(),
             numbered: BTreeMap::new(),
             removed: BTreeSet::new(),
             moved: 0,
@@ -307,7 +294,8 @@ impl Files {
     /// The number of a file of a listing.
     pub(super) fn number(&mut self, real: &libc::statx, path: impl FnOnce() -> Vec<u8>) -> u64 {
         if self.mount_of(real).is_some() {
-            let (key, path) = self.recognise(real, path);
+            let key = Key::of(real);
+            let path = self.recognise(key, path);
             if let Some(file) = self.known.get(&key) {
                 return file.number;
             }
@@ -326,8 +314,9 @@ impl Files {
         clock: &mut Clock,
         path: impl FnOnce() -> Vec<u8>,
     ) -> File {
+        let key = Key::of(real);
         let now = changed(real);
-        let (key, path) = self.recognise(real, path);
+        let path = self.recognise(key, path);
         let Some(file) = self.known.get_mut(&key) else {
             let file = self.first(real, path.unwrap_or_default(), Some(clock));
             self.known.insert(key, file);
@@ -348,43 +337,44 @@ impl Files {
         *file
     }
 
-    /// A name leads nowhere now, or is about to.
-    pub(super) fn removed(&mut self, path: &[u8]) {
+    /// A name is about to be removed, or to lead to another file. `directory`: what it led to is one, and gets another name.
+    pub(super) fn removes(&mut self, path: &[u8], directory: bool) {
+        self.moved += u64::from(directory);
         self.removed.insert(number_of(path));
     }
 
-    /// A file is about to get another name, or one more where the old one `stays`.
-    pub(super) fn renames(
-        &mut self,
-        real: &libc::statx,
-        (old, new): (Vec<u8>, Vec<u8>),
-        stays: bool,
-    ) -> Renamed {
-        let (key, _) = self.recognise(real, || old.clone());
-        Renamed {
-            key,
-            directory: u32::from(real.stx_mode) & libc::S_IFMT == libc::S_IFDIR,
-            old: (!stays).then_some(old),
-            new,
+    /// A file that has the name of one that is still there is that one. An overlay that an ordinary user has mounted
+    /// gives a file that was written to the number of its copy once it has forgotten the file, which it does when memory is
+    /// short (`ovl_decode_real_fh` asks for a capability).
+    fn recognise(&mut self, key: Key, path: impl FnOnce() -> Vec<u8>) -> Option<Vec<u8>> {
+        if self.known.contains_key(&key) {
+            return None;
         }
+        let path = path();
+        let id = number_of(&path);
+        if let Some(numbered) = self.numbered.get_mut(&id)
+            && numbered.moved == self.moved
+            && numbered.last.device == key.device
+            && !self.removed.contains(&id)
+            && let Some(file) = self.known.remove(&numbered.last)
+        {
+            numbered.last = key;
+            self.known.insert(key, file);
+        }
+        Some(path)
     }
 
-    /// That was done: it will be known by that name.
-    pub(super) fn renamed(&mut self, renamed: &Renamed) {
-        if let Some(old) = &renamed.old {
-            self.removed(old);
-        }
-        self.moved += u64::from(renamed.directory);
-        if self.known.contains_key(&renamed.key) {
-            self.named(renamed.key, number_of(&renamed.new));
-        } else {
-            self.removed(&renamed.new);
-        }
-    }
-
-    /// The number of a path belongs to this file now; gives how many had it before.
-    fn named(&mut self, key: Key, id: u64) -> u64 {
-        let (started, moved) = (self.started, self.moved);
+    /// A file that nobody has looked at yet. Without a clock its time stays open.
+    fn first(&mut self, real: &libc::statx, mut path: Vec<u8>, clock: Option<&mut Clock>) -> File {
+        let (key, now) = (Key::of(real), changed(real));
+        let recent = is_recent(self.started, now);
+        let (time, real) = match clock {
+            Some(clock) if recent => (tick(clock, &mut self.latest), now),
+            None if recent => (self.epoch, (i64::MIN, 0)),
+            // No file is from the future.
+            _ => (exact(now).min(self.epoch), now),
+        };
+        let (started, moved, id) = (self.started, self.moved, number_of(&path));
         let numbered = self.numbered.entry(id).or_insert(Numbered {
             last: key,
             before: 0,
@@ -400,51 +390,9 @@ impl Files {
         }
         numbered.moved = moved;
         self.removed.remove(&id);
-        numbered.before
-    }
-
-    /// By what it is known, and its path if it is not known yet. A file that has the name of one that is still there is that
-    /// one: an overlay that an ordinary user has mounted gives a file that was written to the number of its copy once it has
-    /// forgotten the file, which it does when memory is short (`ovl_decode_real_fh` asks for a capability), and a further
-    /// name of such a file has that number at once.
-    fn recognise(
-        &mut self,
-        real: &libc::statx,
-        path: impl FnOnce() -> Vec<u8>,
-    ) -> (Key, Option<Vec<u8>>) {
-        let key = Key::of(real);
-        let key = self.same.get(&key).copied().unwrap_or(key);
-        if self.known.contains_key(&key) {
-            return (key, None);
-        }
-        let path = path();
-        let id = number_of(&path);
-        if let Some(numbered) = self.numbered.get(&id)
-            && numbered.moved == self.moved
-            && numbered.last.device == key.device
-            && !self.removed.contains(&id)
-            && self.known.contains_key(&numbered.last)
-        {
-            self.same.insert(key, numbered.last);
-            return (numbered.last, None);
-        }
-        (key, Some(path))
-    }
-
-    /// A file that nobody has looked at yet. Without a clock its time stays open.
-    fn first(&mut self, real: &libc::statx, mut path: Vec<u8>, clock: Option<&mut Clock>) -> File {
-        let (key, now) = (Key::of(real), changed(real));
-        let recent = is_recent(self.started, now);
-        let (time, real) = match clock {
-            Some(clock) if recent => (tick(clock, &mut self.latest), now),
-            None if recent => (self.epoch, (i64::MIN, 0)),
-            // No file is from the future.
-            _ => (exact(now).min(self.epoch), now),
-        };
-        let before = self.named(key, number_of(&path));
-        if before > 0 {
+        if numbered.before > 0 {
             path.push(0);
-            path.extend(before.to_be_bytes());
+            path.extend(numbered.before.to_be_bytes());
         }
         File {
             number: number_of(&path),
@@ -464,10 +412,11 @@ impl Files {
         emptied: bool,
         path: impl FnOnce() -> Vec<u8>,
     ) -> bool {
+        let key = Key::of(real);
         let time = tick(clock, &mut self.latest);
         let now = changed(real);
         let recent = is_recent(self.started, now);
-        let (key, path) = self.recognise(real, path);
+        let path = self.recognise(key, path);
         if let Some(file) = self.known.get_mut(&key) {
             if emptied && file.real != now {
                 file.time = time;
@@ -496,7 +445,8 @@ impl Files {
         to: Option<RealTime>,
         path: impl FnOnce() -> Vec<u8>,
     ) {
-        let (key, path) = self.recognise(real, path);
+        let key = Key::of(real);
+        let path = self.recognise(key, path);
         let mut file = match self.known.get(&key) {
             Some(file) => *file,
             None => self.first(real, path.unwrap_or_default(), None),
@@ -638,7 +588,6 @@ mod tests {
             mounts: [(0, mount)].into(),
             devices: BTreeMap::new(),
             known: BTreeMap::new(),
-            same: BTreeMap::new(),
             numbered: BTreeMap::new(),
             removed: BTreeSet::new(),
             moved: 0,

@@ -440,13 +440,7 @@ impl Tracer {
     }
 
     /// rename(2), link(2).
-    pub(super) fn rename(
-        &self,
-        tid: Tid,
-        from: FileName,
-        to: FileName,
-        flags: i32,
-    ) -> Option<Then> {
+    pub(super) fn rename(&self, tid: Tid, from: FileName, to: FileName, flags: i32) -> Answer {
         let noteless = |name| {
             let place = self.place(tid, name, flags)?;
             let has_note = [libc::S_IFREG, libc::S_IFDIR].contains(&kind_of(&place.real));
@@ -455,7 +449,10 @@ impl Tracer {
         let there = noteless(from).map(|owner| (to, owner));
         // Only an exchange leaves something there; otherwise it is gone when the call is over.
         let here = noteless(to).map(|owner| (from, owner));
-        (there.is_some() || here.is_some()).then_some(Then::Moved { here, there })
+        if there.is_none() && here.is_none() {
+            return Answer::Native;
+        }
+        Answer::ToEnd(Pending::Owner(Then::Moved { here, there }))
     }
 
     pub(super) fn owner_end(

@@ -12,7 +12,7 @@ use super::call::{self, Call, Span, Wait};
 use super::clock::{Asking, Clock, SECOND, Time};
 use super::evidence::{self, Evidence, Source};
 use super::feeder::Feeder;
-use super::files::{Files, Renamed};
+use super::files::Files;
 use super::ids::Ids;
 use super::inside::{Entered, Inside};
 use super::open::StandsFor;
@@ -135,11 +135,6 @@ pub(super) enum Pending {
     Opened { flags: i32, new: bool },
     /// Note whose a file is.
     Owner(owners::Then),
-    /// Note by what name a file is known, and whose it is.
-    Renamed {
-        renamed: Option<Renamed>,
-        owners: Option<owners::Then>,
-    },
     /// A file of ours takes the place of the one that was asked for.
     Content {
         saved: Registers,

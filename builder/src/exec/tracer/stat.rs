@@ -10,7 +10,7 @@ use super::Metadata;
 use super::answer::error;
 use super::arch;
 use super::call::{FileName, Span, Stat, StatForm};
-use super::files::{Key, Original, Renamed, number_of, path_of};
+use super::files::{Key, Original, number_of, path_of};
 use super::open::PATH_MAX;
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
@@ -330,60 +330,43 @@ impl Tracer {
         Ok(entries)
     }
 
-    /// A process makes a name, or removes one that `exists`. That it will be able to is seen beforehand: then the
-    /// directory is changed.
-    pub(super) fn names(&mut self, tid: Tid, name: FileName, exists: bool) -> io::Result<()> {
-        if self.what.metadata == Metadata::Clamp {
-            return Ok(());
-        }
-        let Some((whole, _way)) = self.place_of_name(tid, name)? else {
-            return Ok(());
-        };
-        if name_at(&whole, libc::AT_SYMLINK_NOFOLLOW).is_some() != exists {
-            return Ok(());
-        }
-        if exists {
-            self.files.removed(&canonical_name(&whole));
-        }
-        self.names_changed(self.threads[&tid].process, whole.as_bytes());
-        Ok(())
-    }
-
-    /// A process gives a file another name, or one more where the old one `stays`. As above; what there is to know of the
-    /// file when that was done.
-    pub(super) fn renames(
+    /// A process makes or removes names. That it will be able to is seen beforehand: then the directory is
+    /// changed.
+    pub(super) fn names(
         &mut self,
         tid: Tid,
-        (from, to): (FileName, FileName),
-        flags: i32,
-        stays: bool,
-    ) -> io::Result<Option<Renamed>> {
-        if self.what.metadata == Metadata::Clamp {
-            return Ok(None);
-        }
-        let (old, new) = (self.place_of_name(tid, from)?, self.place_of_name(tid, to)?);
-        let real = old.as_ref().and_then(|(old, _)| name_at(old, flags));
-        let Some((new, _way)) = new else {
-            return Ok(None);
-        };
-        let is_there = name_at(&new, libc::AT_SYMLINK_NOFOLLOW).is_some();
-        // A new name may be there only where something is moved over it.
-        if (stays && is_there) || (!stays && real.is_none()) {
-            return Ok(None);
-        }
+        old: Option<FileName>,
+        new: Option<FileName>,
+    ) -> io::Result<()> {
         let pid = self.threads[&tid].process;
-        let mut renamed = None;
-        if let (Some((old, _way)), Some(real)) = (old, real) {
-            if self.files.is_known(&real) {
-                let names = (canonical_name(&old), canonical_name(&new));
-                renamed = Some(self.files.renames(&real, names, stays));
-            }
-            if !stays {
-                self.names_changed(pid, old.as_bytes());
-            }
+        if self.what.metadata == Metadata::Clamp {
+            return Ok(());
         }
-        self.names_changed(pid, new.as_bytes());
-        Ok(renamed)
+        let moves = old.is_some();
+        let mut changed = Vec::new();
+        for (name, exists) in [(old, true), (new, false)] {
+            let Some(name) = name else { continue };
+            let Some((whole, way)) = self.place_of_name(tid, name)? else {
+                return Ok(());
+            };
+            let flags = libc::AT_SYMLINK_NOFOLLOW;
+            let real = sys::statx(libc::AT_FDCWD, &whole, flags).ok();
+            let found = real.is_some();
+            // A new name may be there only where something is moved over it.
+            if found != exists && !(found && moves) {
+                return Ok(());
+            }
+            changed.push((whole, way, real));
+        }
+        for (whole, _way, real) in changed {
+            if let Some(real) = real {
+                let kind = u32::from(real.stx_mode) & libc::S_IFMT;
+                let directory = moves && new.is_some() && kind == libc::S_IFDIR;
+                self.files.removes(&canonical_name(&whole), directory);
+            }
+            self.names_changed(pid, whole.as_bytes());
+        }
+        Ok(())
     }
 
     /// A name as the tracer can use it, and what it leads through; `None` for one that means something else to it.
@@ -585,11 +568,6 @@ fn canonical(name: &CString, flags: i32) -> Vec<u8> {
 /// The same of a name itself, whatever it leads to.
 fn canonical_name(name: &CString) -> Vec<u8> {
     canonical(name, libc::AT_SYMLINK_NOFOLLOW)
-}
-
-/// What has this name, if anything.
-fn name_at(name: &CString, flags: i32) -> Option<libc::statx> {
-    sys::statx(libc::AT_FDCWD, name, flags).ok()
 }
 
 /// The second of two times: that of modification.
