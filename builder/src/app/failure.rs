@@ -336,7 +336,6 @@ impl From<HttpError> for Failure {
         match &error {
             HttpError::Offline { .. } => failure.hint("run once without `--offline`"),
             HttpError::Mismatch { .. } => failure.hint("if the file was meant to change, say its new digest where the spec has `sha256`, and `immbuild update` moves the pin; else somebody changed it"),
-            HttpError::Asserted { .. } => failure.hint("if that is meant, `immbuild update` moves the pin"),
             HttpError::Unreachable { .. } => failure.hint("check the URL; `mirrors = [\"…\"]` names other places"),
             _ => failure,
         }
