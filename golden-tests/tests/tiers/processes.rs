@@ -57,6 +57,69 @@ killed 9";
     }
 }
 
+/// Who has no child is told so at once; who may have one waits for it, whoever started it.
+#[test]
+fn children_are_waited_for_as_often_as_there_are_any() {
+    let script = r#"
+exec python3 - <<'END'
+import ctypes, errno, os, signal, threading, time
+C = ctypes.CDLL(None, use_errno=True)
+SIGCHLD, CLONE_PARENT, PR_SET_CHILD_SUBREAPER = 17, 0x8000, 36
+
+def waited(flags=0, who=-1):
+    status = ctypes.c_int(0)
+    ctypes.set_errno(0)
+    pid = C.syscall(61, who, ctypes.byref(status), flags, 0)
+    return "a child" if pid > 0 else "none yet" if pid == 0 else errno.errorcode[ctypes.get_errno()]
+
+def child(of=lambda: None):
+    pid = os.fork()
+    if pid == 0:
+        of()
+        os._exit(0)
+    return pid
+
+print("without", waited(), waited(os.WNOHANG), waited(who=1), waited(1 << 20))
+
+pid = child(signal.pause)
+print("lives", waited(os.WNOHANG))
+os.kill(pid, signal.SIGKILL)
+print("ended", waited(), waited())
+
+pid = child()
+looks = [os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT).si_pid == pid for _ in range(2)]
+print("looked at", *looks, waited(), waited())
+
+thread = threading.Thread(target=child)
+thread.start(), thread.join()
+print("of a thread", waited(), waited())
+
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+child(lambda: time.sleep(1))
+print("ignored", waited(), waited())
+signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+pid = child(lambda: C.syscall(56, CLONE_PARENT | SIGCHLD, 0, 0, 0, 0))
+print("a sibling", waited(), waited(), waited())
+
+C.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+child(lambda: child(lambda: time.sleep(1)))
+print("an orphan", waited(), waited(), waited())
+END
+"#;
+    let expected = "without ECHILD ECHILD ECHILD EINVAL
+lives none yet
+ended a child ECHILD
+looked at True True a child ECHILD
+of a thread a child ECHILD
+ignored ECHILD ECHILD
+a sibling a child a child ECHILD
+an orphan a child a child ECHILD";
+    for tier in VIRTUAL {
+        assert_eq!(log(tier, script), expected, "under `{tier}`");
+    }
+}
+
 /// What was stopped does nothing: nobody needs to wait for it in real time.
 #[test]
 fn a_stopped_process_does_not_hold_up_time() {

@@ -83,6 +83,23 @@ fn starting_a_program_is_a_fixed_number_of_stops() {
     );
 }
 
+/// A shell looks for more children after each that has ended, and libselinux for a file system of its own.
+#[test]
+fn what_fails_is_one_stop() {
+    let of = |call: &str, count: u32| {
+        let python =
+            format!("import os\nfor i in range({count}):\n try: {call}\n except OSError: pass");
+        Probe::new("deterministic", &format!("python3 -c '{python}'"))
+            .run()
+            .stops
+    };
+    for (name, call) in [("wait4", "os.wait()"), ("statfs", "os.statvfs(\"none\")")] {
+        let (few, mut many) = (of(call, 10), of(call, 110));
+        *many.get_mut(name).expect("each is a stop") -= 100;
+        assert_eq!(few, many);
+    }
+}
+
 /// What only computes is not stopped at all.
 #[test]
 fn computing_is_not_stopped() {

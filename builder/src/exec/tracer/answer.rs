@@ -3,7 +3,7 @@
 use std::io;
 
 use super::arch::{self, Machine as _, Registers};
-use super::call::{Call, Control};
+use super::call::{Call, Control, WaitChild};
 use super::clock::{SECOND, Time, to_timespec, to_timeval};
 use super::evidence::Source;
 use super::open::PATH_MAX;
@@ -62,10 +62,18 @@ impl Tracer {
                 self.used(tid, Source::Timer);
                 self.timer_answer(tid, call, registers)
             }
-            Call::WaitChild { rusage, info } => Ok(Answer::ToEnd(Pending::Child { rusage, info })),
-            Call::Statfs { to } => {
+            Call::WaitChild(wait) if wait.proper && self.is_childless(tid) => {
+                Ok(error(libc::ECHILD))
+            }
+            Call::WaitChild(wait) => Ok(Answer::ToEnd(Pending::Child(wait))),
+            Call::Statfs { name, to } => {
                 self.used(tid, Source::Machine);
-                Ok(Answer::ToEnd(Pending::Statfs { to }))
+                // As a rule it is asked for a file system that no step has (`/sys/fs/selinux`).
+                let missing = name.map(|name| self.missing(tid, name)).transpose()?;
+                Ok(match missing.flatten() {
+                    Some(number) => error(number),
+                    None => Answer::ToEnd(Pending::Statfs { to }),
+                })
             }
             Call::Open { name, flags } => self.open(tid, name, flags, registers),
             Call::OpenHow { name, how } => {
@@ -157,8 +165,16 @@ impl Tracer {
             Call::Attribute { name } => self.attribute(tid, name),
             Call::Identity => self.identity(tid, registers),
             Call::Become if self.what.owners => self.identity(tid, registers),
-            Call::Root { stays: true } | Call::Access => Ok(Answer::Native),
-            Call::Root { stays: false } => Ok(Answer::ToEnd(Pending::Root)),
+            Call::Root { stays } => {
+                // The first of a new namespace of pids takes the orphans.
+                self.adopts = true;
+                Ok(if stays {
+                    Answer::Native
+                } else {
+                    Answer::ToEnd(Pending::Root)
+                })
+            }
+            Call::Access => Ok(Answer::Native),
             Call::Rights if self.what.owners => self.set_capabilities(tid, registers),
             Call::Become | Call::Rights => {
                 self.process(tid).privileged = false;
@@ -172,6 +188,12 @@ impl Tracer {
             Call::Prctl {
                 option: libc::PR_SET_TSC,
             } => Ok(Answer::Gives(0)),
+            Call::Prctl {
+                option: libc::PR_SET_CHILD_SUBREAPER,
+            } => {
+                self.adopts = true;
+                Ok(Answer::Native)
+            }
             Call::Prctl { option } => Ok(self.control_capabilities(tid, option, registers)),
             Call::Pipe { to } => Ok(self.make_pipe(tid, to)),
         }
@@ -192,8 +214,9 @@ impl Tracer {
                 }
                 Ok(Resume::Run)
             }
-            Pending::Child { rusage, info } => {
-                self.child_answer(tid, registers.result(), rusage, info)?;
+            Pending::Child(wait) => {
+                let child = waited_for(tid, registers.result(), wait.info)?;
+                self.child_answer(tid, child, wait)?;
                 Ok(Resume::Run)
             }
             Pending::Stat(stat) => {
@@ -474,34 +497,48 @@ impl Tracer {
         })
     }
 
+    /// Has its process no child, not even one that has ended? A wait ends at once then. Under `strict` its turn would be
+    /// another's.
+    fn is_childless(&self, tid: Tid) -> bool {
+        let process = &self.processes[&self.threads[&tid].process];
+        process.unwaited == 0 && !self.adopts && !self.what.strict
+    }
+
     /// A child was waited for: what it knew of time is known now.
-    fn child_answer(&mut self, tid: Tid, result: i64, rusage_at: u64, info: u64) -> io::Result<()> {
-        let child = if info == 0 {
-            i32::try_from(result).unwrap_or(0)
-        } else if result == 0 {
-            let mut bytes = [0; 4];
-            // `si_pid`.
-            sys::read_memory(tid, info + 12, &mut bytes)?;
-            i32::from_ne_bytes(bytes)
-        } else {
-            0
-        };
+    fn child_answer(&mut self, tid: Tid, child: Tid, wait: WaitChild) -> io::Result<()> {
         if child <= 0 {
             return Ok(());
         }
         // One that was only stopped lives on.
         let mut used = 0;
-        if let Some((time, own)) = self.dead.remove(&child) {
+        if let Some((time, own)) = self.dead.get(&child).copied() {
             used = own;
-            let process = self.process(tid);
-            process.clock.learn(time);
-            process.children_used += own;
+            self.process(tid).clock.learn(time);
+            if !wait.stays {
+                self.dead.remove(&child);
+                let process = self.process(tid);
+                process.children_used += own;
+                process.unwaited = process.unwaited.saturating_sub(1);
+            }
         }
-        if rusage_at != 0 {
-            sys::write_memory(tid, rusage_at, &rusage(used))?;
+        if wait.rusage != 0 {
+            sys::write_memory(tid, wait.rusage, &rusage(used))?;
         }
         Ok(())
     }
+}
+
+/// The child that wait4(2), or waitid(2) by what it writes to `info`, tells of; 0 if none.
+fn waited_for(tid: Tid, result: i64, info: u64) -> io::Result<Tid> {
+    if info == 0 {
+        return Ok(Tid::try_from(result).unwrap_or(0));
+    }
+    let mut bytes = [0; 4];
+    if result == 0 {
+        // `si_pid`.
+        sys::read_memory(tid, info + 12, &mut bytes)?;
+    }
+    Ok(Tid::from_ne_bytes(bytes))
 }
 
 /// The names of attributes that the kernel has written, in order: file systems have orders of their own.

@@ -70,6 +70,17 @@ pub(super) struct Stat {
     pub(super) to: u64,
 }
 
+/// wait4(2) or waitid(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WaitChild {
+    pub(super) rusage: u64,
+    pub(super) info: u64,
+    /// Nothing is wrong with it, so without a child it fails with `ECHILD`.
+    pub(super) proper: bool,
+    /// The child can be waited for again.
+    pub(super) stays: bool,
+}
+
 /// System V objects whose state tells the time (svipc(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
@@ -195,11 +206,10 @@ pub(super) enum Call {
         descriptor: i32,
         to: u64,
     },
-    WaitChild {
-        rusage: u64,
-        info: u64,
-    },
+    WaitChild(WaitChild),
     Statfs {
+        /// `None`: that of a descriptor.
+        name: Option<FileName>,
         to: u64,
     },
     Open {
@@ -319,6 +329,14 @@ pub(super) const NEW_VIEW: i32 = libc::CLONE_NEWNS | libc::CLONE_NEWUSER;
 const AT_FDCWD: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
 
 const TIMER_ABSTIME: u64 = 1;
+
+/// What wait4(2) takes; with anything else it fails before it looks for children.
+const WAIT_OPTIONS: i32 = libc::WNOHANG
+    | libc::WUNTRACED
+    | libc::WCONTINUED
+    | libc::__WNOTHREAD
+    | libc::__WCLONE
+    | libc::__WALL;
 
 /// futex(2) commands that take a timeout; others have a number in its place.
 const FUTEX_WAIT: u64 = 0;
@@ -486,15 +504,26 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             descriptor: int(a[0]),
             to: a[1],
         },
-        libc::SYS_wait4 => Call::WaitChild {
+        libc::SYS_wait4 => Call::WaitChild(WaitChild {
             rusage: a[3],
             info: 0,
-        },
-        libc::SYS_waitid => Call::WaitChild {
+            proper: int(a[0]) >= -1 && int(a[2]) & !WAIT_OPTIONS == 0,
+            stays: false,
+        }),
+        libc::SYS_waitid => Call::WaitChild(WaitChild {
             rusage: a[4],
             info: a[2],
+            proper: false,
+            stays: int(a[3]) & libc::WNOWAIT != 0,
+        }),
+        libc::SYS_statfs => Call::Statfs {
+            name: Some(name(AT_FDCWD, a[0])),
+            to: a[1],
         },
-        libc::SYS_statfs | libc::SYS_fstatfs => Call::Statfs { to: a[1] },
+        libc::SYS_fstatfs => Call::Statfs {
+            name: None,
+            to: a[1],
+        },
         libc::SYS_openat => Call::Open {
             name: name(a[0], a[1]),
             flags: int(a[2]),

@@ -32,11 +32,6 @@ pub(super) enum When {
     Futex,
     /// futex(2): the command waits.
     FutexWaits,
-    /// The low half of this argument is this.
-    Is {
-        at: u8,
-        value: u32,
-    },
     /// The low half of this argument is one of these.
     IsOneOf {
         at: u8,
@@ -131,6 +126,7 @@ const PR_SET_KEEPCAPS: u32 = 8;
 const PR_CAPBSET_READ: u32 = 23;
 const PR_CAPBSET_DROP: u32 = 24;
 const PR_SET_TSC: u32 = 26;
+const PR_SET_CHILD_SUBREAPER: u32 = 36;
 const PR_CAP_AMBIENT: u32 = 47;
 
 /// `setxattrat`, `listxattrat` and `removexattrat` (Linux 6.13); libc does not have them.
@@ -138,7 +134,7 @@ const NEW_ATTRIBUTES: [i64; 3] = [463, 465, 466];
 
 #[expect(clippy::too_many_lines, reason = "a table: one call after the other")]
 fn common_rules() -> Vec<Rule> {
-    use When::{Always, Fails, Futex, Is, Milliseconds, NotZero, Opens};
+    use When::{Always, Fails, Futex, IsOneOf, Milliseconds, NotZero, Opens};
     let always = [
         libc::SYS_clock_gettime,
         libc::SYS_clock_getres,
@@ -231,9 +227,9 @@ fn common_rules() -> Vec<Rule> {
         Rule::new(libc::SYS_futex, Futex),
         Rule::new(
             libc::SYS_prctl,
-            Is {
+            IsOneOf {
                 at: 0,
-                value: PR_SET_TSC,
+                values: &[PR_SET_TSC, PR_SET_CHILD_SUBREAPER],
             },
         ),
         // Where the number of the processor and the time stand in the thread's own memory.
@@ -284,6 +280,7 @@ fn more_for_owners() -> [Rule; 2] {
         at: 0,
         values: &[
             PR_SET_TSC,
+            PR_SET_CHILD_SUBREAPER,
             PR_SET_KEEPCAPS,
             PR_CAPBSET_READ,
             PR_CAPBSET_DROP,
@@ -517,7 +514,6 @@ fn decision(when: When) -> Vec<sock_filter> {
             block.extend([ALLOW, TRACE]);
             block
         }
-        When::Is { at, value } => vec![low(at), instruction(EQUAL, 1, 0, value), ALLOW, TRACE],
     }
 }
 

@@ -182,18 +182,19 @@ impl Inside {
         if self.unknown.contains(&(behind, number)) {
             return Ok(None);
         }
-        let mut found = [0; code::CALL];
+        let mut found = [0; LOOK];
         let read = sys::read_memory(tid, behind.wrapping_sub(code::CALL as u64), &mut found);
-        let displaced = match read {
-            Ok(code::CALL) => code::displaced(&found, number),
+        let (call, word) = (found.first_chunk(), found.last_chunk());
+        let displaced = match (read, call) {
+            (Ok(read), Some(call)) if read == found.len() => code::displaced(call, number),
             _ => None,
         };
         let jump = match displaced {
             Some(displaced) => self.jump(behind, number, displaced),
             None => None,
         };
-        match jump {
-            Some(jump) => put(tid, behind, jump)?,
+        match jump.zip(word) {
+            Some((jump, word)) => put(tid, behind, *word, jump)?,
             None => {
                 self.unknown.insert((behind, number));
             }
@@ -206,10 +207,10 @@ impl Inside {
         let from = behind - code::BEFORE;
         let at = self.trampolines.get(&(behind, number, displaced));
         let jump = at.and_then(|at| code::jump(from, *at));
-        let mut found = Displaced::default();
-        sys::read_memory(tid, from, &mut found)?;
-        if Some(found) == jump {
-            put(tid, behind, displaced)?;
+        let mut word = [0; WORD];
+        let read = sys::read_memory(tid, from, &mut word)?;
+        if read == WORD && jump.is_some_and(|jump| word.starts_with(&jump)) {
+            put(tid, behind, word, displaced)?;
         }
         Ok(())
     }
@@ -234,15 +235,16 @@ impl Inside {
     }
 }
 
-/// Writes an instruction over the one before a call.
-fn put(tid: Tid, behind: u64, instruction: Displaced) -> io::Result<()> {
-    let at = behind - code::BEFORE;
-    let mut word = [0; 8];
-    if sys::read_memory(tid, at, &mut word)? < word.len() {
-        return Ok(());
-    }
+/// So much is written at once.
+const WORD: usize = 8;
+/// From the beginning of a call to the end of the word that is written for it.
+const LOOK: usize = code::CALL + 1;
+const _: () = assert!(code::BEFORE + (LOOK - code::CALL) as u64 == WORD as u64);
+
+/// Writes an instruction over the one before a call, where this `word` begins.
+fn put(tid: Tid, behind: u64, mut word: [u8; WORD], instruction: Displaced) -> io::Result<()> {
     word[..instruction.len()].copy_from_slice(&instruction);
-    sys::patch_memory(tid, at, word)
+    sys::patch_memory(tid, behind - code::BEFORE, word)
 }
 
 impl Tracer {
@@ -260,7 +262,7 @@ impl Tracer {
         if !is_home {
             return Ok(None);
         }
-        let mut registers = sys::registers(tid)?;
+        let mut registers = start.registers.clone();
         let place = registers.instruction();
         let at = registers.call_first(vdso + more);
         sys::write_memory(tid, at, &place.to_ne_bytes())?;

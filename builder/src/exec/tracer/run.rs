@@ -82,6 +82,8 @@ pub(super) struct Process {
     pub(super) clock: Clock,
     lineage: Vec<u32>,
     children: u32,
+    /// How many of them it has not waited for: at most so many.
+    pub(super) unwaited: u32,
     /// It has the tracer's rights to files.
     pub(super) privileged: bool,
     /// Its root, and its view of mounts, are the tracer's.
@@ -126,7 +128,7 @@ pub(super) enum Pending {
     /// If it was made, the process sees other files under the same names.
     Root,
     /// Take over the clock of the child that was waited for.
-    Child { rusage: u64, info: u64 },
+    Child(call::WaitChild),
     /// Make the answer one that depends on nothing outside.
     Stat(call::Stat),
     /// As above.
@@ -203,6 +205,8 @@ pub struct Tracer {
     pub(super) turns: Option<Turns>,
     pub(super) looks: Looks,
     pub(super) busy: Busy,
+    /// A process may have children that it did not start, from now on.
+    pub(super) adopts: bool,
     place: Place,
     /// Where users and owners are emulated.
     pub(super) owners: Option<owners::Table>,
@@ -244,6 +248,7 @@ impl Tracer {
             turns: what.strict.then(Turns::default),
             looks: Looks::default(),
             busy: Busy::default(),
+            adopts: false,
             place: Place::new(first, what.strict)?,
             owners: None,
             first,
@@ -634,6 +639,9 @@ impl Tracer {
         let mut new = Thread::new(owner, stream);
         new.ids = ids;
         self.threads.insert(child, new);
+        // Another had the number before, and nobody waited for it.
+        self.dead.remove(&child);
+        self.adopts |= flags & (libc::CLONE_PARENT | libc::CLONE_NEWPID) != 0;
         self.place.born(child);
         if shares && let Some(process) = self.processes.get_mut(&parent) {
             process.threaded = true;
@@ -643,6 +651,7 @@ impl Tracer {
             let mut lineage = process.lineage.clone();
             lineage.push(process.children);
             process.children += 1;
+            process.unwaited += 1;
             let record = self.evidence.processes.len();
             let mut new = Process::new(process.clock.of_child(), lineage.clone());
             new.privileged = process.privileged;
@@ -747,14 +756,21 @@ impl Tracer {
 
     /// Takes the instructions out that [`Self::learn_time_stamp`] has found.
     fn quieten_interpreter(&self, tid: Tid, base: u64) -> io::Result<()> {
-        for (offset, code) in &self.time_stamps {
-            let mut found = [0; 8];
-            let read = sys::read_memory(tid, base + offset, &mut found).unwrap_or(0);
-            if read == found.len()
-                && found == *code
+        if self.time_stamps.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<u64> = self
+            .time_stamps
+            .iter()
+            .map(|(offset, _)| base + offset)
+            .collect();
+        // In another interpreter there may be nothing at such a place.
+        let found = sys::read_words(tid, &places).unwrap_or_default();
+        for ((place, (_, code)), found) in places.iter().zip(&self.time_stamps).zip(found) {
+            if found == *code
                 && let Some(quiet) = arch::quiet_time_stamp(found)
             {
-                sys::patch_memory(tid, base + offset, quiet)?;
+                sys::patch_memory(tid, *place, quiet)?;
             }
         }
         Ok(())
@@ -773,12 +789,16 @@ impl Tracer {
         let number = registers.number();
         *self.calls.entry(number).or_default() += 1;
         let arguments = registers.arguments();
-        // What stops a thread of one user and not of another says nothing.
-        let counts = !self.unseen.contains(&number);
+        let call = call::decode(number, &arguments);
+        // What stops a thread of one user and not of another, or under one tier alone, says nothing.
+        let counts = match call {
+            Some(Call::Prctl { option }) => option == libc::PR_SET_TSC,
+            _ => !self.unseen.contains(&number),
+        };
         if counts && let Some(turns) = &mut self.turns {
             turns.calls();
         }
-        let answer = match call::decode(number, &arguments) {
+        let answer = match call {
             Some(call) => {
                 if counts {
                     self.process(tid).rest_unless_clock(&call);
@@ -867,10 +887,11 @@ impl Tracer {
             }
             start => start?,
         };
-        start.hide(tid, &random)?;
+        let mut told = start.hidden(&random);
         if let Some(ids) = self.new_program(tid) {
-            start.tell_ids(tid, ids)?;
+            told.extend(start.ids(ids));
         }
+        sys::write_places(tid, &told)?;
         if let Some(base) = start.vdso {
             sys::patch_code(tid, base + self.vdso.at, &self.vdso.code)?;
         }
@@ -1008,6 +1029,7 @@ impl Process {
             clock,
             lineage,
             children: 0,
+            unwaited: 0,
             privileged: true,
             at_home: true,
             handle: None,
@@ -1035,12 +1057,6 @@ impl Process {
                 | Call::Open { .. }
                 | Call::Readlink { .. }
         );
-        // Only this stops everybody.
-        let counts = counts
-            && match call {
-                Call::Prctl { option } => *option == libc::PR_SET_TSC,
-                _ => true,
-            };
         if counts {
             self.clock.rest();
         }
@@ -1053,6 +1069,7 @@ impl Process {
 
 /// What the kernel put onto the stack of a new program (execve(2), getauxval(3)).
 pub(super) struct Start {
+    pub(super) registers: Registers,
     argv: Vec<Vec<u8>>,
     is_root: bool,
     random: Option<u64>,
@@ -1083,8 +1100,8 @@ impl Start {
         const AT_HWCAP3: u64 = 29;
         const AT_HWCAP4: u64 = 30;
         const AT_MINSIGSTKSZ: u64 = 51;
-        let stack = sys::registers(tid)?.stack();
-        let mut words = Words::new(tid, stack);
+        let registers = sys::registers(tid)?;
+        let mut words = Words::new(tid, registers.stack());
         let count = words.next()?;
         let mut arguments = Vec::new();
         for at in 0..count {
@@ -1096,6 +1113,7 @@ impl Start {
         words.next()?;
         while words.next()? != 0 {}
         let mut start = Self {
+            registers,
             argv: Vec::new(),
             is_root: true,
             random: None,
@@ -1128,35 +1146,30 @@ impl Start {
                 _ => {}
             }
         }
-        for address in arguments {
-            start.argv.push(sys_string(tid, address, 256)?);
-        }
+        start.argv = strings(tid, &arguments, 256)?;
         Ok(start)
     }
 
-    fn tell_ids(&self, tid: Tid, ids: [u64; 5]) -> io::Result<()> {
-        for (at, id) in self.ids.iter().zip(ids) {
-            if let Some(at) = at {
-                sys::write_memory(tid, *at, &id.to_ne_bytes())?;
-            }
-        }
-        Ok(())
+    /// What is to be written where, so that it has these ids.
+    fn ids(&self, ids: [u64; 5]) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        let places = self.ids.iter().zip(ids);
+        places.filter_map(|(at, id)| Some(((*at)?, id.to_ne_bytes().to_vec())))
     }
 
-    fn hide(&self, tid: Tid, random: &[u8; 16]) -> io::Result<()> {
+    /// What is to be written where, so that it sees nothing that differs between machines.
+    fn hidden(&self, random: &[u8; 16]) -> Vec<(u64, Vec<u8>)> {
         const AT_IGNORE: u64 = 1;
         /// More than any processor asks for today.
         const SIGNAL_STACK: u64 = 16 << 10;
-        for at in &self.hidden {
-            sys::write_memory(tid, *at, &AT_IGNORE.to_ne_bytes())?;
-        }
-        if let Some(at) = self.signal_stack {
-            sys::write_memory(tid, at, &SIGNAL_STACK.to_ne_bytes())?;
-        }
-        match self.random {
-            Some(at) => sys::write_memory(tid, at, random),
-            None => Ok(()),
-        }
+        let ignored = self
+            .hidden
+            .iter()
+            .map(|at| (*at, AT_IGNORE.to_ne_bytes().to_vec()));
+        let signal_stack = self
+            .signal_stack
+            .map(|at| (at, SIGNAL_STACK.to_ne_bytes().to_vec()));
+        let random = self.random.map(|at| (at, random.to_vec()));
+        ignored.chain(signal_stack).chain(random).collect()
     }
 }
 
@@ -1197,6 +1210,30 @@ impl Words {
         self.at += 8;
         Ok(u64::from_ne_bytes(word.try_into().expect("eight bytes")))
     }
+}
+
+/// Strings of another process, each cut at `longest`: with one look where they lie together, as those of a new program do.
+fn strings(tid: Tid, addresses: &[u64], longest: usize) -> io::Result<Vec<Vec<u8>>> {
+    const PAGE: u64 = 4096;
+    let first = addresses.first().copied().unwrap_or(0);
+    let last = addresses.last().copied().unwrap_or(0);
+    let length = (last | (PAGE - 1)).wrapping_sub(first).wrapping_add(1);
+    let mut together = Vec::new();
+    if (1..=2 * PAGE).contains(&length) {
+        together.resize(usize::try_from(length).expect("two pages"), 0);
+        let read = sys::read_memory(tid, first, &mut together).unwrap_or(0);
+        together.truncate(read);
+    }
+    let string = |address: &u64| {
+        let at = usize::try_from(address.wrapping_sub(first)).unwrap_or(usize::MAX);
+        let rest = together.get(at..).unwrap_or_default();
+        let rest = &rest[..rest.len().min(longest)];
+        match rest.iter().position(|byte| *byte == 0) {
+            Some(end) => Ok(rest[..end].to_vec()),
+            None => sys_string(tid, *address, longest),
+        }
+    };
+    addresses.iter().map(string).collect()
 }
 
 /// A string of another process, cut at `longest`.

@@ -146,6 +146,18 @@ impl Tracer {
         }
     }
 
+    /// The error for a name that leads nowhere, where we see what the process sees.
+    pub(super) fn missing(&self, tid: Tid, name: FileName) -> io::Result<Option<i32>> {
+        let process = &self.processes[&self.threads[&tid].process];
+        if !process.at_home || !process.privileged {
+            return Ok(None);
+        }
+        Ok(match self.find(tid, name, 0)? {
+            Found::Fails(number) => Some(number),
+            Found::Real(_) | Found::Elsewhere => None,
+        })
+    }
+
     /// The kernel has answered.
     pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
         let pid = self.threads[&tid].process;

@@ -206,7 +206,7 @@ pub(super) fn hide_child_times(tid: Tid) -> io::Result<()> {
     ptrace(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize)?;
     // The code of a signal that a process has sent is not above 0; it says what it was given.
     let code = i32::from_ne_bytes(info[8..12].try_into().expect("four bytes"));
-    if code <= 0 {
+    if code <= 0 || info[TIMES].iter().all(|byte| *byte == 0) {
         return Ok(());
     }
     info[TIMES].fill(0);
@@ -386,6 +386,56 @@ pub(super) fn write_memory(tid: Tid, address: u64, bytes: &[u8]) -> io::Result<(
     } else {
         Err(io::Error::from_raw_os_error(libc::EFAULT))
     }
+}
+
+/// As [`write_memory`], in many places.
+pub(super) fn write_places(tid: Tid, places: &[(u64, Vec<u8>)]) -> io::Result<()> {
+    let vector = |start, bytes: &[u8]| libc::iovec {
+        iov_base: start,
+        iov_len: bytes.len(),
+    };
+    let (local, remote): (Vec<_>, Vec<_>) = places
+        .iter()
+        .map(|(address, bytes)| {
+            let here = bytes.as_ptr().cast_mut().cast();
+            let there = *address as *mut libc::c_void;
+            (vector(here, bytes), vector(there, bytes))
+        })
+        .unzip();
+    let count = libc::c_ulong::try_from(places.len()).expect("a few");
+    // SAFETY: the local vectors are the slices, which are only read; the remote ones are the other process' business.
+    let written = check(unsafe {
+        libc::process_vm_writev(tid, local.as_ptr(), count, remote.as_ptr(), count, 0)
+    } as _)?;
+    let whole: usize = places.iter().map(|(_, bytes)| bytes.len()).sum();
+    if usize::try_from(written) == Ok(whole) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EFAULT))
+    }
+}
+
+/// The words at these addresses, up to the first that cannot be read.
+pub(super) fn read_words(tid: Tid, addresses: &[u64]) -> io::Result<Vec<[u8; 8]>> {
+    let mut words = vec![[0; 8]; addresses.len()];
+    let local = libc::iovec {
+        iov_base: words.as_mut_ptr().cast(),
+        iov_len: 8 * words.len(),
+    };
+    let vector = |address: &u64| libc::iovec {
+        iov_base: *address as *mut libc::c_void,
+        iov_len: 8,
+    };
+    let remote: Vec<libc::iovec> = addresses.iter().map(vector).collect();
+    let count = libc::c_ulong::try_from(remote.len()).expect("a few");
+    // SAFETY: the local vector is the buffer; the remote ones are the other process' business.
+    let read =
+        check(
+            unsafe { libc::process_vm_readv(tid, &raw const local, 1, remote.as_ptr(), count, 0) }
+                as _,
+        )?;
+    words.truncate(usize::try_from(read).expect("not negative") / 8);
+    Ok(words)
 }
 
 /// Changes memory that the process itself may not write, as its code.
