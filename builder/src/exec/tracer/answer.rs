@@ -188,7 +188,8 @@ impl Tracer {
             Call::Prctl {
                 option: libc::PR_SET_TSC,
             } => Ok(Answer::Gives(0)),
-            Call::Prctl {
+            Call::Untraced
+            | Call::Prctl {
                 option: libc::PR_SET_CHILD_SUBREAPER,
             } => {
                 self.adopts = true;
@@ -215,7 +216,7 @@ impl Tracer {
                 Ok(Resume::Run)
             }
             Pending::Child(wait) => {
-                let child = waited_for(tid, registers.result(), wait.info)?;
+                let child = waited_for(tid, registers.result(), wait)?;
                 self.child_answer(tid, child, wait)?;
                 Ok(Resume::Run)
             }
@@ -528,16 +529,15 @@ impl Tracer {
     }
 }
 
-/// The child that wait4(2), or waitid(2) by what it writes to `info`, tells of; 0 if none.
-fn waited_for(tid: Tid, result: i64, info: u64) -> io::Result<Tid> {
-    if info == 0 {
-        return Ok(Tid::try_from(result).unwrap_or(0));
+/// The child that wait4(2) gives, or that waitid(2) writes to `info` or was asked for; 0 if none.
+fn waited_for(tid: Tid, result: i64, wait: WaitChild) -> io::Result<Tid> {
+    if result != 0 || wait.info == 0 {
+        let child = Tid::try_from(result).unwrap_or(0);
+        return Ok(if child == 0 { wait.child } else { child });
     }
     let mut bytes = [0; 4];
-    if result == 0 {
-        // `si_pid`.
-        sys::read_memory(tid, info + 12, &mut bytes)?;
-    }
+    // `si_pid`.
+    sys::read_memory(tid, wait.info + 12, &mut bytes)?;
     Ok(Tid::from_ne_bytes(bytes))
 }
 

@@ -73,6 +73,8 @@ pub(super) struct Stat {
 /// wait4(2) or waitid(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaitChild {
+    /// The child, where waitid(2) names one.
+    pub(super) child: i32,
     pub(super) rusage: u64,
     pub(super) info: u64,
     /// Nothing is wrong with it, so without a child it fails with `ECHILD`.
@@ -306,6 +308,8 @@ pub(super) enum Call {
     Prctl {
         option: i32,
     },
+    /// A process starts that nobody may trace.
+    Untraced,
     /// Nothing, but an ordinary user may not do it with every file.
     Access,
     /// A pipe without a name.
@@ -505,12 +509,17 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
             to: a[1],
         },
         libc::SYS_wait4 => Call::WaitChild(WaitChild {
+            child: 0,
             rusage: a[3],
             info: 0,
             proper: int(a[0]) >= -1 && int(a[2]) & !WAIT_OPTIONS == 0,
             stays: false,
         }),
         libc::SYS_waitid => Call::WaitChild(WaitChild {
+            child: match u32::try_from(int(a[0])) {
+                Ok(libc::P_PID) => int(a[1]),
+                _ => 0,
+            },
             rusage: a[4],
             info: a[2],
             proper: false,
@@ -692,6 +701,7 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         libc::SYS_pipe2 => Call::Pipe { to: a[0] },
         libc::SYS_ptrace => Call::Ptrace,
         libc::SYS_prctl => Call::Prctl { option: int(a[0]) },
+        libc::SYS_clone => Call::Untraced,
         _ => return arch::decode(number, a),
     })
 }

@@ -20,6 +20,11 @@ pub(super) enum When {
     NotZero {
         at: u8,
     },
+    /// This argument has one of these bits in its low half.
+    HasAny {
+        at: u8,
+        bits: u32,
+    },
     /// This argument is a finite time to wait in milliseconds.
     Milliseconds {
         at: u8,
@@ -134,7 +139,7 @@ const NEW_ATTRIBUTES: [i64; 3] = [463, 465, 466];
 
 #[expect(clippy::too_many_lines, reason = "a table: one call after the other")]
 fn common_rules() -> Vec<Rule> {
-    use When::{Always, Fails, Futex, IsOneOf, Milliseconds, NotZero, Opens};
+    use When::{Always, Fails, Futex, HasAny, IsOneOf, Milliseconds, NotZero, Opens};
     let always = [
         libc::SYS_clock_gettime,
         libc::SYS_clock_getres,
@@ -225,6 +230,13 @@ fn common_rules() -> Vec<Rule> {
         Rule::new(libc::SYS_openat, Opens { flags: 2 }),
         Rule::new(libc::SYS_epoll_pwait, Milliseconds { at: 3 }),
         Rule::new(libc::SYS_futex, Futex),
+        Rule::new(
+            libc::SYS_clone,
+            HasAny {
+                at: 0,
+                bits: libc::CLONE_UNTRACED.cast_unsigned(),
+            },
+        ),
         Rule::new(
             libc::SYS_prctl,
             IsOneOf {
@@ -505,6 +517,9 @@ fn decision(when: When) -> Vec<sock_filter> {
         .chain(futex_waits())
         .collect(),
         When::FutexWaits => futex_waits().to_vec(),
+        When::HasAny { at, bits } => {
+            vec![low(at), instruction(ANY_BIT, 0, 1, bits), TRACE, ALLOW]
+        }
         When::IsOneOf { at, values } => {
             let mut block = vec![low(at)];
             for (at, value) in (1..).zip(values) {

@@ -226,7 +226,7 @@ pub struct Tracer {
     pub(super) vdso: vdso::Patch,
     pub(super) inside: Option<Inside>,
     /// Where the program interpreter reads the time stamp counter: offset, and the code there.
-    time_stamps: Vec<(u64, [u8; 8])>,
+    time_stamps: BTreeSet<(u64, [u8; 8])>,
 }
 
 impl Tracer {
@@ -262,7 +262,7 @@ impl Tracer {
             complained: false,
             vdso: vdso::patch(&[]),
             inside: None,
-            time_stamps: Vec::new(),
+            time_stamps: BTreeSet::new(),
         };
         tracer
             .threads
@@ -740,7 +740,7 @@ impl Tracer {
         match interpreter {
             None => self.used(tid, Source::Tsc),
             Some(offset) if arch::quiet_time_stamp(code).is_some() => {
-                self.time_stamps.push((offset, code));
+                self.time_stamps.insert((offset, code));
             }
             Some(_) => {}
         }
@@ -764,7 +764,7 @@ impl Tracer {
             .iter()
             .map(|(offset, _)| base + offset)
             .collect();
-        // In another interpreter there may be nothing at such a place.
+        // Another interpreter may end before such a place, and then before all that follow.
         let found = sys::read_words(tid, &places).unwrap_or_default();
         for ((place, (_, code)), found) in places.iter().zip(&self.time_stamps).zip(found) {
             if found == *code

@@ -146,10 +146,15 @@ impl Tracer {
         }
     }
 
-    /// The error for a name that leads nowhere, where we see what the process sees.
+    /// The error for a name below `/sys` that leads nowhere, where we see what the process sees.
     pub(super) fn missing(&self, tid: Tid, name: FileName) -> io::Result<Option<i32>> {
+        const BELOW: &str = "/sys/";
         let process = &self.processes[&self.threads[&tid].process];
-        if !process.at_home || !process.privileged {
+        if !process.at_home || !process.privileged || name.path == 0 {
+            return Ok(None);
+        }
+        // Of others links may lead to what `/proc` tells of the process that asks.
+        if sys_string(tid, name.path, BELOW.len())? != BELOW.as_bytes() {
             return Ok(None);
         }
         Ok(match self.find(tid, name, 0)? {
