@@ -307,11 +307,10 @@ impl LayerSource for StoreLayers<'_> {
 
     fn file(&self, digest: &LayerDigest) -> Result<Option<File>, StoreError> {
         let blob = BlobId::new(*digest.digest());
-        if self.store.wrote(&blob) && !self.stop.load(Ordering::Relaxed) {
-            self.store.blob_file(&blob)
-        } else {
-            Ok(None)
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(None);
         }
+        self.store.own_file(&blob)
     }
 }
 

@@ -152,9 +152,11 @@ fn configure(out: &mut String, force: &str, packages: &[Package], order: &[usize
         write!(out, " {}", package.info_name()).expect("a string takes everything");
     }
     out.push_str(
-        "\nfor name; do
+        "
+states=$(dpkg-query -W -f ' ${db:Status-Status}=${Package} ${db:Status-Status}=${binary:Package} ' \"$@\")
+for name; do
   shift
-  case $(dpkg-query -W -f '${db:Status-Status}' \"$name\") in unpacked) set -- \"$@\" \"$name\" ;; esac
+  case $states in *\" unpacked=$name \"*) set -- \"$@\" \"$name\" ;; esac
 done
 ",
     );

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
 use immbuild_cas::canonical::{Canonical, DecodeError, Decoder, Encoder};
-use immbuild_cas::digest::Digest;
+use immbuild_cas::digest::{Digest, Hasher};
 use immbuild_cas::tree::File;
 
 use super::at_most;
@@ -216,13 +216,12 @@ immbuild_cas::id! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WrittenBlock {
     pub(super) key: BlockKey,
-    /// Digest of its bytes in the layer.
-    pub(super) digest: Digest,
-    /// How many these are.
+    /// How many bytes it has in the layer.
     pub(super) length: u32,
     /// How many bytes of the tar they stand for.
     pub(super) uncompressed: u32,
-    /// States of the hashers of the tar and of the layer behind it.
+    /// States of the hashers of the tar and of the layer behind it. The second, with the one before it, is also what the
+    /// bytes in the layer are checked by.
     pub(super) states: (Vec<u8>, Vec<u8>),
 }
 
@@ -238,7 +237,6 @@ impl Blocks {
             .map(|_| {
                 Ok(WrittenBlock {
                     key: BlockKey::new(decoder.digest()?),
-                    digest: decoder.digest()?,
                     length: decoder.u32()?,
                     uncompressed: decoder.u32()?,
                     states: (decoder.bytes()?.to_vec(), decoder.bytes()?.to_vec()),
@@ -252,12 +250,11 @@ impl Blocks {
 
 impl Canonical for Blocks {
     const TAG: &'static str = "blocks";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn encode_fields(&self, out: &mut Encoder) {
         out.sequence(self.0.iter(), |out, block| {
             out.digest(block.key.digest());
-            out.digest(&block.digest);
             out.u32(block.length);
             out.u32(block.uncompressed);
             out.bytes(&block.states.0);
@@ -299,9 +296,11 @@ impl Earlier {
 
     pub(super) fn block(&self, nth: usize) -> Option<EarlierBlock<'_>> {
         let (at, block) = self.blocks.get(nth)?;
+        let before = nth.checked_sub(1).map(|nth| &self.blocks[nth].1);
         Some(EarlierBlock {
             layer: &self.layer,
             at: *at,
+            before,
             block,
         })
     }
@@ -312,6 +311,7 @@ impl Earlier {
 pub(super) struct EarlierBlock<'a> {
     layer: &'a fs::File,
     at: u64,
+    before: Option<&'a WrittenBlock>,
     pub(super) block: &'a WrittenBlock,
 }
 
@@ -334,6 +334,11 @@ impl EarlierBlock<'_> {
     pub(super) fn read_encoded(&self, stands: &mut Vec<u8>) -> Option<()> {
         stands.resize(self.block.length as usize, 0);
         self.layer.read_exact_at(stands, self.at).ok()?;
-        (Digest::of(stands) == self.block.digest).then_some(())
+        let mut hasher = match self.before {
+            Some(before) => Hasher::resume(&before.states.1)?,
+            None => Hasher::new(),
+        };
+        hasher.update(stands);
+        (hasher.state() == self.block.states.1).then_some(())
     }
 }

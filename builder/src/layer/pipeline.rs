@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use immbuild_cas::digest::{Digest, Hasher};
+use immbuild_cas::digest::Hasher;
 
 use super::blocks::{BlockKey, Blocks, EarlierBlock, WrittenBlock};
 use super::codec::{BLOCK, BlockEncoder, Compression, EncoderError};
@@ -24,7 +24,6 @@ struct Block {
     input: Box<[u8]>,
     filled: usize,
     output: Vec<u8>,
-    digest: Digest,
 }
 
 impl Block {
@@ -33,7 +32,6 @@ impl Block {
             input: vec![0; BLOCK].into(),
             filled: 0,
             output: Vec::new(),
-            digest: Digest::from_bytes([0; 32]),
         }
     }
 
@@ -213,7 +211,7 @@ fn encode_jobs(
             return;
         };
         let result = match &job.work {
-            Work::Encode => encode(compression, &mut encoder, &mut job.block),
+            Work::Encode => encode(&mut encoder, &mut job.block),
             Work::TakeOver(earlier) => take_over(compression, earlier, &mut job.block),
             Work::Repeat(earlier) => earlier
                 .read_encoded(&mut job.block.output)
@@ -224,21 +222,11 @@ fn encode_jobs(
     }
 }
 
-fn encode(
-    compression: Compression,
-    encoder: &mut BlockEncoder,
-    block: &mut Block,
-) -> Result<(), BlockError> {
-    let Block {
-        input,
-        filled,
-        output,
-        digest,
-    } = block;
-    let input = &input[..*filled];
-    encoder.encode(input, output).map_err(BlockError::Encoder)?;
-    *digest = Digest::of(compression.stands_for(input, output));
-    Ok(())
+fn encode(encoder: &mut BlockEncoder, block: &mut Block) -> Result<(), BlockError> {
+    let input = &block.input[..block.filled];
+    encoder
+        .encode(input, &mut block.output)
+        .map_err(BlockError::Encoder)
 }
 
 /// The hashers as they were behind this block.
@@ -255,7 +243,6 @@ fn take_over(
 ) -> Result<(), BlockError> {
     let read = earlier.read(compression, &mut block.output, &mut block.input);
     block.filled = read.ok_or(BlockError::Earlier)?;
-    block.digest = earlier.block.digest;
     Ok(())
 }
 
@@ -290,16 +277,19 @@ fn write_in_order(
             known.clone()
         } else {
             hashers.0.update(block.bytes());
-            if compression != Compression::None {
+            let tar = hashers.0.state();
+            let layer = if compression == Compression::None {
+                tar.clone()
+            } else {
                 hashers.1.update(written);
-            }
+                hashers.1.state()
+            };
             let short = |length| u32::try_from(length).expect("a block has some 4 MiB at most");
             WrittenBlock {
                 key,
-                digest: block.digest,
                 length: short(written.len()),
                 uncompressed: short(block.filled),
-                states: (hashers.0.state(), hashers.1.state()),
+                states: (tar, layer),
             }
         };
         size += u64::from(written.length);

@@ -43,12 +43,12 @@ pub use fsck::FsckReport;
 pub use gc::GcReport;
 pub use incoming::Incoming;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use self::files::{TempFile, Workspace, failed, found, is_at, make_directory};
@@ -84,8 +84,28 @@ pub struct LocalStore {
     workspace: Arc<Workspace>,
     packs: Packs,
     directories: DirectoryCache,
-    /// Blobs that this value wrote and whose writer hashed them.
-    vouched: Mutex<BTreeSet<Digest>>,
+    /// Large blobs that this value wrote and that were hashed then, as their files were: read again they are not hashed again.
+    written: Mutex<BTreeMap<Digest, FileState>>,
+}
+
+/// What changes when somebody writes to a file, or puts another in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FileState {
+    file: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self {
+            file: (metadata.dev(), metadata.ino()),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// What is in a store, in numbers and bytes on disk.
@@ -184,7 +204,7 @@ impl LocalStore {
             lock,
             workspace,
             directories: DirectoryCache::default(),
-            vouched: Mutex::default(),
+            written: Mutex::default(),
         })
     }
 
@@ -421,11 +441,38 @@ impl LocalStore {
         let file = self
             .blob_file(&BlobId::new(*digest))?
             .ok_or(StoreError::Missing(*digest))?;
+        if self.is_as_written(digest, &file) {
+            return Ok(CheckedReader::Own(file));
+        }
         Ok(CheckedReader::File {
             reader: VerifiedReader::new(file, *digest),
             store: self,
             digest: *digest,
         })
+    }
+
+    /// Makes it the blob of this digest, which its bytes had when they were written.
+    fn persist_hashed(&self, temp: TempFile, digest: Digest) -> Result<(), StoreError> {
+        let path = self.blob_path(&digest);
+        temp.persist(&path)?;
+        // Not known, it is only hashed again.
+        if let Ok(metadata) = fs::symlink_metadata(&path) {
+            self.written().insert(digest, FileState::of(&metadata));
+        }
+        Ok(())
+    }
+
+    /// Did this value write the file, and has nobody touched it since?
+    fn is_as_written(&self, digest: &Digest, file: &File) -> bool {
+        let written = self.written().get(digest).copied();
+        written.is_some_and(|state| {
+            file.metadata()
+                .is_ok_and(|metadata| FileState::of(&metadata) == state)
+        })
+    }
+
+    fn written(&self) -> MutexGuard<'_, BTreeMap<Digest, FileState>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what is in `head` and then in `rest`, as a file of its own.
@@ -453,7 +500,7 @@ impl LocalStore {
             temp.file
                 .set_permissions(Permissions::from_mode(0o444))
                 .map_err(failed("write", &temp.path))?;
-            temp.persist(&self.blob_path(&digest))?;
+            self.persist_hashed(temp, digest)?;
         }
         Ok((id, length))
     }
@@ -554,6 +601,8 @@ fn read_full(source: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, StoreErr
 enum CheckedReader<'a> {
     /// Already checked.
     Packed(io::Cursor<Vec<u8>>),
+    /// Hashed when it was written.
+    Own(File),
     /// Checked at the end.
     File {
         reader: VerifiedReader<File>,
@@ -566,6 +615,7 @@ impl Read for CheckedReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Packed(bytes) => bytes.read(buffer),
+            Self::Own(file) => file.read(buffer),
             Self::File {
                 reader,
                 store,
@@ -584,14 +634,14 @@ impl BlobSource for LocalStore {
     fn open(&self, id: &BlobId) -> Result<Box<dyn Read + Send + '_>, StoreError> {
         Ok(match self.open_checked(id.digest())? {
             CheckedReader::Packed(bytes) => Box::new(bytes),
-            file @ CheckedReader::File { .. } => Box::new(BufReader::with_capacity(CHUNK, file)),
+            file => Box::new(BufReader::with_capacity(CHUNK, file)),
         })
     }
 
     fn read(&self, id: &BlobId) -> Result<Vec<u8>, StoreError> {
         match self.open_checked(id.digest())? {
             CheckedReader::Packed(bytes) => Ok(bytes.into_inner()),
-            mut file @ CheckedReader::File { .. } => {
+            mut file => {
                 let mut bytes = Vec::new();
                 file.read_to_end(&mut bytes)
                     .map_err(|error| read_error(id.digest(), error))?;
