@@ -56,6 +56,11 @@ pub(crate) const PLAIN: Example = Example {
 /// What `sha256sum` has to say of outputs whose bytes are committed, as those of images are in the lock.
 const SUMS: &str = "SHA256SUMS";
 
+/// The wheels that an example asks for: the machine's own pip fetches them, from where it is configured for.
+const REQUIREMENTS: &str = "requirements.txt";
+/// Where they are then, beside the spec.
+const WHEELS: &str = "wheels";
+
 /// Every example, smallest first.
 pub const EXAMPLES: &[Example] = &[
     Example {
@@ -95,6 +100,13 @@ pub const EXAMPLES: &[Example] = &[
             "/a?b=1",
             r#"{"path": "/a", "query": {"b": ["1"]}}"#,
         )),
+        is_long: true,
+        ..PLAIN
+    },
+    Example {
+        name: "wheels",
+        material: Material::Archive,
+        says: Some(Says::Answers("/hello/moon", r#"{"hello": "moon"}"#)),
         is_long: true,
         ..PLAIN
     },
@@ -196,6 +208,14 @@ impl Example {
         let _ = std::fs::remove_file(directory.join("spec.lock"));
         let store = place.join("store");
         let vendor = text(&directory.join("vendor"));
+        let requirements = directory.join(REQUIREMENTS);
+        if requirements.exists() {
+            let mut arguments = vec!["-m", "pip", "download", "--quiet", "--require-hashes"];
+            arguments.extend(["--no-deps", "--only-binary=:all:"]);
+            let (wheels, requirements) = (text(&directory.join(WHEELS)), text(&requirements));
+            arguments.extend(["--dest", &wheels, "--requirement", &requirements]);
+            run("python3", &arguments)?;
+        }
         for words in [&["lock"][..], &["vendor", "-o", &vendor]] {
             told(&world, words, &directory, &store)?;
         }
@@ -227,7 +247,10 @@ fn told(world: &World<'_>, words: &[&str], directory: &Path, store: &Path) -> Re
         arguments.push(word.into());
     }
     arguments.push(directory.join("spec.toml").into());
-    let output = world.command(&arguments, directory)?.output()?;
+    let output = world
+        .command(&arguments, directory)?
+        .env("PIP_FIND_LINKS", directory.join(WHEELS))
+        .output()?;
     ensure!(
         output.status.success(),
         "immbuild {} ended with {}: {}",

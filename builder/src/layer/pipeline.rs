@@ -19,6 +19,9 @@ use super::{DiffId, LayerDigest, LayerError, LayerInfo, at_most};
 /// More encoders than this would wait for the one thread that reads and verifies files, and each holds two blocks.
 const MOST_ENCODERS: usize = 8;
 
+/// How much is hashed and then written at once, in bytes.
+const PIECE: usize = 128 << 10;
+
 /// A piece of the stream with room for its compressed form. Passed around and used again.
 struct Block {
     input: Box<[u8]>,
@@ -271,17 +274,29 @@ fn write_in_order(
             Some(_) => &block.output,
             None => compression.stands_for(block.bytes(), &block.output),
         };
-        out.write_all(written).map_err(LayerError::Write)?;
         let written = if let Some(known) = repeated {
+            out.write_all(written).map_err(LayerError::Write)?;
             hashers = resume(known).ok_or(LayerError::Earlier)?;
             known.clone()
         } else {
-            hashers.0.update(block.bytes());
+            let is_tar = compression == Compression::None;
+            if !is_tar {
+                hashers.0.update(block.bytes());
+            }
+            // By pieces that the processor still has at hand when they are written.
+            for piece in written.chunks(PIECE) {
+                let hasher = if is_tar {
+                    &mut hashers.0
+                } else {
+                    &mut hashers.1
+                };
+                hasher.update(piece);
+                out.write_all(piece).map_err(LayerError::Write)?;
+            }
             let tar = hashers.0.state();
-            let layer = if compression == Compression::None {
+            let layer = if is_tar {
                 tar.clone()
             } else {
-                hashers.1.update(written);
                 hashers.1.state()
             };
             let short = |length| u32::try_from(length).expect("a block has some 4 MiB at most");

@@ -69,6 +69,7 @@ fn file_of(store: &LocalStore, directory: &str, end: &str) -> PathBuf {
 
 fn flip(path: &Path, offset: u64) {
     let mode = fs::metadata(path).unwrap().permissions();
+    wait_for_the_clock(path);
     fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
     let file = OpenOptions::new()
         .read(true)
@@ -79,6 +80,22 @@ fn flip(path: &Path, offset: u64) {
     file.read_exact_at(&mut byte, offset).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], offset).unwrap();
     fs::set_permissions(path, mode).unwrap();
+}
+
+/// Until the file system's clock, which ticks every few milliseconds, has another time than the file.
+fn wait_for_the_clock(path: &Path) {
+    let changed = |path: &Path| {
+        let metadata = fs::metadata(path).unwrap();
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let probe = directory.path().join("probe");
+    loop {
+        fs::write(&probe, "").unwrap();
+        if changed(&probe) > changed(path) {
+            return;
+        }
+    }
 }
 
 fn require_root() {
@@ -261,6 +278,21 @@ fn a_damaged_blob_is_set_aside_and_can_be_made_again() {
 }
 
 #[test]
+fn a_blob_is_the_stores_own_until_somebody_writes_to_it() {
+    let (_directory, store) = fresh();
+    let id = store.put_bytes(&large(2)).unwrap();
+    let is_own = |store: &LocalStore| store.own_file(&id).unwrap().is_some();
+    assert!(is_own(&store));
+    assert!(!is_own(&open(store.path())));
+    flip(&file_of(&store, "blobs", ""), 5);
+    assert!(!is_own(&store));
+    // Not even when it is as it was.
+    flip(&file_of(&store, "blobs", ""), 5);
+    assert!(!is_own(&store));
+    assert_eq!(store.read(&id).unwrap(), large(2));
+}
+
+#[test]
 fn a_damaged_blob_fails_while_it_is_copied_out() {
     let (_directory, store) = fresh();
     let id = store.put_bytes(&large(3)).unwrap();
@@ -274,6 +306,7 @@ fn a_truncated_blob_is_damaged() {
     let (_directory, store) = fresh();
     let id = store.put_bytes(&large(3)).unwrap();
     let path = file_of(&store, "blobs", "");
+    wait_for_the_clock(&path);
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     File::create(&path).unwrap();
     assert!(matches!(store.read(&id), Err(StoreError::Damaged { .. })));
