@@ -83,8 +83,9 @@ pub fn of_pip(
     }
     for link in words(&options.links) {
         let path = link.strip_prefix("file://").unwrap_or(&link);
-        if path.starts_with('/') {
-            places.directories.push(PathBuf::from(path));
+        // Pages with links are no places of ours.
+        if !path.contains("://") {
+            places.directories.extend(std::path::absolute(path));
         }
     }
     places
@@ -218,5 +219,9 @@ mod tests {
         );
         let expected = [PathBuf::from("/opt/wheels"), PathBuf::from("/srv/w")];
         assert_eq!(places(&[links], &[]).directories, expected);
+        // A relative one is where immbuild was started, as it is for pip.
+        let here = std::env::current_dir().expect("it is somewhere");
+        let links = ("PIP_FIND_LINKS", "wheels https://l.example.com/");
+        assert_eq!(places(&[links], &[]).directories, [here.join("wheels")]);
     }
 }

@@ -84,7 +84,8 @@ pub enum StoreError {
 
 /// Gives blobs by digest.
 pub trait BlobSource: Send + Sync {
-    /// Opens a blob. The reader MUST be read to its end: the last read fails when the bytes were not the right ones.
+    /// Opens a blob. The reader MUST be read to its end: the last read fails when the bytes were not the right ones,
+    /// unless it is known already that they are.
     fn open(&self, id: &BlobId) -> Result<Box<dyn Read + Send + '_>, StoreError>;
 
     /// The whole blob, checked.

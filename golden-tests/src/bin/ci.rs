@@ -149,7 +149,7 @@ fn main() -> ExitCode {
 /// Loop mounts, user switching and package installation need root.
 fn again_as_root() -> ExitCode {
     let program = std::env::current_exe().expect("a running program has a path");
-    let keep = "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CI";
+    let keep = "--preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME,CI,PIP_CONFIG_FILE,PIP_INDEX_URL,PIP_FIND_LINKS,PIP_CERT,https_proxy";
     let status = Command::new("sudo")
         .arg(keep)
         .arg(program)

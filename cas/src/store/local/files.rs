@@ -194,7 +194,7 @@ impl TempFile {
     }
 
     /// Gives it its final name, in place of whatever has that name.
-    pub(super) fn persist(self, target: &Path) -> Result<(), StoreError> {
+    pub(super) fn persist(&self, target: &Path) -> Result<(), StoreError> {
         rename_to(&self.path, target)
     }
 }

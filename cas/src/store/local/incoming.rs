@@ -35,7 +35,7 @@ impl Incoming<'_> {
     /// Keeps what was written as the blob of this id. The caller vouches for the digest; a wrong one is found by the
     /// first reader in another process, as any damage is.
     pub fn keep(self, id: BlobId) -> Result<(), StoreError> {
-        self.store.persist_hashed(self.file, *id.digest())
+        self.store.persist_hashed(&self.file, *id.digest())
     }
 }
 

@@ -14,8 +14,8 @@
 //!
 //! **What it withstands.** *A kill at any point*: whatever has its final name is whole, since it was renamed or
 //! appended with one call; the rest is in `tmp/` and goes with the next gc. *A full disk*: the same. *A crash of the
-//! machine and bit rot*: objects are not synced one by one; instead every read is checked, and what is not what its
-//! digest says is set aside, is not there any more, and is made again. *Several processes*: they share blobs, packs
+//! machine and bit rot*: objects are not synced one by one; instead what this process did not write just now is checked
+//! when it is read, and what is not what its digest says is set aside, is not there any more, and is made again. *Several processes*: they share blobs, packs
 //! and records without waiting for each other; only gc wants to be alone.
 //!
 //! Must never know what a record is for.
@@ -43,7 +43,7 @@ pub use fsck::FsckReport;
 pub use gc::GcReport;
 pub use incoming::Incoming;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -85,10 +85,44 @@ pub struct LocalStore {
     packs: Packs,
     directories: DirectoryCache,
     /// Large blobs that this value wrote and that were hashed then, as their files were: read again they are not hashed again.
-    written: Mutex<BTreeMap<Digest, FileState>>,
+    written: Mutex<Written>,
 }
 
-/// What changes when somebody writes to a file, or puts another in its place.
+/// The files that were written last, as far as memory may still hold them: one that has to come from the disk again is hashed,
+/// since a disk may lose what it took.
+#[derive(Debug, Default)]
+struct Written {
+    states: BTreeMap<Digest, FileState>,
+    /// In the order they were written.
+    order: VecDeque<Digest>,
+    bytes: u64,
+}
+
+impl Written {
+    /// Bytes of all of them, the last one aside.
+    const MOST: u64 = 2 << 30;
+
+    fn insert(&mut self, digest: Digest, state: FileState) {
+        if let Some(before) = self.states.insert(digest, state) {
+            self.bytes -= before.size;
+        } else {
+            self.order.push_back(digest);
+        }
+        self.bytes += state.size;
+        while self.bytes > Self::MOST && self.order.len() > 1 {
+            let oldest = self.order.pop_front().expect("there are two");
+            let state = self.states.remove(&oldest).expect("each has a state");
+            self.bytes -= state.size;
+        }
+    }
+
+    fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// What changes when somebody writes to a file, or puts another in its place: not sooner than the file system's clock
+/// ticks, which is a matter of milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileState {
     file: (u64, u64),
@@ -230,7 +264,7 @@ impl LocalStore {
         found(File::open(&path)).map_err(failed("open", &path))
     }
 
-    /// Appends a whole blob to `out` and gives its length. It is hashed on the way, so an error means that `out` holds
+    /// Appends a whole blob to `out` and gives its length. It is checked on the way, so an error means that `out` holds
     /// bytes that must not be used.
     pub fn copy_out(&self, id: &BlobId, out: &mut dyn Write) -> Result<u64, StoreError> {
         let mut reader = self.open_checked(id.digest())?;
@@ -452,11 +486,10 @@ impl LocalStore {
     }
 
     /// Makes it the blob of this digest, which its bytes had when they were written.
-    fn persist_hashed(&self, temp: TempFile, digest: Digest) -> Result<(), StoreError> {
-        let path = self.blob_path(&digest);
-        temp.persist(&path)?;
+    fn persist_hashed(&self, temp: &TempFile, digest: Digest) -> Result<(), StoreError> {
+        temp.persist(&self.blob_path(&digest))?;
         // Not known, it is only hashed again.
-        if let Ok(metadata) = fs::symlink_metadata(&path) {
+        if let Ok(metadata) = temp.file.metadata() {
             self.written().insert(digest, FileState::of(&metadata));
         }
         Ok(())
@@ -464,14 +497,14 @@ impl LocalStore {
 
     /// Did this value write the file, and has nobody touched it since?
     fn is_as_written(&self, digest: &Digest, file: &File) -> bool {
-        let written = self.written().get(digest).copied();
+        let written = self.written().states.get(digest).copied();
         written.is_some_and(|state| {
             file.metadata()
                 .is_ok_and(|metadata| FileState::of(&metadata) == state)
         })
     }
 
-    fn written(&self) -> MutexGuard<'_, BTreeMap<Digest, FileState>> {
+    fn written(&self) -> MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -500,7 +533,7 @@ impl LocalStore {
             temp.file
                 .set_permissions(Permissions::from_mode(0o444))
                 .map_err(failed("write", &temp.path))?;
-            self.persist_hashed(temp, digest)?;
+            self.persist_hashed(&temp, digest)?;
         }
         Ok((id, length))
     }
