@@ -152,15 +152,22 @@ fn blocks_end_before_large_files_and_are_never_longer_than_the_longest() {
 #[test]
 fn a_damaged_earlier_layer_is_noticed() {
     let store = MemoryStore::new();
-    let plan = plan(&store, &empty(&store), &many(&store, 3_000, &[]));
+    let plan = |changed: &[usize]| {
+        let tree = many(&store, 3_000, changed);
+        plan(&store, &empty(&store), &tree)
+    };
+    // The same from its start on, and something else before what is damaged.
+    let (before, after) = (plan(&[]), plan(&[10]));
     for compression in ALL {
-        let (whole, info) = write(&plan, &store, compression, 2);
+        let (whole, info) = write(&before, &store, compression, 2);
         let mut damaged = whole.clone();
         let middle = damaged.len() / 2;
         damaged[middle] ^= 1;
         for bytes in [&damaged[..], &whole[..middle]] {
-            let error = write_after(&plan, &store, compression, &earlier(bytes, &info));
-            assert!(matches!(error, Err(LayerError::Earlier)));
+            for plan in [&before, &after] {
+                let error = write_after(plan, &store, compression, &earlier(bytes, &info));
+                assert!(matches!(error, Err(LayerError::Earlier)));
+            }
         }
     }
 }
