@@ -7,12 +7,13 @@ use crate::exec::embedded::RunError;
 use crate::exec::sandbox::{SandboxError, Status};
 use crate::exec::scheduler::ExecError;
 use crate::graph::Origin;
+use crate::spec::model::Source;
 
 /// A failed build as sentences.
 pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failure {
     match error {
         ExecError::Source { name, source } => at_source(source, &name, project),
-        ExecError::Run { origin, source } => of_step(&origin, source),
+        ExecError::Run { origin, source } => at_origin(of_step(&origin, source), &origin, project),
         ExecError::File { origin, source } => {
             let failure = Failure::of(Exit::Spec, &source);
             in_step(failure, &origin, project)
@@ -42,9 +43,7 @@ pub fn of_exec(error: ExecError<RunError, Failure>, project: &Project) -> Failur
 
 /// Points at the source in the spec.
 fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
-    let resolved = project.resolve_defaults().unwrap_or_default();
-    let mut sources = resolved.values().flat_map(|spec| spec.sources.values());
-    match sources.find(|source| source.name.as_str() == name) {
+    match source(name, project) {
         Some(source) => {
             let place = Place {
                 file: project.file.clone(),
@@ -56,6 +55,42 @@ fn at_source(failure: Failure, name: &str, project: &Project) -> Failure {
     }
 }
 
+fn source(name: &str, project: &Project) -> Option<Source> {
+    let resolved = project.resolve_defaults().unwrap_or_default();
+    resolved
+        .into_values()
+        .flat_map(|spec| spec.sources.into_values())
+        .find(|source| source.name.as_str() == name)
+}
+
+/// Shows the step, or the source, where nothing says a place yet.
+fn at_origin(mut failure: Failure, origin: &Origin, project: &Project) -> Failure {
+    if failure.exit == Exit::Interrupted {
+        return failure;
+    }
+    let span = match origin {
+        Origin::Source { name } => source(name, project).map(|source| source.span),
+        Origin::Step { stage, number, .. } => {
+            let resolved = project.resolve_defaults().unwrap_or_default();
+            let mut stages = resolved.values().flat_map(|spec| spec.stages.values());
+            stages
+                .find(|found| found.name.as_str() == stage)
+                .and_then(|stage| stage.steps.get(number - 1))
+                .map(|step| step.span)
+        }
+        Origin::Start => None,
+    };
+    if let Some(first) = failure.diagnostics.first_mut()
+        && first.place.is_none()
+    {
+        first.place = span.map(|span| Place {
+            file: project.file.clone(),
+            span,
+        });
+    }
+    failure
+}
+
 /// Says in which step of which spec.
 fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure {
     if let Some(first) = failure.diagnostics.first_mut() {
@@ -65,15 +100,11 @@ fn in_step(mut failure: Failure, origin: &Origin, project: &Project) -> Failure 
             None => message,
         });
         first.message = match origin {
-            Origin::Step { text, .. } => format!(
-                "cannot do step `{}` of `{}`: {text}",
-                origin.label(),
-                project.path.display()
-            ),
+            Origin::Step { text, .. } => format!("cannot do step `{}`: {text}", origin.label()),
             Origin::Source { .. } | Origin::Start => format!("cannot do `{}`", origin.label()),
         };
     }
-    failure
+    at_origin(failure, origin, project)
 }
 
 fn of_step(origin: &Origin, error: RunError) -> Failure {

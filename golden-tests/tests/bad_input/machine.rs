@@ -293,11 +293,15 @@ fn where_an_overlay_cannot_keep_its_marks_no_step_runs() {
     lab.store = memory.path().join("store");
     lab.run(&OUTPUT).refused(
         8,
-        r"
+        r#"
 error: step `image.3` failed
   cause: cannot mount the overlay of the root directory: Operation not supported (os error 95)
+ --> spec.toml:9:1
+  |
+9 | { shell = "echo a > /a" },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: keep the store on a local file system with extended attributes (ext4, xfs, btrfs, tmpfs); overlay in user namespaces needs Linux 5.11
-",
+"#,
     );
     // What executes nothing needs no overlay.
     lab.write("data", "a");

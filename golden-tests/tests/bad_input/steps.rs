@@ -19,17 +19,43 @@ fn a_failed_step_tells_its_status_its_last_words_and_what_to_type() {
     );
 }
 
+/// A script of many lines is shown by its first.
+#[test]
+fn a_failed_step_is_shown_where_it_is_written() {
+    let lab = Lab::with_shell("{ shell = \"\"\"\nbusybox true\nexit 4\n\"\"\" },", "");
+    lab.run(&OUTPUT).refused_with(
+        7,
+        &[" --> spec.toml:9:1\n  |\n9 | { shell = \"\"\"\n  | ^^^^^^^^^^^^^\n"],
+    );
+    let lab = Lab::with_shell("{ remove = \"/nowhere\" },", "");
+    lab.run(&OUTPUT).refused(
+        3,
+        r#"
+error: cannot do step `image.3`: remove /nowhere
+  cause: there is nothing at `/nowhere` to remove
+ --> spec.toml:9:1
+  |
+9 | { remove = "/nowhere" },
+  | ^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+}
+
 #[test]
 fn a_step_that_prints_nothing_has_no_log_to_look_at() {
     Lab::with_shell("{ shell = \"kill -9 $$\" },", "")
         .run(&OUTPUT)
         .refused(
             7,
-            r"
+            r#"
 error: step `image.3` failed
   cause: `/bin/sh -eu -c kill -9 $$` was killed by signal 9; it printed nothing
+ --> spec.toml:9:1
+  |
+9 | { shell = "kill -9 $$" },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^
 hint: `immbuild shell image.3` opens a shell where it ended
-",
+"#,
         );
 }
 
@@ -101,11 +127,15 @@ fn a_program_that_is_not_there_is_named() {
         .run(&OUTPUT)
         .refused(
             7,
-            r"
+            r#"
 error: step `image.3` failed
   cause: cannot execute `make`: No such file or directory (os error 2)
+ --> spec.toml:9:1
+  |
+9 | { run = ["make"] },
+  | ^^^^^^^^^^^^^^^^^^
 hint: neither the program nor, for a script or a dynamic program, its interpreter may be missing
-",
+"#,
         );
 }
 
@@ -115,11 +145,15 @@ fn a_directory_that_is_not_there_is_named() {
         .run(&OUTPUT)
         .refused(
             7,
-            r"
+            r#"
 error: step `image.3` failed
   cause: cannot start in `/src`: No such file or directory (os error 2)
+ --> spec.toml:9:1
+  |
+9 | { run = ["busybox"], in = "/src" },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: `in` must name a directory that is there: make it with `mkdir` or `copy` before
-",
+"#,
         );
 }
 
@@ -129,11 +163,15 @@ fn a_user_that_the_root_does_not_know_is_named() {
         .run(&OUTPUT)
         .refused(
             3,
-            r"
+            r#"
 error: step `image.3` failed
   cause: there is no user `shop` in `/etc/passwd`
+ --> spec.toml:9:1
+  |
+9 | { run = ["busybox"], as = "shop" },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: a name in `as` must be in the root's /etc/passwd; numbers always work
-",
+"#,
         );
 }
 
@@ -178,10 +216,14 @@ fn a_secret_that_was_not_given_is_asked_for() {
     let lab = Lab::with_shell("{ run = [\"busybox\"], secrets = [\"token\"] },", "");
     lab.run(&OUTPUT).refused(
         2,
-        r"
+        r#"
 error: step `image.3` needs the secret `token`
+ --> spec.toml:9:1
+  |
+9 | { run = ["busybox"], secrets = ["token"] },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: add `--secret token=env:VARIABLE` or `--secret token=file:PATH`
-",
+"#,
     );
     lab.run(&["build", "--secret", "token=env:TOKEN"]).refused(
         2,
@@ -214,11 +256,15 @@ fn a_secret_in_a_file_that_a_step_leaves_is_an_error() {
     lab.run(&[&OUTPUT[..], &["--secret", &secret]].concat())
         .refused(
             7,
-            r"
+            r#"
 error: step `image.3` failed
   cause: the file `/log` it left holds the secret `token`
+ --> spec.toml:9:1
+  |
+9 | { shell = "(busybox head -c 300000 /dev/zero; busybox tr a-z A-Z < /run/secrets/token; busybox printf %s $(busybox cat /run/secrets/token)) > /log", secrets = ["token"] },
+  | ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
 hint: use the secret where it is, in `/run/secrets`, or remove the file in the same step
-",
+"#,
         );
 }
 
