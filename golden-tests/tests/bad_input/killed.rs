@@ -227,7 +227,11 @@ fn a_build_that_is_interrupted_at_any_moment_tidies_up() {
     let whole = start.elapsed();
     let moments = 8;
     let mut interrupted = 0;
-    for moment in 1..moments {
+    // Every moment once; and again on a machine that is so busy that few were hit.
+    for (tried, moment) in (1..moments).cycle().take(28).enumerate() {
+        if tried >= 7 && interrupted > 2 {
+            break;
+        }
         let lab = data();
         fs::create_dir(lab.file("out")).expect("it can be made");
         let running = lab.start(&["build"]);
