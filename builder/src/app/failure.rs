@@ -597,6 +597,7 @@ impl From<SandboxError> for Failure {
             SandboxError::Cancelled => Exit::Interrupted,
             SandboxError::Directory { .. }
             | SandboxError::Program { .. }
+            | SandboxError::Interpreter { .. }
             | SandboxError::SecretName(_)
             | SandboxError::Killed => Exit::Step,
             SandboxError::Scratch { .. } => Exit::Local,

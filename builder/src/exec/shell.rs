@@ -75,6 +75,7 @@ impl Embedded<'_> {
                 Ok(ended) => return Ok(Some(ended.status)),
                 Err(SandboxError::Program { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound => {}
+                Err(SandboxError::Interpreter { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

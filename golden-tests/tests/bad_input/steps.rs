@@ -134,9 +134,44 @@ error: step `image.3` failed
   |
 9 | { run = ["make"] },
   | ^^^^^^^^^^^^^^^^^^
-hint: neither the program nor, for a script or a dynamic program, its interpreter may be missing
+hint: no directory of the step's `PATH` has it: add what brings it to an earlier step or to `packages`
 "#,
         );
+}
+
+#[test]
+fn an_interpreter_that_is_not_there_is_named() {
+    const WRITTEN: &str = "{ write = \"/s\", mode = \"0755\", text = \"#!/usr/bin/python3 -s\\n\" },\n{ run = [\"/s\"] },";
+    Lab::with_shell(WRITTEN, "").run(&OUTPUT).refused(
+        7,
+        r#"
+error: step `image.4` failed
+  cause: cannot execute `/s`: it needs `/usr/bin/python3`, which is not there
+  --> spec.toml:10:1
+   |
+10 | { run = ["/s"] },
+   | ^^^^^^^^^^^^^^^^
+hint: for a script, add what brings its interpreter; a linker comes with the C library that the program was made for
+"#,
+    );
+    // As an editor of another system leaves it.
+    Lab::with_shell(
+        &WRITTEN.replace("/usr/bin/python3 -s", "/bin/busybox\\r"),
+        "",
+    )
+    .run(&OUTPUT)
+    .refused(
+        7,
+        r#"
+error: step `image.4` failed
+  cause: cannot execute `/s`: it needs `/bin/busybox\r`, which is not there
+  --> spec.toml:10:1
+   |
+10 | { run = ["/s"] },
+   | ^^^^^^^^^^^^^^^^
+hint: the script's lines end in CR LF, and CR is taken for a part of the name: keep it with LF alone
+"#,
+    );
 }
 
 #[test]

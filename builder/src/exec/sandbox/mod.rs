@@ -210,6 +210,14 @@ pub enum SandboxError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The program is there, but not what the kernel starts it with.
+    #[error("cannot execute `{}`: it needs `{}`, which is not there", program.display(), interpreter.to_string_lossy().escape_debug())]
+    Interpreter {
+        /// The first word of the command.
+        program: PathBuf,
+        /// What the first line of a script names, or the linker of a dynamic program.
+        interpreter: PathBuf,
+    },
     /// Anything else between clone and exec.
     #[error("cannot set up the sandbox ({what})")]
     Setup {
@@ -248,9 +256,21 @@ impl SandboxError {
             Self::Limit { .. } => Some(
                 "raise the hard limit of this session, for example in /etc/security/limits.conf",
             ),
-            Self::Program { source, .. } if source.kind() == io::ErrorKind::NotFound => Some(
-                "neither the program nor, for a script or a dynamic program, its interpreter may be missing",
-            ),
+            Self::Program { program, source } if source.kind() == io::ErrorKind::NotFound => {
+                Some(if program.components().nth(1).is_some() {
+                    "there is no such file at this point: paths are those in the image"
+                } else {
+                    "no directory of the step's `PATH` has it: add what brings it to an earlier step or to `packages`"
+                })
+            }
+            Self::Interpreter { interpreter, .. } => {
+                let is_dos = interpreter.as_os_str().as_bytes().ends_with(b"\r");
+                Some(if is_dos {
+                    "the script's lines end in CR LF, and CR is taken for a part of the name: keep it with LF alone"
+                } else {
+                    "for a script, add what brings its interpreter; a linker comes with the C library that the program was made for"
+                })
+            }
             Self::Mount { path, source }
                 if path == Path::new("proc") && source.raw_os_error() == Some(libc::EPERM) =>
             {
@@ -286,6 +306,15 @@ impl From<Failure> for SandboxError {
                 program: path,
                 source,
             },
+            Stage::Interpreter => {
+                let mut parts = path.as_os_str().as_bytes().splitn(2, |byte| *byte == 0);
+                let mut part =
+                    || PathBuf::from(OsStr::from_bytes(parts.next().unwrap_or_default()));
+                Self::Interpreter {
+                    program: part(),
+                    interpreter: part(),
+                }
+            }
             Stage::Setup => Self::Setup { what, source },
             Stage::Killed => Self::Killed,
             Stage::Defect => Self::Defect(what),

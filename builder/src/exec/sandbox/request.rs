@@ -105,6 +105,8 @@ pub(super) enum Stage {
     Limit,
     Directory,
     Program,
+    /// The program is there, what the kernel starts it with is not; the detail is both, with a NUL between.
+    Interpreter,
     Setup,
     Killed,
     /// What could not happen; the detail says it.
@@ -112,7 +114,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Namespaces,
         Self::Scratch,
         Self::Times,
@@ -122,6 +124,7 @@ impl Stage {
         Self::Limit,
         Self::Directory,
         Self::Program,
+        Self::Interpreter,
         Self::Setup,
         Self::Killed,
         Self::Defect,

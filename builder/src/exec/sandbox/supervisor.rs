@@ -35,6 +35,7 @@ use super::idmap::{IdMap, unshare};
 use super::policy::{CAPABILITIES, DOMAIN, HOSTNAME, LIMITS, NAMES, SECRETS, UMASK};
 use super::request::{At, Failure, Left, Report, Request, Stage};
 use super::{Status, mounts, seccomp, terminal};
+use crate::exec::interpreter;
 use crate::exec::tracer::{self, Tracer};
 use crate::hostfs::owner::Owner;
 
@@ -533,15 +534,26 @@ fn execute_program(request: &Request) -> Result<std::convert::Infallible, Failur
         .map(|(name, value)| text(&[name, b"=".as_slice(), value].concat()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut error = Errno::NOENT;
+    let mut interpreter = None;
     for candidate in candidates(program, request.env.get(b"PATH".as_slice())) {
         match execve(&text(&candidate)?, &argv, &env) {
             // As execvp: look on, but remember that there was something.
-            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::NOENT | Errno::NOTDIR => {
+                let file = Path::new(std::ffi::OsStr::from_bytes(&candidate));
+                let names = || interpreter::of_program(&fs::File::open(file).ok()?);
+                interpreter = interpreter.or_else(names);
+            }
             Errno::ACCESS => error = Errno::ACCESS,
             other => return Err(other).at(Stage::Program, name),
         }
     }
-    Err(error).at(Stage::Program, name)
+    match interpreter {
+        Some(interpreter) if error == Errno::NOENT => {
+            let detail = [program, b"\0", &interpreter].concat();
+            Err(error).at(Stage::Interpreter, std::ffi::OsStr::from_bytes(&detail))
+        }
+        _ => Err(error).at(Stage::Program, name),
+    }
 }
 
 fn candidates(program: &[u8], path: Option<&Vec<u8>>) -> Vec<Vec<u8>> {

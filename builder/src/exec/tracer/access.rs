@@ -25,6 +25,7 @@ use super::ids::{Rights, capability};
 use super::open::{PATH_MAX, descriptor_named};
 use super::run::{Answer, Pending, Tracer, sys_string};
 use super::sys::{self, Tid};
+use crate::exec::interpreter;
 use crate::hostfs::owner::{Owner, ROOT};
 
 /// Rights, as mode bits of one class.
@@ -787,7 +788,7 @@ impl Tracer {
             if !self.may(walker.rights, &file, SEARCH) {
                 return Ok(Some(libc::EACCES));
             }
-            let Some(interpreter) = interpreter(&file) else {
+            let Some(interpreter) = interpreter_of(&file) else {
                 return Ok(None);
             };
             way = way!(self.walk_path(walker, libc::AT_FDCWD, &interpreter, Last::Follow));
@@ -869,22 +870,12 @@ impl Tracer {
 }
 
 /// The program that a script names as its interpreter (execve(2)).
-fn interpreter(script: &Spot) -> Option<Vec<u8>> {
-    /// `BINPRM_BUF_SIZE`
-    const LONGEST: usize = 256;
+fn interpreter_of(script: &Spot) -> Option<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = openat(CWD, script.link(), flags, Mode::empty()).ok()?;
-    let mut head = [0; LONGEST];
+    let mut head = [0; interpreter::HEAD];
     let length = rustix::io::pread(&file, &mut head, 0).ok()?;
-    interpreter_in(&head[..length])
-}
-
-fn interpreter_in(head: &[u8]) -> Option<Vec<u8>> {
-    let line = head.strip_prefix(b"#!")?;
-    let line = line.split(|byte| [b'\n', 0].contains(byte)).next()?;
-    let mut words = line.split(|byte| [b' ', b'\t'].contains(byte));
-    let name = words.find(|word| !word.is_empty())?;
-    Some(name.to_vec())
+    interpreter::of_script(&head[..length])
 }
 
 /// What is named by the address of a socket.
@@ -1035,21 +1026,6 @@ mod tests {
     fn what_everybody_may_needs_no_owner() {
         assert!(gives_all(0o755, READ | SEARCH) && gives_all(0o666, WRITE) && gives_all(0, 0));
         assert!(!gives_all(0o744, SEARCH) && !gives_all(0o770, READ));
-    }
-
-    #[test]
-    fn a_script_names_its_interpreter() {
-        let of = |head: &[u8]| interpreter_in(head).map(|name| String::from_utf8(name).unwrap());
-        for (head, name) in [
-            (&b"#!/bin/sh\n"[..], Some("/bin/sh")),
-            (b"#! /usr/bin/env python3\nx", Some("/usr/bin/env")),
-            (b"#!sh\t-e", Some("sh")),
-            (b"#!\n/bin/sh", None),
-            (b"\x7fELF", None),
-            (b"", None),
-        ] {
-            assert_eq!(of(head).as_deref(), name);
-        }
     }
 
     #[test]
