@@ -872,6 +872,14 @@ fn places_of_the_user_and_of_apt_come_after_those_of_the_spec() {
     settings.host.apt = apt;
     let cancel = AtomicBool::new(false);
     let session = Session::open(&settings, &Silent, &cancel).expect("a store");
+    let slip = fs::read_to_string(world.path("spec.toml")).expect("a spec");
+    fs::write(world.path("slip.toml"), slip.replace("stable", "stabel")).expect("written");
+    let project = Project::open(&world.path("slip.toml")).expect("a spec");
+    fails(
+        lock::lock(&session, &project, LockOptions::default()),
+        Exit::Unreachable,
+        &["did you mean `stable`, which apt of this machine has?"],
+    );
     let project = Project::open(&world.path("spec.toml")).expect("a spec");
     lock::lock(&session, &project, LockOptions::default()).expect("apt knows it");
     assert_eq!(world.locked(), ["app 1", "app-data 1", "lib 1"]);

@@ -358,8 +358,19 @@ impl From<FetchError> for Failure {
                 }
                 failure
             }
-            FetchError::NoPlace(_) => wrapped(Exit::Unreachable, &error)
-                .hint("name a place: `mirrors = [\"…\"]` of the archive, or in your configuration"),
+            FetchError::NoPlace { ref near, .. } => {
+                let place =
+                    "name a place: `mirrors = [\"…\"]` of the archive, or in your configuration";
+                let hint = match near {
+                    Some(near) => {
+                        format!(
+                            "did you mean `{near}`, which apt of this machine has? Otherwise {place}"
+                        )
+                    }
+                    None => place.to_owned(),
+                };
+                wrapped(Exit::Unreachable, &error).hint(hint)
+            }
             FetchError::Offline { .. } => {
                 wrapped(Exit::Unreachable, &error).hint("run once without `--offline`")
             }

@@ -17,7 +17,7 @@ use crate::debian::openpgp::{Keyring, Rules};
 use crate::debian::release::Release;
 use crate::debian::solve::{Chosen, List, SOLVER, SolveError, Universe, Wish};
 use crate::debian::sources::{HostSources, Places};
-use crate::diag::{Diagnostic, Place};
+use crate::diag::{Diagnostic, Place, nearest};
 use crate::epoch::Epoch;
 use crate::lock::model::{ALL, DebianPin, Lock, PackagePin, Pin, ReleasePin};
 use crate::platform::Platform;
@@ -348,7 +348,13 @@ impl<'a> Archives<'a> {
     ) -> Result<Suite, Failure> {
         let places = self.places(archive);
         if places.mirrors.is_empty() {
-            return Err(FetchError::NoPlace(archive.name.to_string()).into());
+            return Err(FetchError::NoPlace {
+                archive: archive.name.to_string(),
+                near: nearest(name, self.host.suites())
+                    .filter(|near| *near != name)
+                    .map(ToOwned::to_owned),
+            }
+            .into());
         }
         let mut refused: Vec<(Exit, String)> = Vec::new();
         for offer in self.archive(archive, &places).offers(name) {

@@ -229,6 +229,12 @@ impl Pinner<'_> {
                 hint: None,
             });
         }
+        if !path.include.is_empty() && scanned.report.files == 0 {
+            self.session.events.event(Event::Warning {
+                text: format!("`include` of source `{}` picks no file", source.name),
+                hint: Some("patterns are those of .gitignore, below its `path`".into()),
+            });
+        }
         let pin = Pin::Tree {
             tree: self.session.store.put_tree(&scanned.tree)?,
             file: scanned.is_file,

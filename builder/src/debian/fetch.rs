@@ -28,8 +28,13 @@ const INDEX_MAX: u64 = 1 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Nobody says where the archive is.
-    #[error("nothing says where the archive `{0}` is")]
-    NoPlace(String),
+    #[error("nothing says where the archive `{archive}` is")]
+    NoPlace {
+        /// Its name in the spec.
+        archive: String,
+        /// A suite that is named much like the one that is wanted, and whose place is known.
+        near: Option<String>,
+    },
     /// A file was not fetched.
     #[error("cannot fetch {what}")]
     File {
@@ -132,7 +137,10 @@ impl Archive<'_> {
         size: Option<u64>,
     ) -> Result<BlobId, FetchError> {
         let Some((url, mirrors)) = urls.split_first() else {
-            return Err(FetchError::NoPlace(self.name.to_owned()));
+            return Err(FetchError::NoPlace {
+                archive: self.name.to_owned(),
+                near: None,
+            });
         };
         let request = http::Request {
             url,

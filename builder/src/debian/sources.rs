@@ -116,6 +116,12 @@ impl HostSources {
         Self { entries }
     }
 
+    /// The suites it names.
+    pub fn suites(&self) -> impl Iterator<Item = &str> {
+        let entries = self.entries.iter();
+        entries.flat_map(|entry| entry.suites.iter().map(String::as_str))
+    }
+
     /// The URLs it has for any of these suites of these components, in its order.
     pub fn mirrors(&self, suites: &[String], components: &[String]) -> Vec<String> {
         let has = |all: &[String], wanted: &[String]| wanted.iter().any(|it| all.contains(it));

@@ -713,6 +713,10 @@ impl Scope<'_, '_> {
         };
         let hint = if let Some(near) = nearest(name, known()) {
             format!("did you mean `{near}`?")
+        } else if name.contains([':', '@']) {
+            // As in a Dockerfile.
+            "declare an image of a registry as a source, `[source.NAME]` with `image = \"HOST/REPOSITORY:TAG\"`, and write `NAME` here"
+                .to_owned()
         } else if name.contains(['/', '.']) {
             "write `\"name:path\"`, where `name` is a source or stage; declare a file of this machine as `[source.NAME]`"
                 .to_owned()
@@ -1280,6 +1284,7 @@ impl Scope<'_, '_> {
         fields.finish();
 
         runtime::check_labels(self.reader, &labels);
+        runtime::check_nul(self.reader, &annotations, "an annotation");
         self.check_env(&env);
         self.check_tags(tags.as_deref().unwrap_or_default());
         if let Some(name) = &name {

@@ -50,13 +50,20 @@ const LABELS: &str = "immbuild.runtime.";
 
 /// What `[runtime]` says is said there alone.
 pub(super) fn check_labels(reader: &mut Reader<'_>, labels: &BTreeMap<String, Text>) {
+    check_nul(reader, labels, "a label");
     for (name, text) in labels {
-        if name.contains('\0') || text.value.contains('\0') {
-            reader.report(text.span, Diagnostic::error("a label holds a NUL"));
-        }
         if name.starts_with(LABELS) {
             let message = format!("the label `{name}` is written from `[runtime]`");
             reader.error(text.span, message, "say it there");
+        }
+    }
+}
+
+/// No tool shows what stands behind a NUL.
+pub(super) fn check_nul(reader: &mut Reader<'_>, texts: &BTreeMap<String, Text>, what: &str) {
+    for (name, text) in texts {
+        if name.contains('\0') || text.value.contains('\0') {
+            reader.report(text.span, Diagnostic::error(format!("{what} holds a NUL")));
         }
     }
 }

@@ -36,6 +36,24 @@ hint: a path begins at the directory of the spec
 }
 
 #[test]
+fn an_include_that_picks_no_file_is_told() {
+    const TOLD: &str = "warning: `include` of source `data` picks no file";
+    let lab = Lab::new(&FILE.replace(
+        "\"data\"\n",
+        "\"data\"\nsource.data.include = [\"*.confg\"]\n",
+    ));
+    fs::create_dir(lab.file("data")).expect("it can be made");
+    lab.write("data/a.conf", "a");
+    let ended = lab.run(&["build"]);
+    ended.digest();
+    assert!(ended.said().contains(TOLD), "{}", ended.said());
+    lab.write("data/a.confg", "a");
+    let ended = lab.run(&["build"]);
+    ended.digest();
+    assert!(!ended.said().contains(TOLD), "{}", ended.said());
+}
+
+#[test]
 fn a_source_may_lie_outside_the_directory_of_the_spec() {
     let lab = Lab::new(&FILE.replace("\"data\"\n", "\"../data\"\n"));
     fs::write(lab.beside("data"), "outside").expect("it can be written");
