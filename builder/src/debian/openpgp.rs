@@ -3,13 +3,17 @@
 //! Whether that key may speak is decided here: it is in the keyring that was named, its own signatures bind it, it is
 //! not revoked, and it is valid both when it signed and now. Only the text that was signed comes out.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::io::Read as _;
 
+use pgp::armor::Dearmor;
 use pgp::composed::{
     CleartextSignedMessage, Deserializable as _, SignedPublicKey, SignedPublicSubKey,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{Signature, SignatureType};
+use pgp::errors::Error;
+use pgp::packet::{Packet, PacketParser, Signature, SignatureType};
 use pgp::types::{Duration, KeyDetails, Tag, Timestamp};
 
 use crate::epoch::Epoch;
@@ -115,7 +119,7 @@ pub enum Refusal {
     KeyTooYoung,
     /// Its key, or the key that is bound to, was revoked.
     Revoked,
-    /// Nothing shows that its key belongs to the key in the keyring.
+    /// Its key does not vouch for itself, or for its subkey, by a signature that counts.
     NotBound,
 }
 
@@ -132,7 +136,7 @@ impl fmt::Display for Refusal {
             Self::KeyExpired(at) => write!(f, "is by a key that expired at {at}"),
             Self::KeyTooYoung => f.write_str("is older than its key"),
             Self::Revoked => f.write_str("is by a key that was revoked"),
-            Self::NotBound => f.write_str("is by a subkey that its key does not vouch for"),
+            Self::NotBound => f.write_str("is by a key or subkey that its primary key does not vouch for, at least not with a strong hash"),
         }
     }
 }
@@ -144,8 +148,19 @@ impl Keyring {
             return Err(KeyringError::Keybox);
         }
         let form = |error: pgp::errors::Error| KeyringError::Form(error.to_string());
-        let (keys, _) = SignedPublicKey::from_reader_many(bytes).map_err(form)?;
-        let keys: Vec<SignedPublicKey> = keys.collect::<Result<_, _>>().map_err(form)?;
+        let plain = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
+            Cow::Borrowed(bytes)
+        } else {
+            let mut plain = Vec::new();
+            Dearmor::new(bytes)
+                .read_to_end(&mut plain)
+                .map_err(|error| KeyringError::Form(error.to_string()))?;
+            Cow::Owned(plain)
+        };
+        let packets = PacketParser::new(&*plain).filter(means_something);
+        let keys: Vec<SignedPublicKey> = SignedPublicKey::from_packets(packets.peekable())
+            .collect::<Result<_, _>>()
+            .map_err(form)?;
         if keys.is_empty() {
             return Err(KeyringError::Empty);
         }
@@ -229,6 +244,25 @@ impl Keyring {
             }
         }
         Err(refusal)
+    }
+}
+
+/// A keyring may have packets that say nothing of a key (RFC 9580 §5.8 marker, §5.10 trust, §5.14 padding) or that nobody here
+/// knows. Left where they are, a trust packet would hide the signatures behind it: Ubuntu's keyrings have them.
+fn means_something(packet: &Result<Packet, Error>) -> bool {
+    let skipped = |error: &Error| {
+        matches!(
+            error,
+            Error::Unsupported { .. } | Error::EllipticCurve { .. }
+        )
+    };
+    match packet {
+        Ok(packet) => !matches!(
+            packet,
+            Packet::Trust(_) | Packet::Marker(_) | Packet::Padding(_)
+        ),
+        Err(Error::InvalidPacketContent { source }) => !skipped(source),
+        Err(error) => !skipped(error) && !matches!(error, Error::PacketIncomplete { .. }),
     }
 }
 

@@ -20,11 +20,12 @@ use crate::graph::apply::Root;
 use crate::graph::install::PROGRAM;
 
 /// What runs first: `base-files` and `dash` are used by every script, `awk` and the cache of libraries by many, without
-/// their saying so.
-const FIRST: [&str; 6] = [
+/// their saying so. `debianutils` has the list of shells that `dash` enters itself in.
+const FIRST: [&str; 7] = [
     "base-files",
     "base-passwd",
     "dash",
+    "debianutils",
     "libc-bin",
     "mawk",
     "original-awk",

@@ -364,6 +364,27 @@ fn armoured_keyrings_are_read_and_others_told_apart() {
 }
 
 #[test]
+fn a_keyring_may_hold_what_its_owner_thinks_of_the_keys() {
+    let (first, second) = (key(1), key(2));
+    let mut bytes = Vec::new();
+    for key in [&first, &second] {
+        let key = key.to_public_key();
+        for packet in PacketParser::new(&*key.to_bytes().expect("written")) {
+            packet
+                .and_then(|packet| packet.to_writer(&mut bytes))
+                .expect("written");
+            // As GnuPG 1 writes it: a packet of tag 12 in the old form, with two bytes.
+            bytes.extend([0xb0, 2, 0, 0]);
+        }
+    }
+    let verified = Keyring::parse(&bytes)
+        .expect("a keyring")
+        .verify(&signed(&[&second]), &rules())
+        .expect("it counts");
+    assert_eq!(verified.signers, [name(&second.primary_key)]);
+}
+
+#[test]
 fn every_refusal_has_its_own_words() {
     let at = Epoch::DEFAULT;
     let all = [
