@@ -467,6 +467,19 @@ fn a_root_is_merged_and_has_a_database() {
     assert_eq!(get("info/format").as_deref(), Some("1\n"));
 }
 
+#[test]
+fn a_linker_below_usr_is_found_by_its_own_name() {
+    let store = MemoryStore::default();
+    let fields = fields("libc6", "");
+    for (directory, link) in [("lib64", Some("-> usr/lib64")), ("lib32", None)] {
+        let path = format!("./usr/{directory}/ld.so");
+        let libc = made(&fields, vec![(path.as_str(), Content::File(0o755, b"ld"))]);
+        let tree = installed(&store, &[libc]).expect("it can be installed");
+        let found = text(&store, &tree, &format!("/{directory}"));
+        assert_eq!(found.as_deref(), link);
+    }
+}
+
 /// `printf 'conf\n' | md5sum`
 const CONF_SUM: &str = "b9a771b420047cfaa3543e66c78f44f6";
 

@@ -105,17 +105,22 @@ impl<'a> Unpacker<'a> {
     }
 
     /// The links of a root whose `/bin` is `/usr/bin`, where there is nothing yet: what bookworm requires. `/lib64` and its
-    /// like are made where a package has something for them, as a system of one architecture has it.
+    /// like are made where a package has something for them, as a system of one architecture has it. What is in
+    /// `/usr/lib64` (from trixie on) counts as well, because programs name their linker by `/lib64`.
     ///
     /// # Errors
     /// The tree refused.
     pub(super) fn merge_usr(&mut self) -> Result<(), InstallError> {
         let mut names: BTreeSet<&str> = ["bin", "sbin", "lib"].into();
-        let firsts: BTreeSet<&[u8]> = self
-            .packages
-            .iter()
-            .flat_map(|package| &package.list)
-            .filter_map(|path| path.names().next())
+        let lists = self.packages.iter().flat_map(|package| &package.list);
+        let firsts: BTreeSet<&[u8]> = lists
+            .filter_map(|path| {
+                let mut names = path.names();
+                match (names.next()?, names.next()) {
+                    (b"usr", Some(second @ b"lib64")) => Some(second),
+                    (first, _) => Some(first),
+                }
+            })
             .collect();
         let others = ["lib32", "lib64", "libx32", "libo32"];
         names.extend(

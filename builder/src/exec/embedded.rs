@@ -147,8 +147,8 @@ impl From<KeyError> for RunError {
 const fn policy(tier: Tier) -> &'static str {
     match tier {
         Tier::Isolated => sandbox::POLICY,
-        Tier::Deterministic => "deterministic/6",
-        Tier::Strict => "strict/6",
+        Tier::Deterministic => "deterministic/7",
+        Tier::Strict => "strict/7",
     }
 }
 

@@ -46,7 +46,7 @@ pub struct InstallOp {
 }
 
 /// Version of what an install makes of equal packages. Another is another op.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 impl Canonical for InstallOp {
     const TAG: &'static str = "install";

@@ -1,5 +1,6 @@
 //! Checks 10, 11, 12 and 18: numbers, order and times of files, and what build tools make of them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use immbuild_cas::tree::Change;
@@ -218,6 +219,30 @@ a new name is no new time
 a directory changes",
             "under `{tier}`"
         );
+    }
+}
+
+#[test]
+fn statx_says_which_mount_in_the_form_that_is_asked_for() {
+    for tier in VIRTUAL {
+        let said = same_log(tier, "gcc -O1 -w -o mount /src/mount.c; ./mount; rm mount");
+        let mut masks = Vec::new();
+        let mut numbers = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for line in said.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [what, mask, number] = words[..] else {
+                panic!("under `{tier}`: {line}");
+            };
+            masks.push(mask);
+            numbers.entry(what).or_default().insert(number);
+        }
+        // systemd takes nothing less since its version 258.
+        let (plain, unique) = (["1fff"; 8], ["4fff"; 8]);
+        let once = [plain, plain, unique, unique].concat();
+        assert_eq!(masks, [&once[..], &once].concat(), "under `{tier}`");
+        assert!(numbers.values().all(|numbers| numbers.len() == 1), "{said}");
+        assert_eq!(numbers["/work"], numbers["/"], "one mount");
+        assert_ne!(numbers["/proc/self/status"], numbers["/"], "two mounts");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The calls that the tracer answers, with their arguments taken apart.
 
 use super::arch;
+use super::sys::STATX_MNT_ID_UNIQUE;
 
 /// A file by a directory's descriptor and the address of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,10 @@ pub(super) struct Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StatForm {
     Stat,
-    Statx,
+    Statx {
+        /// The number of the mount is to be one that no other gets.
+        unique: bool,
+    },
 }
 
 /// A call of the stat family.
@@ -556,7 +560,9 @@ pub(super) fn decode(number: i64, a: &[u64; 6]) -> Option<Call> {
         libc::SYS_statx => Call::Stat(Stat {
             name: name(a[0], a[1]),
             flags: int(a[2]),
-            form: StatForm::Statx,
+            form: StatForm::Statx {
+                unique: a[3] & u64::from(STATX_MNT_ID_UNIQUE) != 0,
+            },
             to: a[4],
         }),
         libc::SYS_getdents64 => Call::Listing {

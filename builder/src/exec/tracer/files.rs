@@ -242,7 +242,7 @@ impl Files {
         let kind = u32::from(real.stx_mode) & libc::S_IFMT;
         shown.stx_attributes = 0;
         shown.stx_attributes_mask = 0;
-        shown.stx_mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+        shown.stx_mask = sys::STATX_MASK;
         shown.stx_blksize = 4096;
         shown.stx_blocks = real.stx_size.div_ceil(512);
         if kind == libc::S_IFDIR {

@@ -614,7 +614,7 @@ fn owned(mut shown: libc::statx, owner: (u32, u32)) -> libc::statx {
 fn write_owner(tid: Tid, stat: &Stat, (uid, gid): (u32, u32)) -> io::Result<()> {
     let at = match stat.form {
         StatForm::Stat => arch::STAT_OWNER,
-        StatForm::Statx => std::mem::offset_of!(libc::statx, stx_uid) as u64,
+        StatForm::Statx { .. } => std::mem::offset_of!(libc::statx, stx_uid) as u64,
     };
     let bytes = [uid.to_ne_bytes(), gid.to_ne_bytes()].concat();
     sys::write_memory(tid, stat.to + at, &bytes)
@@ -623,7 +623,14 @@ fn write_owner(tid: Tid, stat: &Stat, (uid, gid): (u32, u32)) -> io::Result<()> 
 fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {
     match stat.form {
         StatForm::Stat => sys::write_memory(tid, stat.to, &arch::to_stat(shown)),
-        StatForm::Statx => sys::write_memory(tid, stat.to, sys::bytes_of_statx(shown)),
+        StatForm::Statx { unique } => {
+            let mut shown = *shown;
+            if unique {
+                shown.stx_mask &= !sys::STATX_MNT_ID;
+                shown.stx_mask |= sys::STATX_MNT_ID_UNIQUE;
+            }
+            sys::write_memory(tid, stat.to, sys::bytes_of_statx(&shown))
+        }
     }
 }
 
@@ -634,10 +641,15 @@ fn read_answer(tid: Tid, stat: &Stat) -> io::Result<libc::statx> {
             sys::read_memory(tid, stat.to, &mut bytes)?;
             Ok(arch::from_stat(&bytes))
         }
-        StatForm::Statx => {
+        StatForm::Statx { unique } => {
             let mut bytes = [0; size_of::<libc::statx>()];
             sys::read_memory(tid, stat.to, &mut bytes)?;
-            Ok(sys::statx_of_bytes(&bytes))
+            let mut answered = sys::statx_of_bytes(&bytes);
+            if unique {
+                // We know mounts by their other number; the device says which it is, too.
+                answered.stx_mnt_id = 0;
+            }
+            Ok(answered)
         }
     }
 }

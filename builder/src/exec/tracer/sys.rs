@@ -648,15 +648,20 @@ pub(super) fn statx(
     flags: i32,
 ) -> io::Result<libc::statx> {
     let mut result = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME | STATX_MNT_ID;
+    let (path, to) = (path.as_ptr(), result.as_mut_ptr());
     // SAFETY: both pointers live through the call.
-    let code = unsafe { libc::statx(directory, path.as_ptr(), flags, mask, result.as_mut_ptr()) };
+    let code = unsafe { libc::statx(directory, path, flags, STATX_MASK, to) };
     check(code.into())?;
     // SAFETY: integers only; zero before, the kernel's after.
     Ok(unsafe { result.assume_init() })
 }
 
-const STATX_MNT_ID: u32 = 0x1000;
+/// What every file has, whatever it is on.
+pub(super) const STATX_MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | STATX_MNT_ID;
+/// Since Linux 5.8.
+pub(super) const STATX_MNT_ID: u32 = 0x1000;
+/// Since Linux 6.8, instead of the other where it is asked for: that number is not given to another mount.
+pub(super) const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 
 /// The time stamp counter faults from now on, in this thread and all it starts.
 pub(super) fn hide_time_stamp_counter() -> io::Result<()> {

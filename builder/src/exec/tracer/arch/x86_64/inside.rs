@@ -155,8 +155,13 @@ std::arch::global_asm!(
     "mov eax, 332",
     "jmp 30f",
     "2:",
-    // STATX_BASIC_STATS | STATX_BTIME
-    "mov dword ptr [r8], 0xfff",
+    // STATX_BASIC_STATS | STATX_BTIME, and STATX_MNT_ID or, if the mask asks for that, STATX_MNT_ID_UNIQUE
+    "mov eax, 0x1fff",
+    "test r10d, 0x4000",
+    "jz 3f",
+    "mov eax, 0x4fff",
+    "3:",
+    "mov [r8], eax",
     "mov rax, [rsp + 56]",
     "mov [r8 + 4], eax",
     "mov qword ptr [r8 + 8], 0",
