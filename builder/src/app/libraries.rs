@@ -323,9 +323,16 @@ fn find(
         }
     }
     choose(package, &wheels, &others, target).map_err(|error| {
-        Failure::new(Exit::Lock, error).hint(
-            "none of its hashes is that of a wheel which the index has: check that it is the index they were made from",
-        )
+        Failure::new(Exit::Lock, error).hint(if index.places.indexes.is_empty() {
+            let directories = index.places.directories.iter();
+            let names: Vec<String> = directories.map(|it| format!("`{}`", it.display())).collect();
+            format!(
+                "only {} was looked into, as nothing names an index: say one to pip, `pip config set global.index-url URL`, or put the wheels there with `pip download`",
+                names.join(", ")
+            )
+        } else {
+            "none of its hashes is that of a wheel which the index has: check that it is the index they were made from".to_owned()
+        })
     })
 }
 

@@ -1,8 +1,12 @@
 //! What the kernel starts for a program that cannot start by itself (execve(2)): what the first line of a script names, or
 //! the dynamic linker of an ELF file.
 
+use std::ffi::OsStr;
 use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 /// `BINPRM_BUF_SIZE`: no more of a script's first line counts.
 pub(super) const HEAD: usize = 256;
@@ -16,40 +20,54 @@ pub(super) fn of_script(head: &[u8]) -> Option<Vec<u8>> {
     Some(name.to_vec())
 }
 
+/// How often the kernel goes on from one script to the next (`exec_binprm`).
+pub(super) const CHAIN: usize = 5;
+
+/// What is not there of all that the kernel starts for a program; nothing if that cannot be said.
+pub(super) fn missing(program: &Path) -> Option<Vec<u8>> {
+    let mut file = File::open(program).ok()?;
+    for _ in 0..=CHAIN {
+        let name = of_program(&file)?;
+        file = match File::open(OsStr::from_bytes(&name)) {
+            Ok(next) => next,
+            Err(error) => {
+                let gone = [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind());
+                return gone.then_some(name);
+            }
+        };
+    }
+    None
+}
+
 /// What a script or a dynamic program names.
-pub(super) fn of_program(file: &File) -> Option<Vec<u8>> {
+fn of_program(file: &File) -> Option<Vec<u8>> {
     let head = part(file, 0, HEAD)?;
     of_script(&head).or_else(|| linker(file, &head))
 }
 
-/// The segment `PT_INTERP` (System V ABI, "Program Header") of a little-endian ELF-64 file.
+/// The segment `PT_INTERP` (System V ABI, "Program Header") of a little-endian ELF file.
 fn linker(file: &File, head: &[u8]) -> Option<Vec<u8>> {
-    const IDENTIFICATION: &[u8] = b"\x7fELF\x02\x01";
     const PT_INTERP: u64 = 3;
     /// `PATH_MAX`
     const LONGEST: u64 = 4096;
-    head.strip_prefix(IDENTIFICATION)?;
-    let (first, size, count) = (
-        number::<8>(head, 32)?,
-        number::<2>(head, 54)?,
-        number::<2>(head, 56)?,
-    );
+    let (first, count, size) = match head.get(..6)? {
+        b"\x7fELF\x01\x01" => (number::<4>(head, 28)?, number::<2>(head, 44)?, 32),
+        b"\x7fELF\x02\x01" => (number::<8>(head, 32)?, number::<2>(head, 56)?, 56),
+        _ => return None,
+    };
     let header = |nth| {
-        part(
-            file,
-            first.checked_add(nth * size)?,
-            usize::try_from(size).ok()?,
-        )
+        let at = first.checked_add(nth * size)?;
+        part(file, at, usize::try_from(size).ok()?)
     };
     let segment = (0..count)
         .map_while(header)
         .find(|header| number::<4>(header, 0) == Some(PT_INTERP))?;
-    let length = number::<8>(&segment, 32).filter(|length| *length <= LONGEST)?;
-    let path = part(
-        file,
-        number::<8>(&segment, 8)?,
-        usize::try_from(length).ok()?,
-    )?;
+    let (at, length) = if size == 32 {
+        (number::<4>(&segment, 4)?, number::<4>(&segment, 16)?)
+    } else {
+        (number::<8>(&segment, 8)?, number::<8>(&segment, 32)?)
+    };
+    let path = part(file, at, usize::try_from(length.min(LONGEST)).ok()?)?;
     path.split(|byte| *byte == 0).next().map(<[u8]>::to_vec)
 }
 
@@ -71,6 +89,7 @@ fn number<const BYTES: usize>(bytes: &[u8], at: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -93,30 +112,75 @@ mod tests {
         }
     }
 
+    /// An ELF file of either class whose only segment, right behind its header, names a linker.
+    fn elf(class: u8, linker: &str) -> Vec<u8> {
+        let (header, size) = if class == 1 { (52, 32) } else { (64, 56) };
+        let mut file = vec![0; header + size];
+        file[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, 1]);
+        let [first, count] = if class == 1 { [28, 44] } else { [32, 56] };
+        let [at, length] = if class == 1 { [4, 16] } else { [8, 32] };
+        let small = |number: usize| u8::try_from(number).unwrap();
+        file[first] = small(header);
+        file[count] = 1;
+        file[header] = 3;
+        file[header + at] = small(header + size);
+        file[header + length] = small(linker.len() + 1);
+        file.extend(linker.bytes());
+        file.push(0);
+        file
+    }
+
+    fn written(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
     #[test]
     fn a_dynamic_program_names_its_linker() {
-        let linker = text(of_program(&File::open("/bin/ls").unwrap())).unwrap();
-        assert!(
-            linker.starts_with("/lib") && linker.contains("ld-linux"),
-            "{linker}"
-        );
+        for class in [1, 2] {
+            let file = written(&elf(class, "/lib/ld.so"));
+            assert_eq!(text(of_program(&file)).as_deref(), Some("/lib/ld.so"));
+        }
     }
 
     #[test]
     fn a_damaged_program_names_nothing() {
-        let mut whole = std::fs::read("/bin/ls").unwrap();
-        // Its headers say that there are others, far away or none.
-        for (at, byte) in [(32, 0xff), (39, 0xff), (54, 0), (56, 0)] {
-            let was = std::mem::replace(&mut whole[at], byte);
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&whole).unwrap();
-            assert_eq!(text(of_program(&file)), None, "byte {at}");
-            whole[at] = was;
+        let whole = elf(2, "/lib/ld.so");
+        // Its headers are said to be far away, or to be none; or it is none of ours.
+        for (at, byte) in [(38, 0xff), (39, 0xff), (56, 0), (4, 3), (5, 2), (64, 2)] {
+            let mut bytes = whole.clone();
+            bytes[at] = byte;
+            assert_eq!(text(of_program(&written(&bytes))), None, "byte {at}");
         }
         for length in [0, 5, 6, 40, 64, 100] {
-            let mut file = tempfile::tempfile().unwrap();
-            file.write_all(&whole[..length]).unwrap();
+            let file = written(&whole[..length]);
             assert_eq!(text(of_program(&file)), None, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn the_first_that_is_not_there_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let script = |name: &str, of: &str| std::fs::write(at(name), format!("#!{of}\n")).unwrap();
+        let name = |path: PathBuf| path.to_str().unwrap().to_owned();
+        std::fs::write(at("dynamic"), elf(2, "/nowhere/ld.so")).unwrap();
+        script("script", &name(at("dynamic")));
+        script("outer", &name(at("script")));
+        script("alone", "/nowhere/sh");
+        script("circle", &name(at("circle")));
+        std::fs::write(at("plain"), "text").unwrap();
+        for (program, gone) in [
+            ("dynamic", Some("/nowhere/ld.so")),
+            ("script", Some("/nowhere/ld.so")),
+            ("outer", Some("/nowhere/ld.so")),
+            ("alone", Some("/nowhere/sh")),
+            ("circle", None),
+            ("plain", None),
+            ("nothing", None),
+        ] {
+            assert_eq!(text(missing(&at(program))).as_deref(), gone, "{program}");
         }
     }
 }

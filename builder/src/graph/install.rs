@@ -109,8 +109,8 @@ const ENVIRONMENT: [(&str, &str); 3] = [
     ("LC_ALL", "C.UTF-8"),
 ];
 
-/// The process that runs the scripts of what was installed.
-pub fn configuration(epoch: Epoch, platform: Platform) -> ExecOp {
+/// The process that runs the scripts of what was installed. Below tier `deterministic` they leave clocks and random numbers.
+pub fn configuration(epoch: Epoch, platform: Platform, least: Tier) -> ExecOp {
     ExecOp {
         argv: COMMAND.map(str::to_owned).to_vec(),
         env: ENVIRONMENT
@@ -120,11 +120,29 @@ pub fn configuration(epoch: Epoch, platform: Platform) -> ExecOp {
         user: Owner::ROOT,
         secrets: Vec::new(),
         caches: Vec::new(),
-        tier: Tier::Deterministic,
+        tier: least.max(Tier::Deterministic),
         metadata: Metadata::Virtual,
         occurrence: 0,
         epoch,
         platform,
         timeout: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_get_a_tier_that_hides_clocks_or_the_greater_one_that_is_asked_for() {
+        let platform = "linux/amd64".parse().expect("a platform");
+        for (asked, given) in [
+            (Tier::Isolated, Tier::Deterministic),
+            (Tier::Deterministic, Tier::Deterministic),
+            (Tier::Strict, Tier::Strict),
+        ] {
+            let op = configuration(Epoch::DEFAULT, platform, asked);
+            assert_eq!(op.tier, given);
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::epoch::Epoch;
 use crate::platform::Platform;
 use crate::spec::model::{
     self, Command, Configure, DebianSource, Ident, Origin as Named, Resolved, SourceKind, Stage,
-    Step, Unpacking, Verb,
+    Step, Tier, Unpacking, Verb,
 };
 
 /// Where every step of a spec is in a graph.
@@ -166,7 +166,7 @@ impl Planner<'_> {
                         },
                         Origin::Start,
                     );
-                    for op in self.install(debian, platform, id, empty) {
+                    for op in self.install(debian, platform, self.spec.tier, [empty, id]) {
                         id = self.graph.add(op, origin.clone());
                     }
                 }
@@ -204,7 +204,7 @@ impl Planner<'_> {
         let source = self.source(name, stage.platform);
         let layout = match &self.spec.sources[name].kind {
             SourceKind::Debian(debian) => {
-                return self.install(debian, stage.platform, source, base);
+                return self.install(debian, stage.platform, install.tier, [base, source]);
             }
             SourceKind::Python(python) => {
                 Layout::Environment(Environment::new(python.interpreter, stage.platform))
@@ -235,13 +235,13 @@ impl Planner<'_> {
         all.into_iter().cloned().collect()
     }
 
-    /// Packages onto a root, and their scripts.
+    /// Packages onto a root, and their scripts. The inputs are the root and the packages.
     fn install(
         &self,
         debian: &DebianSource,
         platform: Platform,
-        packages: OpId,
-        root: OpId,
+        least: Tier,
+        inputs: [OpId; 2],
     ) -> Vec<Op> {
         let install = Op {
             kind: OpKind::Install(InstallOp {
@@ -249,12 +249,12 @@ impl Planner<'_> {
                 configure: debian.configure,
                 fixups: debian.fixups.clone(),
             }),
-            inputs: vec![root, packages],
+            inputs: inputs.to_vec(),
         };
         let mut ops = vec![install];
         if debian.configure == Configure::Scripts {
             ops.push(Op {
-                kind: OpKind::Exec(configuration(self.epoch, platform)),
+                kind: OpKind::Exec(configuration(self.epoch, platform, least)),
                 inputs: vec![ops[0].id()],
             });
         }

@@ -73,6 +73,8 @@ pub struct Resolved {
     pub platform: Platform,
     /// `epoch`, when the spec says one.
     pub epoch: Option<Epoch>,
+    /// `tier`, for what no step executes: the scripts of a root of packages.
+    pub tier: Tier,
     /// `[source.N]`.
     pub sources: BTreeMap<Ident, Source>,
     /// `[stage.N]`, and `[image]` under the name `image`. Free of cycles; every reference leads somewhere.
@@ -644,6 +646,8 @@ pub struct Install {
     pub span: Span,
     /// The directory that libraries become; absent for packages.
     pub to: Option<RelPath>,
+    /// The least guarantee of the scripts of packages.
+    pub tier: Tier,
 }
 
 /// What a step reads from elsewhere: `"name"` or `"name:path"`.

@@ -216,6 +216,7 @@ fn read_top(reader: &mut Reader<'_>, document: &Table, platform: Platform) -> Op
         format: FormatVersion::V1,
         platform,
         epoch,
+        tier: tier.unwrap_or_default(),
         sources: sources?
             .into_iter()
             .map(|it| (it.name.clone(), it))
@@ -772,7 +773,7 @@ impl Scope<'_, '_> {
         let verb = match keys.choosing().name {
             "copy" => self.copy(stage, table).map(Verb::Copy),
             "write" => self.write(table).map(Verb::Write),
-            "install" => self.install(stage, table).map(Verb::Install),
+            "install" => self.install(stage, table, tier).map(Verb::Install),
             "run" => self.run(&RUN, table, tier, env).map(Verb::Run),
             "shell" => self.run(&SHELL, table, tier, env).map(Verb::Run),
             "mkdir" => self.mkdir(table).map(Verb::Mkdir),
@@ -901,7 +902,7 @@ impl Scope<'_, '_> {
         })
     }
 
-    fn install(&mut self, stage: &str, table: &Table) -> Option<Install> {
+    fn install(&mut self, stage: &str, table: &Table, tier: Option<Tier>) -> Option<Install> {
         let mut fields = self.reader.open(&INSTALL, Some(Set::Steps), table);
         let name = fields.literal("install");
         let to = fields.image_path("to");
@@ -932,6 +933,7 @@ impl Scope<'_, '_> {
                 origin,
                 span: name.span,
                 to: None,
+                tier: tier.unwrap_or_default(),
             }),
             Shape::Libraries if !has_to => {
                 let message = format!("`{of}` is libraries, and nothing says where to");
@@ -951,6 +953,7 @@ impl Scope<'_, '_> {
                     origin,
                     span: name.span,
                     to: Some(to),
+                    tier: tier.unwrap_or_default(),
                 })
             }
             // Complained about where it is declared.

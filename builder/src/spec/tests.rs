@@ -318,6 +318,23 @@ fn everything_said_of_a_stage_arrives() {
 }
 
 #[test]
+fn scripts_of_packages_get_the_tier_of_what_they_are_installed_by() {
+    let text = "immbuild = 1\ntier = \"strict\"\n[source.os]\ndebian = \"bookworm\"\npackages = [\"dash\"]\n\
+         [stage.own]\ntier = \"isolated\"\nsteps = [{ install = \"os\" }]\n\
+         [image]\nfrom = \"os\"\nsteps = [{ install = \"os\" }]\n";
+    let it = resolved(text, "linux/amd64");
+    assert_eq!(it.tier, Tier::Strict);
+    let of = |stage: &Ident| match &it.stages[stage].steps[0].verb {
+        Verb::Install(install) => install.tier,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(of(&ident("own")), Tier::Isolated);
+    assert_eq!(of(&Ident::image()), Tier::Strict);
+    let unsaid = resolved(&text.replace("tier = \"strict\"\n", ""), "linux/amd64");
+    assert_eq!(unsaid.tier, Tier::Deterministic);
+}
+
+#[test]
 fn everything_said_of_the_image_arrives() {
     let it = resolved(EVERYTHING, "linux/arm64");
     let image = &it.stages[&Ident::image()];

@@ -134,7 +134,7 @@ error: step `image.3` failed
   |
 9 | { run = ["make"] },
   | ^^^^^^^^^^^^^^^^^^
-hint: no directory of the step's `PATH` has it: add what brings it to an earlier step or to `packages`
+hint: add what brings it to an earlier step or to `packages`: no directory of the step's `PATH` has it, or not what it starts with
 "#,
         );
 }

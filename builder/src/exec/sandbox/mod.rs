@@ -257,10 +257,10 @@ impl SandboxError {
                 "raise the hard limit of this session, for example in /etc/security/limits.conf",
             ),
             Self::Program { program, source } if source.kind() == io::ErrorKind::NotFound => {
-                Some(if program.components().nth(1).is_some() {
-                    "there is no such file at this point: paths are those in the image"
+                Some(if program.as_os_str().as_bytes().contains(&b'/') {
+                    "paths are those in the image, as it is at this step"
                 } else {
-                    "no directory of the step's `PATH` has it: add what brings it to an earlier step or to `packages`"
+                    "add what brings it to an earlier step or to `packages`: no directory of the step's `PATH` has it, or not what it starts with"
                 })
             }
             Self::Interpreter { interpreter, .. } => {

@@ -534,22 +534,21 @@ fn execute_program(request: &Request) -> Result<std::convert::Infallible, Failur
         .map(|(name, value)| text(&[name, b"=".as_slice(), value].concat()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut error = Errno::NOENT;
-    let mut interpreter = None;
+    let mut missing = None;
     for candidate in candidates(program, request.env.get(b"PATH".as_slice())) {
         match execve(&text(&candidate)?, &argv, &env) {
             // As execvp: look on, but remember that there was something.
             Errno::NOENT | Errno::NOTDIR => {
                 let file = Path::new(std::ffi::OsStr::from_bytes(&candidate));
-                let names = || interpreter::of_program(&fs::File::open(file).ok()?);
-                interpreter = interpreter.or_else(names);
+                missing = missing.or_else(|| interpreter::missing(file));
             }
             Errno::ACCESS => error = Errno::ACCESS,
             other => return Err(other).at(Stage::Program, name),
         }
     }
-    match interpreter {
-        Some(interpreter) if error == Errno::NOENT => {
-            let detail = [program, b"\0", &interpreter].concat();
+    match missing {
+        Some(missing) if error == Errno::NOENT => {
+            let detail = [program, b"\0", &missing].concat();
             Err(error).at(Stage::Interpreter, std::ffi::OsStr::from_bytes(&detail))
         }
         _ => Err(error).at(Stage::Program, name),

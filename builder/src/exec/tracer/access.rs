@@ -778,10 +778,8 @@ impl Tracer {
         name: FileName,
         last: Last,
     ) -> io::Result<Option<Refused>> {
-        /// How often the kernel goes on to another interpreter.
-        const INTERPRETERS: usize = 5;
         let mut way = way!(self.walk(walker, name, last)?);
-        for _ in 0..=INTERPRETERS {
+        for _ in 0..=interpreter::CHAIN {
             let Some(file) = way.file.filter(|file| file.kind() == libc::S_IFREG) else {
                 return Ok(None);
             };

@@ -82,7 +82,10 @@ struct Numbered {
 struct Mount {
     /// The kernel's number.
     real: (u32, u32),
+    /// What is shown instead, of the mount as well.
     device: u32,
+    /// A file is mounted here alone: it is shown as if it were on what is around it.
+    alone: bool,
     /// `/proc` and terminals: their files have no times of their own.
     timeless: bool,
     /// Its links lead into processes, which are others for the tracer.
@@ -95,7 +98,9 @@ struct Mount {
 #[derive(Debug)]
 pub(super) struct Files {
     mounts: BTreeMap<u64, Mount>,
-    /// The same by the number of the device, for answers that do not say which mount.
+    /// Their other numbers (`STATX_MNT_ID_UNIQUE`), and which these stand for.
+    unique: BTreeMap<u64, u64>,
+    /// By the number of the device, for answers that do not say which mount: that of the first mount point.
     devices: BTreeMap<(u32, u32), Mount>,
     known: BTreeMap<Key, File>,
     /// Which file got the number of a path last.
@@ -133,14 +138,13 @@ const FIRST_MOUNT: u32 = 32;
 impl Files {
     /// Looks at the mounts of the calling process.
     pub(super) fn new(epoch: Time) -> io::Result<Self> {
-        let mounts = mounts(&std::fs::read("/proc/self/mountinfo")?);
+        let (mounts, unique) = mounts(&std::fs::read("/proc/self/mountinfo")?);
+        // The numbers of mounts are whichever were free on this machine: their order means nothing.
+        let by_point = mounts.iter().rev();
         Ok(Self {
-            devices: mounts
-                .values()
-                .rev()
-                .map(|mount| (mount.real, *mount))
-                .collect(),
-            mounts,
+            devices: by_point.map(|(_, mount)| (mount.real, *mount)).collect(),
+            mounts: mounts.into_iter().collect(),
+            unique,
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),
             removed: BTreeSet::new(),
@@ -220,6 +224,17 @@ impl Files {
     /// The device number of a mount.
     pub(super) fn device_of(&self, mount: u64) -> u32 {
         self.mounts.get(&mount).map_or(0, |mount| mount.device)
+    }
+
+    /// The number that is shown of a mount, unless it is one that is not to be seen by itself.
+    pub(super) fn shown_mount(&self, mount: u64) -> Option<u64> {
+        let mount = self.mounts.get(&mount).filter(|mount| !mount.alone)?;
+        Some(mount.device.into())
+    }
+
+    /// The kernel's plain number for its unique one; 0, which is none, if we do not know it.
+    pub(super) fn plain_mount(&self, unique: u64) -> u64 {
+        self.unique.get(&unique).copied().unwrap_or_default()
     }
 
     fn mount_of(&self, real: &libc::statx) -> Option<Mount> {
@@ -496,8 +511,8 @@ pub(super) fn number_of(path: &[u8]) -> u64 {
     (u64::from_be_bytes(bytes) >> 12).max(2)
 }
 
-/// Reads `proc_pid_mountinfo(5)`.
-fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
+/// Reads `proc_pid_mountinfo(5)`: mounts by their mount points, and the unique numbers of those that have one.
+fn mounts(table: &[u8]) -> (Vec<(u64, Mount)>, BTreeMap<u64, u64>) {
     let mut lines = Vec::new();
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -517,13 +532,19 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
         lines.push((point, id, timeless, real));
     }
     lines.sort_unstable();
-    let mut mounts = BTreeMap::new();
+    let mut mounts = Vec::new();
+    let mut unique = BTreeMap::new();
     let mut directories: Vec<(&[u8], u32)> = Vec::new();
     for (point, id, timeless, real) in lines {
-        let is_directory = std::ffi::CString::new(point)
-            .ok()
-            .and_then(|path| sys::statx(libc::AT_FDCWD, &path, 0).ok())
-            .is_some_and(|found| u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR);
+        let path = std::ffi::CString::new(point).unwrap_or_default();
+        let found = sys::statx(libc::AT_FDCWD, &path, 0);
+        let is_directory = found
+            .as_ref()
+            .is_ok_and(|found| u32::from(found.stx_mode) & libc::S_IFMT == libc::S_IFDIR);
+        // Another mount may lie over this one.
+        if found.is_ok_and(|found| found.stx_mnt_id == id) {
+            unique.extend(sys::unique_mount(&path).map(|unique| (unique, id)));
+        }
         // A file that is mounted alone belongs to what is around it, as if it were there.
         let around = directories
             .iter()
@@ -536,11 +557,12 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
         if is_directory {
             directories.push((point, device));
         }
-        mounts.insert(
+        mounts.push((
             id,
             Mount {
                 real,
                 device,
+                alone: !is_directory,
                 timeless,
                 process: timeless || point.starts_with(b"/proc/"),
                 random: match point {
@@ -549,9 +571,9 @@ fn mounts(table: &[u8]) -> BTreeMap<u64, Mount> {
                     _ => None,
                 },
             },
-        );
+        ));
     }
-    mounts
+    (mounts, unique)
 }
 
 /// The path of an open file, as the tracer's `/proc` tells it.
@@ -580,12 +602,14 @@ mod tests {
         let mount = Mount {
             real: (0, 0),
             device: 32,
+            alone: false,
             timeless: false,
             process: false,
             random: None,
         };
         Files {
             mounts: [(0, mount)].into(),
+            unique: BTreeMap::new(),
             devices: BTreeMap::new(),
             known: BTreeMap::new(),
             numbered: BTreeMap::new(),

@@ -71,7 +71,8 @@ pub(super) fn quiet(name: &[u8], real: &[u8], files: &Files) -> Option<Vec<u8>> 
         b"cgroup" => b"0::/\n".to_vec(),
         b"cpuset" => b"/\n".to_vec(),
         b"fdinfo" => lines(real, |line| match field(line) {
-            b"mnt_id" | b"ino" => Some([field(line), b":\t1"].concat()),
+            b"mnt_id" => Some(format!("mnt_id:\t{}", mount_in(line, files)).into_bytes()),
+            b"ino" => Some(b"ino:\t1".to_vec()),
             // What is watched or locked, by the numbers of the file system; and since when.
             b"tfd" | b"lock" => None,
             _ if line.starts_with(b"inotify") || line.starts_with(b"fanotify") => None,
@@ -199,19 +200,30 @@ fn mapping(line: &[u8]) -> Vec<u8> {
     text
 }
 
-/// `proc_pid_mountinfo(5)`: mounts by their place in the table, devices as stat(2) shows them.
+/// The number of the mount that a line of `proc_pid_fdinfo(5)` names, as statx(2) shows it; 1 for what is nowhere to be seen.
+fn mount_in(line: &[u8], files: &Files) -> u64 {
+    let number = line.rsplit(u8::is_ascii_whitespace).next();
+    let number = number.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
+    number
+        .and_then(|number| files.shown_mount(number))
+        .unwrap_or(1)
+}
+
+/// `proc_pid_mountinfo(5)`: mounts and devices by the numbers that stat(2) and statx(2) show, others by their place in the table.
 fn mount_table(real: &[u8], files: &Files) -> Vec<u8> {
     let id = |line: &[u8]| -> Option<u64> {
         let word = line.split(|byte| *byte == b' ').next()?;
         std::str::from_utf8(word).ok()?.parse().ok()
     };
     let ids: Vec<u64> = real.split(|byte| *byte == b'\n').filter_map(id).collect();
-    let place = |word: &[u8]| {
-        let wanted = std::str::from_utf8(word)
-            .ok()
-            .and_then(|word| word.parse().ok());
-        let at = ids.iter().position(|id| Some(*id) == wanted);
-        (at.map_or(1, |at| at + 2)).to_string().into_bytes()
+    let number = |word: &[u8]| {
+        /// No number that is shown elsewhere is so great.
+        const OTHERS: u64 = 1000;
+        let wanted: Option<u64> = id(word);
+        let shown = wanted.and_then(|wanted| files.shown_mount(wanted));
+        let place = || (OTHERS..).zip(&ids).find(|(_, id)| Some(**id) == wanted);
+        let number = shown.or_else(|| place().map(|(number, _)| number));
+        number.unwrap_or(1).to_string().into_bytes()
     };
     lines(real, |line| {
         let mut words: Vec<Vec<u8>> = line
@@ -223,8 +235,8 @@ fn mount_table(real: &[u8], files: &Files) -> Vec<u8> {
         }
         let device = id(line).map_or(0, |id| files.device_of(id));
         words[2] = format!("0:{device}").into_bytes();
-        words[1] = place(&words[1]);
-        words[0] = place(&words[0]);
+        words[1] = number(&words[1]);
+        words[0] = number(&words[0]);
         let last = words.len() - 1;
         // How often the root was changed, and how much memory the machine has.
         if [b"overlay".as_slice(), b"devtmpfs", b"tmpfs"].contains(&words[last - 2].as_slice()) {

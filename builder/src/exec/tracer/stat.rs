@@ -163,12 +163,32 @@ impl Tracer {
         })
     }
 
+    /// What the kernel has answered, with the plain number of the mount.
+    fn read_answer(&self, tid: Tid, stat: &Stat) -> io::Result<libc::statx> {
+        match stat.form {
+            StatForm::Stat => {
+                let mut bytes = [0; arch::STAT];
+                sys::read_memory(tid, stat.to, &mut bytes)?;
+                Ok(arch::from_stat(&bytes))
+            }
+            StatForm::Statx { .. } => {
+                let mut bytes = [0; size_of::<libc::statx>()];
+                sys::read_memory(tid, stat.to, &mut bytes)?;
+                let mut answered = sys::statx_of_bytes(&bytes);
+                if answered.stx_mask & sys::STATX_MNT_ID_UNIQUE != 0 {
+                    answered.stx_mnt_id = self.files.plain_mount(answered.stx_mnt_id);
+                }
+                Ok(answered)
+            }
+        }
+    }
+
     /// The kernel has answered.
     pub(super) fn stat_end(&mut self, tid: Tid, stat: Stat) -> io::Result<()> {
         let pid = self.threads[&tid].process;
         let at_home = self.processes[&pid].at_home;
         let owner = self.owner_named(tid, stat.name, stat.flags);
-        let mut answered = read_answer(tid, &stat)?;
+        let mut answered = self.read_answer(tid, &stat)?;
         let stands_for = self.files.stands_for(&answered).cloned();
         if let Some(Original { real, .. }) = &stands_for {
             answered = *real;
@@ -630,26 +650,6 @@ fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {
                 shown.stx_mask |= sys::STATX_MNT_ID_UNIQUE;
             }
             sys::write_memory(tid, stat.to, sys::bytes_of_statx(&shown))
-        }
-    }
-}
-
-fn read_answer(tid: Tid, stat: &Stat) -> io::Result<libc::statx> {
-    match stat.form {
-        StatForm::Stat => {
-            let mut bytes = [0; arch::STAT];
-            sys::read_memory(tid, stat.to, &mut bytes)?;
-            Ok(arch::from_stat(&bytes))
-        }
-        StatForm::Statx { unique } => {
-            let mut bytes = [0; size_of::<libc::statx>()];
-            sys::read_memory(tid, stat.to, &mut bytes)?;
-            let mut answered = sys::statx_of_bytes(&bytes);
-            if unique {
-                // We know mounts by their other number; the device says which it is, too.
-                answered.stx_mnt_id = 0;
-            }
-            Ok(answered)
         }
     }
 }

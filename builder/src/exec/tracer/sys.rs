@@ -647,16 +647,31 @@ pub(super) fn statx(
     path: &std::ffi::CStr,
     flags: i32,
 ) -> io::Result<libc::statx> {
+    statx_of(directory, path, flags, STATX_MASK)
+}
+
+/// The number of the mount at a path that no other mount gets; none where the kernel has no such numbers.
+pub(super) fn unique_mount(path: &std::ffi::CStr) -> Option<u64> {
+    let found = statx_of(libc::AT_FDCWD, path, 0, STATX_MNT_ID_UNIQUE).ok()?;
+    (found.stx_mask & STATX_MNT_ID_UNIQUE != 0).then_some(found.stx_mnt_id)
+}
+
+fn statx_of(
+    directory: RawFd,
+    path: &std::ffi::CStr,
+    flags: i32,
+    mask: u32,
+) -> io::Result<libc::statx> {
     let mut result = std::mem::MaybeUninit::<libc::statx>::zeroed();
     let (path, to) = (path.as_ptr(), result.as_mut_ptr());
     // SAFETY: both pointers live through the call.
-    let code = unsafe { libc::statx(directory, path, flags, STATX_MASK, to) };
+    let code = unsafe { libc::statx(directory, path, flags, mask, to) };
     check(code.into())?;
     // SAFETY: integers only; zero before, the kernel's after.
     Ok(unsafe { result.assume_init() })
 }
 
-/// What every file has, whatever it is on.
+/// What we ask for, and show of every file.
 pub(super) const STATX_MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | STATX_MNT_ID;
 /// Since Linux 5.8.
 pub(super) const STATX_MNT_ID: u32 = 0x1000;

@@ -17,16 +17,19 @@ static void look(const char *what, int directory, const char *path, int flags, u
 }
 
 int main(void) {
-  const char *paths[] = {"/", "/usr/bin/env", "/work", "new", "/dev/null", "/proc/self/status", "/tmp"};
+  const char *paths[] = {"/",         "/usr/bin/env", "/work",         "new",        "/tmp", "/dev/null",
+                         "/proc", "/proc/self/status", "/proc/cpuinfo", "/etc/hosts", "/sys"};
   const unsigned masks[] = {0x7ff, 0x1fff, 0x4001, 0xffff};
   close(open("new", O_CREAT | O_WRONLY, 0644));
   // Twice: what was told once, a process knows.
   for (int time = 0; time < 2; time++) {
     for (unsigned m = 0; m < sizeof masks / sizeof *masks; m++) {
-      for (unsigned i = 0; i < sizeof paths / sizeof *paths; i++) look(paths[i], AT_FDCWD, paths[i], 0, masks[m]);
-      int file = open("new", O_RDONLY);
-      look("opened", file, "", AT_EMPTY_PATH, masks[m]);
-      close(file);
+      for (unsigned i = 0; i < sizeof paths / sizeof *paths; i++) {
+        look(paths[i], AT_FDCWD, paths[i], 0, masks[m]);
+        int file = open(paths[i], O_RDONLY);
+        look(paths[i], file, "", AT_EMPTY_PATH, masks[m]);
+        close(file);
+      }
     }
   }
   unlink("new");
