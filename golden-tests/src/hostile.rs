@@ -98,7 +98,7 @@ impl Corpus {
 
 /// Builds each recipe in each of these worlds, counted from 1, under each tier; rows by recipe, then tier.
 ///
-/// A control that came out the same everywhere gets one more chance to differ: what it reads differs by chance.
+/// A control that came out the same everywhere gets one more chance to differ: some read what differs by chance.
 pub fn run_corpus<'a>(
     corpus: &Corpus,
     recipes: &'a [Recipe],
@@ -106,7 +106,7 @@ pub fn run_corpus<'a>(
     worlds: &[usize],
     clock: Clock,
 ) -> Result<Vec<Row<'a>>> {
-    let mut verdicts = verdicts(corpus, recipes, tiers, worlds, clock)?;
+    let mut verdicts = build_all(corpus, recipes, tiers, worlds, clock)?;
     let alike: Vec<usize> = verdicts
         .iter()
         .filter(|(key, verdict)| is_control_alike(&recipes[key.0], key.1, verdict))
@@ -114,7 +114,14 @@ pub fn run_corpus<'a>(
         .collect();
     if worlds.len() > 1 && !alike.is_empty() {
         let again: Vec<Recipe> = alike.iter().map(|at| recipes[*at].clone()).collect();
-        for ((nth, tier), verdict) in self::verdicts(corpus, &again, &[CONTROL], worlds, clock)? {
+        #[allow(clippy::print_stderr, reason = "stdout is the table")]
+        for recipe in &again {
+            eprintln!(
+                "{} came out the same under {CONTROL}: once more",
+                recipe.name
+            );
+        }
+        for ((nth, tier), verdict) in build_all(corpus, &again, &[CONTROL], worlds, clock)? {
             verdicts.insert((alike[nth], tier), verdict);
         }
     }
@@ -136,8 +143,8 @@ fn is_control_alike(recipe: &Recipe, tier: Tier, verdict: &Verdict) -> bool {
         && *verdict == Verdict::Identical
 }
 
-/// What all builds of a recipe, by its place in `recipes`, say together.
-fn verdicts(
+/// Builds all of them; what the builds of a recipe, by its place in `recipes`, say together.
+fn build_all(
     corpus: &Corpus,
     recipes: &[Recipe],
     tiers: &[Tier],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use immbuild_cas::canonical::Encoder;
 use immbuild_cas::digest::Digest;
-use immbuild_cas::store::{BlobSource, LocalStore, Store as _};
+use immbuild_cas::store::{BlobSource, DirectorySource as _, LocalStore, Store as _};
 
 use super::failure::{Exit, Failure};
 use super::libraries::{self, Library};
@@ -229,10 +229,16 @@ impl Pinner<'_> {
                 hint: None,
             });
         }
-        if !path.include.is_empty() && scanned.report.files == 0 {
+        let is_empty = || {
+            self.session
+                .store
+                .directory(&scanned.tree.root)
+                .map(|it| it.is_empty())
+        };
+        if !path.include.is_empty() && !scanned.is_file && is_empty()? {
             self.session.events.event(Event::Warning {
-                text: format!("`include` of source `{}` picks no file", source.name),
-                hint: Some("patterns are those of .gitignore, below its `path`".into()),
+                text: format!("`include` of source `{}` picks nothing that is left", source.name),
+                hint: Some("patterns are those of .gitignore, below its `path`; `exclude` and ignore files win".into()),
             });
         }
         let pin = Pin::Tree {

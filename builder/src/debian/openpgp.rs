@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Read as _;
 
-use pgp::armor::Dearmor;
+use pgp::armor::{BlockType, Dearmor};
 use pgp::composed::{
     CleartextSignedMessage, Deserializable as _, SignedPublicKey, SignedPublicSubKey,
 };
@@ -136,7 +136,7 @@ impl fmt::Display for Refusal {
             Self::KeyExpired(at) => write!(f, "is by a key that expired at {at}"),
             Self::KeyTooYoung => f.write_str("is older than its key"),
             Self::Revoked => f.write_str("is by a key that was revoked"),
-            Self::NotBound => f.write_str("is by a key or subkey that its primary key does not vouch for, at least not with a strong hash"),
+            Self::NotBound => f.write_str("is by a key that nothing lets sign: a self-signature or binding with a strong hash is missing"),
         }
     }
 }
@@ -147,15 +147,10 @@ impl Keyring {
         if bytes.get(8..12) == Some(b"KBXf") {
             return Err(KeyringError::Keybox);
         }
-        let form = |error: pgp::errors::Error| KeyringError::Form(error.to_string());
         let plain = if bytes.first().is_some_and(|byte| byte & 0x80 != 0) {
             Cow::Borrowed(bytes)
         } else {
-            let mut plain = Vec::new();
-            Dearmor::new(bytes)
-                .read_to_end(&mut plain)
-                .map_err(|error| KeyringError::Form(error.to_string()))?;
-            Cow::Owned(plain)
+            Cow::Owned(without_armour(bytes)?)
         };
         let packets = PacketParser::new(&*plain).filter(means_something);
         let keys: Vec<SignedPublicKey> = SignedPublicKey::from_packets(packets.peekable())
@@ -247,8 +242,8 @@ impl Keyring {
     }
 }
 
-/// A keyring may have packets that say nothing of a key (RFC 9580 §5.8 marker, §5.10 trust, §5.14 padding) or that nobody here
-/// knows. Left where they are, a trust packet would hide the signatures behind it: Ubuntu's keyrings have them.
+/// A keyring may have packets that say nothing of a key (RFC 9580 §5.8 marker, §5.10 trust, §5.14 padding) or of a kind that
+/// `pgp` does not know. Left where they are, a trust packet would hide the signatures behind it: Ubuntu's keyrings have them.
 fn means_something(packet: &Result<Packet, Error>) -> bool {
     let skipped = |error: &Error| {
         matches!(
@@ -262,8 +257,29 @@ fn means_something(packet: &Result<Packet, Error>) -> bool {
             Packet::Trust(_) | Packet::Marker(_) | Packet::Padding(_)
         ),
         Err(Error::InvalidPacketContent { source }) => !skipped(source),
-        Err(error) => !skipped(error) && !matches!(error, Error::PacketIncomplete { .. }),
+        Err(error) => !skipped(error),
     }
+}
+
+/// The keys of a block of text (RFC 9580 §6).
+fn without_armour(bytes: &[u8]) -> Result<Vec<u8>, KeyringError> {
+    let mut armour = Dearmor::new(bytes);
+    armour.read_header().map_err(form)?;
+    match armour.typ {
+        Some(BlockType::PublicKey | BlockType::File) => {}
+        Some(other) => return Err(KeyringError::Form(format!("it is a {other}"))),
+        None => return Err(KeyringError::Empty),
+    }
+    let mut plain = Vec::new();
+    armour
+        .read_to_end(&mut plain)
+        .map_err(|error| form(error.into()))?;
+    Ok(plain)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is given away")]
+fn form(error: Error) -> KeyringError {
+    KeyringError::Form(error.to_string())
 }
 
 /// A signed text alone: gpgv and others pass over what stands around it, and so would whoever reads the file unchecked.

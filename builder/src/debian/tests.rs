@@ -471,8 +471,12 @@ fn a_root_is_merged_and_has_a_database() {
 fn a_linker_below_usr_is_found_by_its_own_name() {
     let store = MemoryStore::default();
     let fields = fields("libc6", "");
-    for (directory, link) in [("lib64", Some("-> usr/lib64")), ("lib32", None)] {
-        let path = format!("./usr/{directory}/ld.so");
+    for (directory, file, link) in [
+        ("lib64", "ld-linux-x86-64.so.2", Some("-> usr/lib64")),
+        ("lib64", "libother.so", None),
+        ("lib32", "ld-linux.so.2", None),
+    ] {
+        let path = format!("./usr/{directory}/{file}");
         let libc = made(&fields, vec![(path.as_str(), Content::File(0o755, b"ld"))]);
         let tree = installed(&store, &[libc]).expect("it can be installed");
         let found = text(&store, &tree, &format!("/{directory}"));

@@ -105,8 +105,8 @@ impl<'a> Unpacker<'a> {
     }
 
     /// The links of a root whose `/bin` is `/usr/bin`, where there is nothing yet: what bookworm requires. `/lib64` and its
-    /// like are made where a package has something for them, as a system of one architecture has it. What is in
-    /// `/usr/lib64` (from trixie on) counts as well, because programs name their linker by `/lib64`.
+    /// like are made where a package has something for them, as a system of one architecture has it. A linker in
+    /// `/usr/lib64` (from trixie on) counts as well, because programs name it by `/lib64`.
     ///
     /// # Errors
     /// The tree refused.
@@ -115,10 +115,12 @@ impl<'a> Unpacker<'a> {
         let lists = self.packages.iter().flat_map(|package| &package.list);
         let firsts: BTreeSet<&[u8]> = lists
             .filter_map(|path| {
-                let mut names = path.names();
-                match (names.next()?, names.next()) {
-                    (b"usr", Some(second @ b"lib64")) => Some(second),
-                    (first, _) => Some(first),
+                let names: Vec<&[u8]> = path.names().take(3).collect();
+                match names[..] {
+                    [b"usr", second @ b"lib64", linker] if linker.starts_with(b"ld-") => {
+                        Some(second)
+                    }
+                    _ => names.first().copied(),
                 }
             })
             .collect();

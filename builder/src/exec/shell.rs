@@ -49,6 +49,7 @@ impl Embedded<'_> {
         let (uid, gid) = resolve_owner(&place.user, &stack.tree, self.store, self.blobs)
             .map_err(RunError::User)?;
         stack.lowers.splice(0..0, place.failed.clone());
+        let mut lacking = None;
         for program in SHELLS {
             let scratch = self.store.scratch("shell")?;
             let job = Job {
@@ -75,10 +76,10 @@ impl Embedded<'_> {
                 Ok(ended) => return Ok(Some(ended.status)),
                 Err(SandboxError::Program { source, .. })
                     if source.kind() == std::io::ErrorKind::NotFound => {}
-                Err(SandboxError::Interpreter { .. }) => {}
+                Err(error @ SandboxError::Interpreter { .. }) => lacking = Some(error),
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(None)
+        lacking.map_or(Ok(None), |error| Err(error.into()))
     }
 }

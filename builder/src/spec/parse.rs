@@ -564,6 +564,30 @@ fn image_hint(text: &str, error: &ImageNameError) -> String {
     }
 }
 
+/// What a name is written for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Base,
+    Files,
+    Install,
+}
+
+impl Wanted {
+    /// What to write where something was written that is no name, but would do elsewhere.
+    fn instead_of(self, name: &str) -> Option<&'static str> {
+        match self {
+            // As in a Dockerfile.
+            Self::Base if name.contains([':', '@', '/', '.']) => Some(
+                "declare an image as a source, `[source.NAME]` with `image = \"HOST/REPOSITORY:TAG\"`, and write `NAME` here",
+            ),
+            Self::Files if name.contains(['/', '.']) => Some(
+                "write `\"name:path\"`, where `name` is a source or stage; declare a file of this machine as `[source.NAME]`",
+            ),
+            _ => None,
+        }
+    }
+}
+
 /// What a stage is read with.
 struct Scope<'s, 'a> {
     reader: &'s mut Reader<'a>,
@@ -655,7 +679,7 @@ impl Scope<'_, '_> {
     }
 
     fn base(&mut self, stage: &str, text: &Text) -> Option<Base> {
-        let origin = self.origin(text)?;
+        let origin = self.origin(text, Wanted::Base)?;
         self.uses.push(Use {
             by: stage.to_owned(),
             of: origin.name().to_string(),
@@ -698,7 +722,7 @@ impl Scope<'_, '_> {
     }
 
     /// The source or stage of this name.
-    fn origin(&mut self, text: &Text) -> Option<Origin> {
+    fn origin(&mut self, text: &Text, wanted: Wanted) -> Option<Origin> {
         let name = text.value.as_str();
         if let Some(ident) = Ident::new(name) {
             if self.names.sources.contains_key(name) {
@@ -714,13 +738,8 @@ impl Scope<'_, '_> {
         };
         let hint = if let Some(near) = nearest(name, known()) {
             format!("did you mean `{near}`?")
-        } else if name.contains([':', '@']) {
-            // As in a Dockerfile.
-            "declare an image of a registry as a source, `[source.NAME]` with `image = \"HOST/REPOSITORY:TAG\"`, and write `NAME` here"
-                .to_owned()
-        } else if name.contains(['/', '.']) {
-            "write `\"name:path\"`, where `name` is a source or stage; declare a file of this machine as `[source.NAME]`"
-                .to_owned()
+        } else if let Some(instead) = wanted.instead_of(name) {
+            instead.to_owned()
         } else if Ident::new(name).is_some() {
             format!("declare `[source.{name}]` or `[stage.{name}]`")
         } else {
@@ -820,7 +839,7 @@ impl Scope<'_, '_> {
                 }
             },
         };
-        let origin = self.origin(name)?;
+        let origin = self.origin(name, Wanted::Files)?;
         self.uses.push(Use {
             by: stage.to_owned(),
             of: origin.name().to_string(),
@@ -909,7 +928,7 @@ impl Scope<'_, '_> {
         let has_to = fields.has("to");
         fields.finish();
         let name = name?;
-        let origin = self.origin(&name)?;
+        let origin = self.origin(&name, Wanted::Install)?;
         self.uses.push(Use {
             by: stage.to_owned(),
             of: origin.name().to_string(),

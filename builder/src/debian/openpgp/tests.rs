@@ -352,7 +352,8 @@ fn an_expired_key_is_refused_unless_it_was_valid_then_and_that_is_allowed() {
 
 #[test]
 fn armoured_keyrings_are_read_and_others_told_apart() {
-    let key = key(1).to_public_key();
+    let secret = key(1);
+    let key = secret.to_public_key();
     let armoured = key
         .to_armored_string(ArmorOptions::default())
         .expect("armoured");
@@ -361,6 +362,16 @@ fn armoured_keyrings_are_read_and_others_told_apart() {
     assert_eq!(Keyring::parse(&keybox).err(), Some(KeyringError::Keybox));
     assert!(Keyring::parse(b"").is_err());
     assert!(Keyring::parse(b"no key").is_err());
+    let secret = secret.to_armored_string(ArmorOptions::default());
+    let refused = Keyring::parse(secret.expect("armoured").as_bytes()).expect_err("a secret key");
+    assert_eq!(
+        refused.to_string(),
+        "it is no OpenPGP keyring: it is a PGP PRIVATE KEY BLOCK"
+    );
+    // Its last packet may be a revocation.
+    let whole = key.to_bytes().expect("written");
+    let cut = Keyring::parse(&whole[..whole.len() - 3]);
+    assert!(matches!(cut, Err(KeyringError::Form(_))), "{cut:?}");
 }
 
 #[test]

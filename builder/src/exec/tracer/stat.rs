@@ -646,8 +646,7 @@ fn write_answer(tid: Tid, stat: &Stat, shown: &libc::statx) -> io::Result<()> {
         StatForm::Statx { unique } => {
             let mut shown = *shown;
             if unique {
-                shown.stx_mask &= !sys::STATX_MNT_ID;
-                shown.stx_mask |= sys::STATX_MNT_ID_UNIQUE;
+                shown.stx_mask = sys::STATX_MASK_UNIQUE;
             }
             sys::write_memory(tid, stat.to, sys::bytes_of_statx(&shown))
         }

@@ -673,8 +673,10 @@ fn statx_of(
 
 /// What we ask for, and show of every file.
 pub(super) const STATX_MASK: u32 = libc::STATX_BASIC_STATS | libc::STATX_BTIME | STATX_MNT_ID;
+/// The same with the unique number of the mount.
+pub(super) const STATX_MASK_UNIQUE: u32 = STATX_MASK & !STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
 /// Since Linux 5.8.
-pub(super) const STATX_MNT_ID: u32 = 0x1000;
+const STATX_MNT_ID: u32 = 0x1000;
 /// Since Linux 6.8, instead of the other where it is asked for: that number is not given to another mount.
 pub(super) const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
 

@@ -10,6 +10,7 @@
 
 use super::super::super::filter::{NO_MODE, WRITES};
 use super::super::super::inside::{BASE, DEVICES, DEVICES_AT, GATE, SLOTS, TABLE};
+use super::super::super::sys::{STATX_MASK, STATX_MASK_UNIQUE, STATX_MNT_ID_UNIQUE};
 
 /// The calls that the code answers, in the order of its entrances.
 pub(in super::super::super) const CALLS: [i64; 9] = [
@@ -155,11 +156,11 @@ std::arch::global_asm!(
     "mov eax, 332",
     "jmp 30f",
     "2:",
-    // STATX_BASIC_STATS | STATX_BTIME, and STATX_MNT_ID or, if the mask asks for that, STATX_MNT_ID_UNIQUE
-    "mov eax, 0x1fff",
-    "test r10d, 0x4000",
+    // r10 is the mask.
+    "mov eax, {shown}",
+    "test r10d, {unique}",
     "jz 3f",
-    "mov eax, 0x4fff",
+    "mov eax, {shown_unique}",
     "3:",
     "mov [r8], eax",
     "mov rax, [rsp + 56]",
@@ -433,6 +434,9 @@ std::arch::global_asm!(
     "immbuild_inside_end:",
     ".popsection",
     writes = const WRITES,
+    shown = const STATX_MASK,
+    unique = const STATX_MNT_ID_UNIQUE,
+    shown_unique = const STATX_MASK_UNIQUE,
     devices = const DEVICES,
     devices_at = const DEVICES_AT,
     table = const TABLE,
