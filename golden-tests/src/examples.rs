@@ -243,7 +243,12 @@ impl Example {
 }
 
 /// Runs `immbuild` for the spec in `directory`, and wants it to succeed.
-fn told(world: &World<'_>, words: &[&str], directory: &Path, store: &Path) -> Result<()> {
+pub(crate) fn told(
+    world: &World<'_>,
+    words: &[&str],
+    directory: &Path,
+    store: &Path,
+) -> Result<()> {
     let mut arguments: Vec<OsString> = words.iter().map(Into::into).collect();
     for word in ["--quiet", "--store", &text(store), "--spec"] {
         arguments.push(word.into());

@@ -1,14 +1,15 @@
-//! Five Debian systems, with their scripts and without: they work, and are one image whoever builds them and wherever.
+//! Five Debian systems, with their scripts and without, and any other package: they work, and are one image whoever builds
+//! them and wherever.
 //!
 //! Each directory of `roots` holds a spec whose steps use what is installed, in a root that scripts made and in one that they did not.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 
 use crate::abreast::{abreast, processors};
-use crate::examples::{Example, Material, PLAIN, unlay};
+use crate::examples::{Example, Material, PLAIN, told, unlay};
 use crate::machine::{User, run};
 use crate::matrix::open_to_all;
 use crate::scratch;
@@ -31,14 +32,71 @@ const fn system(name: &'static str) -> Example {
     }
 }
 
-/// Builds each of them from an empty store as root, as a user without sub-uids and as one with them.
-pub fn check() -> Result<()> {
-    let place = scratch().join("systems");
+/// Packages of an archive, each to be installed alone, with what it needs and what is essential.
+#[derive(Clone, Debug)]
+pub struct Installs {
+    /// `bookworm`.
+    pub suite: String,
+    /// The tier of their scripts.
+    pub tier: String,
+    /// Tables `[[source.os.archive]]`, for what this machine's apt does not have; empty otherwise. Paths are absolute.
+    pub archives: String,
+}
+
+impl Installs {
+    fn spec(&self, package: &str) -> String {
+        let Self {
+            suite,
+            tier,
+            archives,
+        } = self;
+        format!(
+            "immbuild = 1\ntier = \"{tier}\"\n\n\
+             [source.os]\ndebian = \"{suite}\"\npackages = [\"{package}\"]\n\n{archives}\n\
+             [image]\nfrom = \"os\"\nsteps = []\n"
+        )
+    }
+
+    /// Installs a package in each of the worlds of [`check`], from empty stores; the digests that came of it.
+    pub fn digests(&self, package: &str) -> Result<BTreeSet<String>> {
+        let place = open_place("installs")?;
+        let project = place.join("project");
+        std::fs::create_dir(&project)?;
+        std::fs::write(project.join("spec.toml"), self.spec(package))?;
+        let worlds = worlds(&place);
+        told(&worlds[0], &["lock"], &project, &place.join("store"))?;
+        let digests = abreast(processors(), worlds.len(), |at, thread| {
+            let world = worlds[at].on(thread);
+            let directory = world.lay(&project, &format!("{package}-{at}"))?;
+            let store = place.join(format!("store-{at}"));
+            let digest = world.build(&directory, &store, &["--locked", "--quiet"])?;
+            digest.map_err(|output| {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                anyhow::anyhow!(
+                    "{package} in {world:?} ended with {}: {said}",
+                    output.status
+                )
+            })
+        })?;
+        std::fs::remove_dir_all(&place)?;
+        Ok(digests.into_iter().collect())
+    }
+}
+
+/// An empty directory where every user can work.
+fn open_place(name: &str) -> Result<PathBuf> {
+    let place = scratch().join(name);
     let _ = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(&place)?;
     open_to_all(&crate::immbuild())?;
     open_to_all(&place)?;
     run("chmod", &["1777", &place.display().to_string()])?;
+    Ok(place)
+}
+
+/// Builds each of them from an empty store as root, as a user without sub-uids and as one with them.
+pub fn check() -> Result<()> {
+    let place = open_place("systems")?;
     let mut several = Vec::new();
     for system in &SYSTEMS {
         system.forget();
