@@ -2,10 +2,10 @@
 //! the dynamic linker of an ELF file.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// `BINPRM_BUF_SIZE`: no more of a script's first line counts.
@@ -25,10 +25,15 @@ pub(super) const CHAIN: usize = 5;
 
 /// What is not there of all that the kernel starts for a program; nothing if that cannot be said.
 pub(super) fn missing(program: &Path) -> Option<Vec<u8>> {
-    let mut file = File::open(program).ok()?;
+    // A pipe would wait for somebody who writes to it.
+    let open = |path: &Path| {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK).open(path)
+    };
+    let mut file = open(program).ok()?;
     for _ in 0..=CHAIN {
         let name = of_program(&file)?;
-        file = match File::open(OsStr::from_bytes(&name)) {
+        file = match open(Path::new(OsStr::from_bytes(&name))) {
             Ok(next) => next,
             Err(error) => {
                 let gone = [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind());

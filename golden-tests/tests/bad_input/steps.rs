@@ -154,6 +154,14 @@ error: step `image.4` failed
 hint: for a script, add what brings its interpreter; a linker comes with the C library that the program was made for
 "#,
     );
+    // Where the process is traced, and may not be looked into before it is that program.
+    let other = "as = \"65534\", tier = \"deterministic\" },";
+    Lab::with_shell(
+        &WRITTEN.replace("[\"/s\"] },", &format!("[\"/s\"], {other}")),
+        "",
+    )
+    .run(&OUTPUT)
+    .refused_with(7, &["it needs `/usr/bin/python3`, which is not there"]);
     // As an editor of another system leaves it.
     Lab::with_shell(
         &WRITTEN.replace("/usr/bin/python3 -s", "/bin/busybox\\r"),

@@ -282,7 +282,7 @@ fn init(
     let Some(what) = request.virtualise else {
         starter.write_all(b"!").at(Stage::Setup, "pipe")?;
         // Ends with nothing read when exec closes the other end.
-        failure_of(&mut failures)?;
+        failure_of(&mut failures, request)?;
         return collect_until_end(step);
     };
     let step = step.as_raw_nonzero().get();
@@ -298,7 +298,7 @@ fn init(
     }
     starter.write_all(b"!").at(Stage::Setup, "pipe")?;
     let ended = tracer.run(step).at(Stage::Setup, "trace")?;
-    failure_of(&mut failures)?;
+    failure_of(&mut failures, request)?;
     evidence
         .write_all(&Left::of(&ended).to_canonical())
         .at(Stage::Setup, "evidence")?;
@@ -320,14 +320,38 @@ fn owners_in_memory(request: &Request, user: Owner) -> BTreeMap<Vec<u8>, Owner> 
 }
 
 /// Why the step's process did not become its program, if it did not.
-fn failure_of(failures: &mut PipeReader) -> Result<(), Failure> {
+fn failure_of(failures: &mut PipeReader, request: &Request) -> Result<(), Failure> {
     let mut failure = Vec::new();
     failures
         .read_to_end(&mut failure)
         .at(Stage::Setup, "pipe")?;
     match Report::decode(&failure) {
-        Some(Report::Failed(failure)) => Err(failure),
+        Some(Report::Failed(failure)) => Err(explained(failure, request)),
         _ => Ok(()),
+    }
+}
+
+/// With what the program lacks, if it is there: until it is executed, its process may not be looked into, so nothing that it does
+/// can be traced, and init has to look.
+fn explained(failure: Failure, request: &Request) -> Failure {
+    if failure.stage != Stage::Program || failure.errno != libc::ENOENT {
+        return failure;
+    }
+    let program = request.argv.first().map_or(b"".as_slice(), Vec::as_slice);
+    let start = Path::new("/").join(&request.directory);
+    let missing = candidates(program, request.env.get(b"PATH".as_slice()))
+        .iter()
+        .find_map(|candidate| {
+            let file = start.join(std::ffi::OsStr::from_bytes(candidate));
+            interpreter::missing(&file)
+        });
+    let Some(missing) = missing else {
+        return failure;
+    };
+    Failure {
+        stage: Stage::Interpreter,
+        detail: [program, b"\0", &missing].concat(),
+        ..failure
     }
 }
 
@@ -534,25 +558,15 @@ fn execute_program(request: &Request) -> Result<std::convert::Infallible, Failur
         .map(|(name, value)| text(&[name, b"=".as_slice(), value].concat()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut error = Errno::NOENT;
-    let mut missing = None;
     for candidate in candidates(program, request.env.get(b"PATH".as_slice())) {
         match execve(&text(&candidate)?, &argv, &env) {
             // As execvp: look on, but remember that there was something.
-            Errno::NOENT | Errno::NOTDIR => {
-                let file = Path::new(std::ffi::OsStr::from_bytes(&candidate));
-                missing = missing.or_else(|| interpreter::missing(file));
-            }
+            Errno::NOENT | Errno::NOTDIR => {}
             Errno::ACCESS => error = Errno::ACCESS,
             other => return Err(other).at(Stage::Program, name),
         }
     }
-    match missing {
-        Some(missing) if error == Errno::NOENT => {
-            let detail = [program, b"\0", &missing].concat();
-            Err(error).at(Stage::Interpreter, std::ffi::OsStr::from_bytes(&detail))
-        }
-        _ => Err(error).at(Stage::Program, name),
-    }
+    Err(error).at(Stage::Program, name)
 }
 
 fn candidates(program: &[u8], path: Option<&Vec<u8>>) -> Vec<Vec<u8>> {
