@@ -729,6 +729,17 @@ fn what_an_index_serves_is_checked() {
             "pip config set global.index-url",
         ],
     );
+    std::fs::create_dir(world.path("wheels")).expect("it can be made");
+    let mut command = world.command(&["update"]);
+    command.env_remove("PIP_INDEX_URL");
+    command.env("PIP_FIND_LINKS", world.path("wheels"));
+    Ran::of(&command.output().expect("it runs")).fails(
+        4,
+        &[
+            "/wheels` was looked into, as nothing names an index",
+            "pip config set global.index-url",
+        ],
+    );
     package(
         &world.index,
         "every",

@@ -69,14 +69,13 @@ impl Installs {
             let world = worlds[at].on(thread);
             let directory = world.lay(&project, &format!("{package}-{at}"))?;
             let store = place.join(format!("store-{at}"));
-            let digest = world.build(&directory, &store, &["--locked", "--quiet"])?;
-            digest.map_err(|output| {
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                anyhow::anyhow!(
-                    "{package} in {world:?} ended with {}: {said}",
-                    output.status
-                )
-            })
+            digest(
+                &world,
+                package,
+                &directory,
+                &store,
+                &["--locked", "--quiet"],
+            )
         })?;
         std::fs::remove_dir_all(&place)?;
         Ok(digests.into_iter().collect())
@@ -136,11 +135,22 @@ fn build(system: &Example, world: &World<'_>, at: usize) -> Result<String> {
     let store = world.place.join(format!("store-{name}"));
     let mut flags = system.prepare(world, &directory, &store)?;
     flags.push("--quiet");
-    let digest = world.build(&directory, &store, &flags)?.map_err(|output| {
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        anyhow::anyhow!("{name} in {world:?} ended with {}: {said}", output.status)
-    })?;
+    let digest = digest(world, &name, &directory, &store, &flags)?;
     run("rm", &["-rf", &store.display().to_string()])?;
     unlay(&directory)?;
     Ok(digest)
+}
+
+/// Builds what is called `name`, and wants that to succeed.
+fn digest(
+    world: &World<'_>,
+    name: &str,
+    directory: &Path,
+    store: &Path,
+    flags: &[&str],
+) -> Result<String> {
+    world.build(directory, store, flags)?.map_err(|output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::anyhow!("{name} in {world:?} ended with {}: {said}", output.status)
+    })
 }
